@@ -1,0 +1,1 @@
+//! Load generator and verifier for any broker that speaks Kafka's protocol.

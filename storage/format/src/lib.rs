@@ -1,0 +1,1 @@
+//! Kafka record batch format v2: pure bytes.

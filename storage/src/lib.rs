@@ -1,0 +1,1 @@
+//! Durable partition logs with one group-commit journal per shard.

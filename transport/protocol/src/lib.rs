@@ -1,0 +1,1 @@
+//! Kafka wire messages, generated from schema facts, with bounded decoding.
