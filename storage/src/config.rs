@@ -1,0 +1,91 @@
+//! Sizes and limits of a store and of its logs.
+
+/// Limits of one store. Everything the engine keeps in memory or on disk besides the logs is bounded here.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// Size of one journal file in bytes, a multiple of 4096. A frame lies within one file.
+    pub journal_file_bytes: u64,
+    /// Files in the journal's ring, at least 2. They are written in full once, then reused.
+    pub journal_files: u32,
+    /// Bytes that may be appended and not yet be settled in their segments; at the bound [`crate::Store::reserve`] waits.
+    pub unsettled_bytes_max: usize,
+    /// Bytes of settled batches kept in memory for readers.
+    pub cache_bytes_max: usize,
+    /// Bytes of segment indexes kept in memory.
+    pub index_bytes_max: usize,
+    /// Segment files held open.
+    pub open_files_max: usize,
+    /// Physical size limit of a segment file in bytes; a log's `segment_bytes` above it is capped.
+    pub segment_bytes_max: u64,
+    /// Bytes of retired segment files kept for reuse.
+    pub recycle_bytes_max: u64,
+    /// Shares of at least this many bytes go straight to their segment.
+    pub direct_bytes_min: usize,
+    /// A commit closes when it holds this many bytes.
+    pub commit_bytes_target: usize,
+    /// A checkpoint is taken after this many appended bytes; bounds the work of recovery.
+    pub checkpoint_bytes: u64,
+    /// Idempotent producers remembered per log.
+    pub producers_per_log_max: usize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        StoreConfig {
+            journal_file_bytes: 64 << 20,
+            journal_files: 8,
+            unsettled_bytes_max: 64 << 20,
+            cache_bytes_max: 128 << 20,
+            index_bytes_max: 32 << 20,
+            open_files_max: 4096,
+            segment_bytes_max: 64 << 20,
+            recycle_bytes_max: 1 << 30,
+            direct_bytes_min: 16 << 10,
+            commit_bytes_target: 1 << 20,
+            checkpoint_bytes: 1 << 30,
+            producers_per_log_max: 10_000,
+        }
+    }
+}
+
+/// Settings of one log, under the meaning of Kafka's topic configs. They are not stored with the log: whoever
+/// opens a store sets them again, and until then nothing is deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// `segment.bytes`: roll before a segment grows beyond it.
+    pub segment_bytes: u64,
+    /// `segment.ms`: roll when the first batch of the segment is older, in milliseconds.
+    pub segment_ms: i64,
+    /// `retention.bytes`, -1 for none; 0 and more are limits.
+    pub retention_bytes: i64,
+    /// `retention.ms`, -1 for none.
+    pub retention_ms: i64,
+    /// `index.interval.bytes`: at most one index entry per so many bytes.
+    pub index_interval_bytes: u32,
+    /// `flush.messages`: 1 acknowledges and shows records when they are stable, anything else at once.
+    pub flush_messages: u64,
+    /// `producer.id.expiration.ms`: idle time after which a producer is forgotten, in milliseconds.
+    pub producer_expiration_ms: i64,
+}
+
+impl Default for LogConfig {
+    /// Kafka's defaults, but durable, and without deletion.
+    fn default() -> Self {
+        LogConfig {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * 24 * 3_600_000,
+            retention_bytes: -1,
+            retention_ms: -1,
+            index_interval_bytes: 4096,
+            flush_messages: 1,
+            producer_expiration_ms: 86_400_000,
+        }
+    }
+}
+
+impl LogConfig {
+    /// Whether records are acknowledged and shown only when stable.
+    pub fn is_durable(&self) -> bool {
+        self.flush_messages <= 1
+    }
+}

@@ -1,0 +1,225 @@
+//! One partition's log as its owner sees it.
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use penstock_format::Batch;
+
+use crate::config::LogConfig;
+use crate::disk::Disk;
+use crate::error::{AppendError, Offline, ReadError, StoreError};
+
+/// Names the commit that an append joined; give it to [`Log::durable`]. Later appends have equal or larger tickets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub(crate) u64);
+
+/// Who appends: decides what is assigned and what is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A client: offsets and leader epoch are assigned, producer sequences are checked.
+    Client,
+    /// The broker itself, as a coordinator: as a client's, without sequence checks.
+    Coordinator,
+    /// A follower: batches carry offsets and epochs, which must continue the log.
+    Replica,
+}
+
+/// What an append has to know.
+#[derive(Debug, Clone, Copy)]
+pub struct AppendContext {
+    /// Leader epoch to write into the batches.
+    pub leader_epoch: i32,
+    /// Time in milliseconds since the Unix epoch.
+    pub now_ms: i64,
+    /// Who appends.
+    pub origin: Origin,
+}
+
+/// Outcome of an append. The records are acknowledged only when [`Log::durable`] says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the first record.
+    pub base_offset: i64,
+    /// Offset of the last record.
+    pub last_offset: i64,
+    /// Log append time in milliseconds, -1 where the producer's timestamps stand.
+    pub append_time_ms: i64,
+    /// First readable offset.
+    pub log_start_offset: i64,
+    /// Resolves when the records are stable.
+    pub ticket: Ticket,
+    /// The producer had written these before: nothing was appended, offsets are those of the first time.
+    pub duplicate: bool,
+}
+
+/// Whole batches read from a log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReadBatches {
+    /// Bytes of whole batches in order: headers and bodies, or larger pieces. Never copied.
+    pub slices: Vec<Bytes>,
+    /// Sum of their lengths.
+    pub bytes: usize,
+    /// Base offset of the first batch, which may lie below the offset asked for; -1 if there is none.
+    pub first_offset: i64,
+    /// Offset after the last batch; the offset asked for if there is none.
+    pub next_offset: i64,
+}
+
+/// A record's place found by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimestampOffset {
+    /// Offset of the record.
+    pub offset: i64,
+    /// Its timestamp in milliseconds.
+    pub timestamp: i64,
+    /// Leader epoch of its batch.
+    pub leader_epoch: i32,
+}
+
+/// What is known of an idempotent producer (DescribeProducers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerState {
+    /// The producer.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub producer_epoch: i16,
+    /// Sequence of its last record, -1 if none.
+    pub last_sequence: i32,
+    /// Time of its last append in milliseconds.
+    pub last_timestamp: i64,
+}
+
+/// A log. Clones are handles on the same log; a removed log answers `Closed`.
+pub struct Log<D: Disk> {
+    _disk: PhantomData<D>,
+}
+
+impl<D: Disk> Clone for Log<D> {
+    fn clone(&self) -> Self {
+        Log { _disk: PhantomData }
+    }
+}
+
+#[allow(clippy::unimplemented, unused_variables, missing_docs)]
+impl<D: Disk> Log<D> {
+    /// Name given at creation.
+    pub fn name(&self) -> Rc<str> {
+        unimplemented!()
+    }
+
+    /// Current settings.
+    pub fn config(&self) -> LogConfig {
+        unimplemented!()
+    }
+
+    /// Replaces the settings, from the next append on.
+    pub fn set_config(&self, config: LogConfig) {
+        unimplemented!()
+    }
+
+    /// Appends validated batches: assigns offsets, checks sequences, and joins the running commit. Takes effect at
+    /// once in memory; wait for [`Log::durable`] before acknowledging. Call [`crate::Store::reserve`] before.
+    pub fn append(&self, batches: Vec<Batch>, context: AppendContext) -> Result<Appended, AppendError> {
+        unimplemented!()
+    }
+
+    /// Waits until the commit is stable (or only appended, if the log's `flush_messages` is not 1). Cancel-safe.
+    pub async fn durable(&self, ticket: Ticket) -> Result<(), Offline> {
+        unimplemented!()
+    }
+
+    /// Whether [`Log::durable`] would answer at once, and what.
+    pub fn poll_durable(&self, ticket: Ticket) -> Option<Result<(), Offline>> {
+        unimplemented!()
+    }
+
+    /// First readable offset.
+    pub fn log_start_offset(&self) -> i64 {
+        unimplemented!()
+    }
+
+    /// Offset that the next record gets.
+    pub fn log_end_offset(&self) -> i64 {
+        unimplemented!()
+    }
+
+    /// Exclusive end of what is stable.
+    pub fn durable_offset(&self) -> i64 {
+        unimplemented!()
+    }
+
+    /// Exclusive end of what counts as written on this replica: `durable_offset`, or `log_end_offset` if the log's
+    /// `flush_messages` is not 1.
+    pub fn written_offset(&self) -> i64 {
+        unimplemented!()
+    }
+
+    /// Called after `written_offset` or `log_start_offset` changed or the log went offline; replaces the one before.
+    /// It runs inside the engine: it may wake tasks, and must not call back into the store.
+    pub fn on_change(&self, callback: Option<Rc<dyn Fn()>>) {
+        unimplemented!()
+    }
+
+    /// Why the log is offline, if it is.
+    pub fn offline(&self) -> Option<Offline> {
+        unimplemented!()
+    }
+
+    /// Reads whole batches from the one that holds `from`, up to `upper` (exclusive), about `bytes_max` bytes. The
+    /// first batch comes whole even if larger where `at_least_one`. May give less than there is: ask again.
+    pub async fn read(
+        &self,
+        from: i64,
+        bytes_max: usize,
+        upper: i64,
+        at_least_one: bool,
+    ) -> Result<ReadBatches, ReadError> {
+        unimplemented!()
+    }
+
+    /// First record, by offset, with a timestamp of at least `timestamp`.
+    pub async fn offset_for_time(&self, timestamp: i64) -> Result<Option<TimestampOffset>, ReadError> {
+        unimplemented!()
+    }
+
+    /// The record with the largest timestamp (KIP-734), the first of them.
+    pub async fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
+        unimplemented!()
+    }
+
+    /// Largest epoch not above `epoch` that the log has, and the offset where it ends; `None` if it has none.
+    pub fn epoch_end_offset(&self, epoch: i32) -> Option<(i32, i64)> {
+        unimplemented!()
+    }
+
+    /// Newest leader epoch in the log.
+    pub fn latest_epoch(&self) -> Option<i32> {
+        unimplemented!()
+    }
+
+    /// Epoch of the record at `offset`.
+    pub fn epoch_at(&self, offset: i64) -> Option<i32> {
+        unimplemented!()
+    }
+
+    /// Moves the start to `offset` (KIP-107), durably; gives the start offset in force.
+    pub async fn delete_records(&self, offset: i64) -> Result<i64, StoreError> {
+        unimplemented!()
+    }
+
+    /// Drops everything from `offset` on, durably; gives the end offset in force (no batch is cut in two).
+    pub async fn truncate(&self, offset: i64) -> Result<i64, StoreError> {
+        unimplemented!()
+    }
+
+    /// Bytes of all batches.
+    pub fn size_bytes(&self) -> u64 {
+        unimplemented!()
+    }
+
+    /// Idempotent producers known.
+    pub fn producers(&self) -> Vec<ProducerState> {
+        unimplemented!()
+    }
+}
