@@ -16,6 +16,8 @@
 //!   Buffers live until the device is done with them.
 
 mod aligned;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 
 use std::future::Future;
 use std::io;
