@@ -27,7 +27,12 @@ const IMPORTS: &[(&str, &str, &[&str])] = &[
 ];
 
 /// The only files that may hold `unsafe`; each opens with `#![allow(unsafe_code)]` and proves each block.
-const UNSAFE_FILES: &[&str] = &["storage/src/disk/aligned.rs", "storage/src/disk/ring.rs"];
+const UNSAFE_FILES: &[&str] = &[
+    "storage/src/disk/aligned.rs",
+    "storage/src/disk/ring.rs",
+    "perf/src/process.rs",
+    "perf/src/ring.rs",
+];
 
 /// Folders (or files) in which the executor and io_uring may be named.
 const RUNTIME_PLACES: &[&str] = &[
