@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::batch::Batch;
+use crate::codec::{self, CodecError};
 use crate::header::{BatchHeader, Compression};
 use crate::varint;
 
@@ -31,6 +32,9 @@ pub enum BuildError {
         /// The delta refused.
         delta: i32,
     },
+    /// The codec failed.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
 }
 
 /// Collects records into a batch. Offsets begin at 0 and the base timestamp is the first record's, unless
@@ -39,6 +43,8 @@ pub enum BuildError {
 pub struct BatchBuilder {
     header: BatchHeader,
     compression: Compression,
+    level: Option<i32>,
+    base_timestamp: Option<i64>,
     records: Vec<u8>,
     scratch: Vec<u8>,
 }
@@ -61,9 +67,10 @@ impl BatchBuilder {
         self
     }
 
-    /// Sets the codec.
-    pub fn compression(mut self, compression: Compression) -> Self {
+    /// Sets the codec and its level, `None` for the codec's default.
+    pub fn compression(mut self, compression: Compression, level: Option<i32>) -> Self {
         self.compression = compression;
+        self.level = level;
         self
     }
 
@@ -73,6 +80,13 @@ impl BatchBuilder {
         self.header.producer_epoch = producer_epoch;
         self.header.base_sequence = base_sequence;
         self
+    }
+
+    /// Starts from `header` where attributes, base timestamp and producer fields are to be kept, as when a
+    /// batch is rewritten. Its record count, last offset delta, length and crc are written anew.
+    pub fn from_header(header: &BatchHeader) -> BatchBuilder {
+        let header = BatchHeader { record_count: 0, ..*header };
+        BatchBuilder { header, base_timestamp: Some(header.base_timestamp), ..BatchBuilder::default() }
     }
 
     /// Sets the transactional flag.
@@ -113,7 +127,7 @@ impl BatchBuilder {
             return Err(BuildError::OffsetDelta { delta });
         }
         if first {
-            self.header.base_timestamp = record.timestamp;
+            self.header.base_timestamp = self.base_timestamp.unwrap_or(record.timestamp);
             self.header.max_timestamp = record.timestamp;
         }
         let timestamp_delta = record.timestamp.wrapping_sub(self.header.base_timestamp);
@@ -132,8 +146,13 @@ impl BatchBuilder {
     }
 
     /// Compresses and seals the batch.
-    pub fn finish(self) -> Result<Batch, BuildError> {
-        Batch::seal(self.header, Bytes::from(self.records)).ok_or(BuildError::TooLarge)
+    pub fn finish(mut self) -> Result<Batch, BuildError> {
+        let body = match self.compression {
+            Compression::None => self.records,
+            compression => codec::compress(compression, &self.records, self.level)?,
+        };
+        self.header.set_compression(self.compression);
+        Batch::seal(self.header, Bytes::from(body)).ok_or(BuildError::TooLarge)
     }
 }
 

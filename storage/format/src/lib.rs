@@ -9,14 +9,27 @@
 
 mod batch;
 mod builder;
+pub mod codec;
+mod control;
 mod error;
 mod header;
+mod recompress;
+mod records;
+mod validate;
 pub mod varint;
 
 pub use batch::{Batch, split_batches};
 pub use builder::{BatchBuilder, BuildError, NewRecord};
+pub use codec::CodecError;
+pub use control::{ControlRecord, ControlRecordError, EndTransactionMarker};
 pub use error::BatchError;
 pub use header::{
     BATCH_HEADER_LEN, BATCH_LENGTH_MIN, BATCH_LOG_OVERHEAD, BatchHeader, CRC_START, Compression, MAGIC_V2,
     NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, TimestampType, add_sequence,
+};
+pub use recompress::{Prepared, TargetCompression, needs_codec, prepare, recompress};
+pub use records::{Headers, RecordFault, RecordIter, RecordRef, Records, RecordsError};
+pub use validate::{
+    ErrorKind, Origin, RECORD_ERRORS_MAX, RecordReject, RejectReason, ValidateError, ValidateRules,
+    Validated, validate,
 };

@@ -59,3 +59,55 @@ fn write_raw(out: &mut Vec<u8>, mut raw: u64) {
     }
     out.push(raw as u8);
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn numbers_come_back(small: i32, large: i64, shift in 0u32..64) {
+            let large = large >> shift;
+            let mut out = Vec::new();
+            write_i32(&mut out, small);
+            prop_assert_eq!(out.len(), len_i64(i64::from(small)));
+            prop_assert_eq!(read_i32(&out), Some((small, out.len())));
+            for cut in 0..out.len() {
+                prop_assert_eq!(read_i32(&out[..cut]), None);
+            }
+            out.clear();
+            write_i64(&mut out, large);
+            prop_assert_eq!(out.len(), len_i64(large));
+            prop_assert_eq!(read_i64(&out), Some((large, out.len())));
+            for cut in 0..out.len() {
+                prop_assert_eq!(read_i64(&out[..cut]), None);
+            }
+        }
+    }
+
+    #[test]
+    fn known_encodings() {
+        let cases: [(i64, &[u8]); 8] = [
+            (0, &[0]),
+            (-1, &[1]),
+            (1, &[2]),
+            (63, &[0x7e]),
+            (-64, &[0x7f]),
+            (64, &[0x80, 1]),
+            (i64::from(i32::MAX), &[0xfe, 0xff, 0xff, 0xff, 0x0f]),
+            (i64::from(i32::MIN), &[0xff, 0xff, 0xff, 0xff, 0x0f]),
+        ];
+        for (value, bytes) in cases {
+            assert_eq!(read_i64(bytes), Some((value, bytes.len())));
+            assert_eq!(read_i32(bytes), Some((value as i32, bytes.len())));
+        }
+        assert_eq!(read_i32(&[0x80; 5]), None);
+        assert_eq!(read_i64(&[0x80; 10]), None);
+        assert_eq!(
+            read_i64(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
+            Some((i64::MIN, 10))
+        );
+    }
+}
