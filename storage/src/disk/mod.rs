@@ -16,8 +16,11 @@
 //!   Buffers live until the device is done with them.
 
 mod aligned;
+pub mod real;
+pub mod ring;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod workers;
 
 use std::future::Future;
 use std::io;

@@ -1,0 +1,341 @@
+//! The shard ring: a private io_uring on a glommio executor's thread, driven by one glommio task, for every file
+//! and socket of a shard. Why it exists beside glommio's own rings: broker/docs/decisions/0002-shard-ring.md.
+//!
+//! How it runs: operations queue submission entries; the driver task, woken by the first of them, runs after the
+//! tasks that were ready before it and hands all entries to the kernel in one call, which also reaps. With nothing to do
+//! it sleeps on an eventfd that the kernel signals at each completion, awaited through glommio. An eventfd counts, so
+//! a completion between the last look and the sleep is not missed.
+//!
+//! Invariants:
+//! - An operation's memory and file (its [`Keep`]) live until its final completion, whatever becomes of its future.
+//! - A dropped future cancels its operation, which may have had its effect all the same.
+//! - Entries that do not fit the submission queue wait in order in a backlog, bounded by the operations alive
+//!   (one entry and one cancellation each). The completion queue never loses anything: the kernel holds back what
+//!   does not fit (`IORING_FEAT_NODROP`) and the driver comes again for it.
+//! - No allocation per operation once the slab has grown, unless it keeps a boxed value or completes several times.
+//! - The driver lets the executor poll its own timers and wake-ups at least each [`BUSY_MAX`], however busy it is.
+//!
+//! End a ring by [`Ring::shutdown`]: dropping an executor with operations in flight is not safe. A ring that is
+//! dropped in spite of that leaks the memory the kernel may still write to.
+
+mod core;
+mod keep;
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use glommio::io::BufferedFile;
+use io_uring::squeue;
+
+use self::core::{Core, Outcome, Token};
+pub use keep::{Buffer, Keep};
+
+/// Longest time the driver goes on without letting the executor poll its own rings.
+const BUSY_MAX: Duration = Duration::from_micros(500);
+
+/// How a ring is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct RingOptions {
+    /// Entries of the submission queue (a power of two); the completion queue has four times as many.
+    pub entries: u32,
+    /// How long the driver looks for completions, between other tasks, before it sleeps. Costs CPU time when idle.
+    pub spin: Duration,
+    /// Kernel threads for operations that block (flushes, allocation).
+    pub blocking_workers: u32,
+}
+
+impl Default for RingOptions {
+    fn default() -> RingOptions {
+        RingOptions { entries: 1024, spin: Duration::ZERO, blocking_workers: 32 }
+    }
+}
+
+/// Handle on the shard ring of this thread.
+#[derive(Clone)]
+pub struct Ring(Rc<Shared>);
+
+struct Shared {
+    core: RefCell<Core>,
+    /// Set while the driver sleeps.
+    driver: Cell<Option<Waker>>,
+    stopping: Cell<bool>,
+    stopped: Cell<bool>,
+    on_stopped: Cell<Option<Waker>>,
+}
+
+/// The final completion of an operation.
+#[derive(Debug)]
+pub struct Completed {
+    /// The operation's result: a count or a descriptor, as its io_uring manual entry says.
+    pub result: io::Result<u32>,
+    /// Completion flags (`io_uring::cqueue`).
+    pub flags: u32,
+    /// What it kept.
+    pub keep: Keep,
+}
+
+impl Ring {
+    /// Creates the ring of this thread and starts its driver. Must be called on a glommio executor.
+    pub fn new(options: RingOptions) -> io::Result<Ring> {
+        let (core, eventfd) = Core::new(options)?;
+        let ring = Ring(Rc::new(Shared {
+            core: RefCell::new(core),
+            driver: Cell::new(None),
+            stopping: Cell::new(false),
+            stopped: Cell::new(false),
+            on_stopped: Cell::new(None),
+        }));
+        glommio::spawn_local(ring.clone().drive(eventfd, options.spin)).detach();
+        Ok(ring)
+    }
+
+    /// Queues an operation with one completion. Its `user_data` is the ring's own.
+    ///
+    /// # Safety
+    /// Memory that `entry` points to must be owned by `keep` (or be static) and must not move or be touched by
+    /// others until the operation completed. Its descriptor must stay open as long: own it in `keep`.
+    #[allow(unsafe_code)]
+    pub unsafe fn submit(&self, entry: squeue::Entry, keep: Keep) -> Op {
+        Op { token: self.begin(entry, keep), ring: self.clone() }
+    }
+
+    /// Queues an operation with several completions (multishot, zero-copy send).
+    ///
+    /// # Safety
+    /// As [`Ring::submit`], until the last completion.
+    #[allow(unsafe_code)]
+    pub unsafe fn submit_multi(&self, entry: squeue::Entry, keep: Keep) -> MultiOp {
+        MultiOp { token: self.begin(entry, keep), ring: self.clone() }
+    }
+
+    /// Cancels every operation in flight, waits until all are settled, and ends the driver. Operations begun
+    /// afterwards complete with ECANCELED at once.
+    pub async fn shutdown(&self) {
+        if !self.0.stopping.replace(true) {
+            self.0.core.borrow_mut().cancel_all();
+            self.kick();
+        }
+        std::future::poll_fn(|cx| {
+            if self.0.stopped.get() {
+                return Poll::Ready(());
+            }
+            self.0.on_stopped.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Operations that have not completed.
+    pub fn in_flight(&self) -> usize {
+        self.0.core.borrow().in_flight()
+    }
+
+    /// System calls made to submit and reap so far.
+    pub fn enters(&self) -> u64 {
+        self.0.core.borrow().enters()
+    }
+
+    fn begin(&self, entry: squeue::Entry, keep: Keep) -> Token {
+        if self.0.stopping.get() {
+            return self.0.core.borrow_mut().begin_cancelled(keep);
+        }
+        let token = self.0.core.borrow_mut().begin(entry, keep);
+        self.kick();
+        token
+    }
+
+    /// Wakes the driver if it sleeps.
+    fn kick(&self) {
+        if let Some(waker) = self.0.driver.take() {
+            waker.wake();
+        }
+    }
+
+    /// One visit to the kernel, if there is a reason; gives how many completions it brought.
+    fn turn(&self) -> usize {
+        let mut fruits = self.0.core.borrow_mut().turn();
+        // With no borrow held: wakers and kept values may run code that comes back here.
+        let count = fruits.completions;
+        fruits.released.clear();
+        fruits.wakers.drain(..).for_each(Waker::wake);
+        self.0.core.borrow_mut().recycle(fruits);
+        count
+    }
+
+    async fn drive(self, eventfd: core::EventFd, spin: Duration) {
+        let mut bell = Bell::new(eventfd);
+        let mut awake_since = Instant::now();
+        let mut idle_since = awake_since;
+        loop {
+            let reaped = self.turn();
+            if self.0.stopping.get() && self.0.core.borrow().is_settled() {
+                break;
+            }
+            let now = Instant::now();
+            if reaped > 0 || self.0.core.borrow().has_work() {
+                idle_since = now;
+            }
+            let busy = now == idle_since || now - idle_since < spin;
+            if busy && now - awake_since < BUSY_MAX {
+                glommio::executor().yield_task_queue_now().await;
+                continue;
+            }
+            if busy {
+                // Parks for an instant, in which the executor polls its own rings.
+                bell.ring();
+            }
+            let rang = std::future::poll_fn(|cx| self.poll_sleep(&mut bell, busy, cx)).await;
+            awake_since = Instant::now();
+            if rang {
+                idle_since = awake_since;
+            }
+        }
+        bell.close().await;
+        self.0.stopped.set(true);
+        if let Some(waker) = self.0.on_stopped.take() {
+            waker.wake();
+        }
+    }
+
+    /// Ready when the eventfd fired (true) or, unless only the bell counts, when an entry was queued (false).
+    fn poll_sleep(&self, bell: &mut Bell, bell_only: bool, cx: &mut Context<'_>) -> Poll<bool> {
+        if bell.poll(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        if !bell_only && (self.0.core.borrow().has_work() || self.0.stopping.get()) {
+            return Poll::Ready(false);
+        }
+        self.0.driver.set(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+}
+
+/// A queued operation: resolves at its completion. Dropping it cancels the operation.
+#[must_use = "dropping an operation cancels it"]
+pub struct Op {
+    ring: Ring,
+    token: Token,
+}
+
+impl Future for Op {
+    type Output = Completed;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Completed> {
+        let mut core = self.ring.0.core.borrow_mut();
+        match core.poll_outcome(self.token, cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Outcome { result, flags })) => {
+                let result =
+                    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result as u32) };
+                Poll::Ready(Completed { result, flags, keep: core.take_keep(self.token) })
+            }
+            Poll::Ready(None) => panic!("operation polled after its completion"),
+        }
+    }
+}
+
+impl Drop for Op {
+    fn drop(&mut self) {
+        self.ring.abandon(self.token);
+    }
+}
+
+/// A queued operation with several completions. Dropping it cancels the operation.
+#[must_use = "dropping an operation cancels it"]
+pub struct MultiOp {
+    ring: Ring,
+    token: Token,
+}
+
+impl MultiOp {
+    /// The next completion: its result and flags; `None` after the last.
+    pub async fn next(&mut self) -> Option<(io::Result<u32>, u32)> {
+        let outcome =
+            std::future::poll_fn(|cx| self.ring.0.core.borrow_mut().poll_outcome(self.token, cx)).await?;
+        let Outcome { result, flags } = outcome;
+        let result = if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result as u32) };
+        Some((result, flags))
+    }
+
+    /// Asks the kernel to end it; completions go on until the last.
+    pub fn cancel(&self) {
+        self.ring.0.core.borrow_mut().cancel(self.token);
+        self.ring.kick();
+    }
+
+    /// What it kept, once the last completion has been seen; `None` before.
+    pub fn into_keep(self) -> Option<Keep> {
+        let mut core = self.ring.0.core.borrow_mut();
+        core.is_done(self.token).then(|| core.take_keep(self.token))
+    }
+}
+
+impl Drop for MultiOp {
+    fn drop(&mut self) {
+        self.ring.abandon(self.token);
+    }
+}
+
+impl Ring {
+    fn abandon(&self, token: Token) {
+        let released = self.0.core.borrow_mut().abandon(token);
+        drop(released);
+        self.kick();
+    }
+}
+
+/// The eventfd that the kernel signals at completions, awaited through glommio.
+struct Bell {
+    eventfd: core::EventFd,
+    file: Rc<BufferedFile>,
+    /// The read in flight. It stays in flight when the driver goes on for another reason.
+    waiting: Option<Pin<Box<dyn Future<Output = ()>>>>,
+}
+
+impl Bell {
+    fn new(eventfd: core::EventFd) -> Bell {
+        let file = Rc::new(eventfd.to_file());
+        Bell { eventfd, file, waiting: None }
+    }
+
+    /// Signals the eventfd as the kernel would.
+    fn ring(&self) {
+        self.eventfd.signal();
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let file = &self.file;
+        let waiting = self.waiting.get_or_insert_with(|| {
+            let file = file.clone();
+            Box::pin(async move {
+                // Its only errors are cancellation and lack of memory; a spurious wake-up is harmless.
+                let _ = file.read_at(0, 8).await;
+            })
+        });
+        let ready = waiting.as_mut().poll(cx);
+        if ready.is_ready() {
+            self.waiting = None;
+        }
+        ready
+    }
+
+    /// Lets the read in flight finish, then closes the eventfd.
+    async fn close(mut self) {
+        if self.waiting.is_some() {
+            self.ring();
+            std::future::poll_fn(|cx| self.poll(cx)).await;
+        }
+        if let Ok(file) = Rc::try_unwrap(self.file) {
+            // Closing an eventfd cannot fail in a way that matters.
+            let _ = file.close().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

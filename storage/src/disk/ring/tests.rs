@@ -1,0 +1,139 @@
+//! The ring with operations other than files'. Files are tested with the real disk.
+#![allow(unsafe_code)]
+
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+
+use bytes::BytesMut;
+use futures_util::future::poll_immediate;
+use glommio::{LocalExecutorBuilder, Placement};
+use io_uring::{cqueue, opcode, types};
+
+use super::*;
+
+fn on_ring<F: Future<Output = ()> + 'static>(
+    options: RingOptions,
+    test: impl FnOnce(Ring) -> F + Send + 'static,
+) {
+    let run = move || async move {
+        let ring = Ring::new(options).unwrap();
+        test(ring.clone()).await;
+        ring.shutdown().await;
+    };
+    let builder = LocalExecutorBuilder::new(Placement::Unbound).io_memory(1 << 20);
+    builder.spawn(run).unwrap().join().unwrap();
+}
+
+fn small() -> RingOptions {
+    RingOptions { entries: 4, ..RingOptions::default() }
+}
+
+fn receive(ring: &Ring, socket: &Rc<UnixStream>) -> Op {
+    let mut buf = BytesMut::with_capacity(64);
+    let fd = types::Fd(socket.as_raw_fd());
+    let entry = opcode::Recv::new(fd, buf.as_mut_ptr(), 64).build();
+    // SAFETY: buffer and socket are kept.
+    unsafe { ring.submit(entry, Keep::new(Buffer::BytesMut(buf), socket.clone())) }
+}
+
+fn poll_readable(ring: &Ring, socket: &Rc<UnixStream>) -> MultiOp {
+    let fd = types::Fd(socket.as_raw_fd());
+    let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
+    // SAFETY: no memory; the socket is kept.
+    unsafe { ring.submit_multi(entry, Keep::owner(socket.clone())) }
+}
+
+#[test]
+fn ping_pong_between_threads_never_misses_a_completion() {
+    for spin in [Duration::ZERO, Duration::from_micros(50)] {
+        on_ring(RingOptions { spin, ..small() }, |ring| async move {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            let near = Rc::new(near);
+            let echo = std::thread::spawn(move || {
+                let mut byte = [0; 1];
+                while std::io::Read::read(&mut far, &mut byte).unwrap() == 1 {
+                    far.write_all(&byte).unwrap();
+                }
+            });
+            for round in 0..5_000u32 {
+                (&*near).write_all(&[round as u8]).unwrap();
+                assert_eq!(receive(&ring, &near).await.result.unwrap(), 1);
+            }
+            near.shutdown(std::net::Shutdown::Both).unwrap();
+            echo.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn more_operations_than_entries_wait_in_the_backlog() {
+    on_ring(small(), |ring| async move {
+        let pairs: Vec<_> = (0..500).map(|_| UnixStream::pair().unwrap()).collect();
+        let (near, mut far): (Vec<_>, Vec<_>) = pairs.into_iter().map(|(a, b)| (Rc::new(a), b)).unzip();
+        let receives: Vec<_> = near.iter().map(|socket| receive(&ring, socket)).collect();
+        assert_eq!(ring.in_flight(), 500);
+        glommio::timer::sleep(Duration::from_millis(5)).await;
+        // More completions at once than the completion queue holds.
+        far.iter_mut().for_each(|socket| socket.write_all(b"x").unwrap());
+        for receive in receives {
+            assert_eq!(receive.await.result.unwrap(), 1);
+        }
+        assert_eq!(ring.in_flight(), 0);
+    });
+}
+
+#[test]
+fn dropping_cancels_before_and_after_submission() {
+    on_ring(small(), |ring| async move {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let near = Rc::new(near);
+        for round in 0..100 {
+            let mut receive = Box::pin(receive(&ring, &near));
+            assert!(poll_immediate(receive.as_mut()).await.is_none());
+            if round % 2 == 0 {
+                glommio::timer::sleep(Duration::from_micros(100)).await;
+            }
+        }
+        while ring.in_flight() > 0 {
+            glommio::timer::sleep(Duration::from_micros(100)).await;
+        }
+        assert_eq!(Rc::strong_count(&near), 1, "cancelled operations released their socket");
+        far.write_all(b"kept").unwrap();
+        assert_eq!(receive(&ring, &near).await.result.unwrap(), 4);
+    });
+}
+
+#[test]
+fn multishot_completes_until_cancelled() {
+    on_ring(small(), |ring| async move {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let near = Rc::new(near);
+        let mut readable = poll_readable(&ring, &near);
+        for _ in 0..10 {
+            far.write_all(b"x").unwrap();
+            let (events, flags) = readable.next().await.unwrap();
+            assert!(events.unwrap() & libc::POLLIN as u32 != 0 && cqueue::more(flags));
+            receive(&ring, &near).await.result.unwrap();
+        }
+        assert!(pin!(poll_immediate(pin!(readable.next()))).await.is_none());
+        readable.cancel();
+        let (last, flags) = readable.next().await.unwrap();
+        assert!(last.is_err() && !cqueue::more(flags));
+        assert!(readable.next().await.is_none());
+        assert!(readable.into_keep().unwrap().owner.is_some());
+    });
+}
+
+#[test]
+fn an_idle_ring_makes_no_system_calls() {
+    on_ring(RingOptions::default(), |ring| async move {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let _waiting = receive(&ring, &Rc::new(near));
+        glommio::timer::sleep(Duration::from_millis(5)).await;
+        let before = ring.enters();
+        glommio::timer::sleep(Duration::from_millis(50)).await;
+        assert_eq!(ring.enters(), before);
+    });
+}
