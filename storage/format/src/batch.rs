@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::crc;
 use crate::error::BatchError;
 use crate::header::{BATCH_HEADER_LEN, BATCH_LENGTH_MIN, BatchHeader, CRC_START, TimestampType};
 
@@ -36,7 +37,7 @@ impl Batch {
     }
 
     /// Bytes of the whole batch.
-    #[allow(clippy::len_without_is_empty)] // a batch always has its header
+    #[allow(clippy::len_without_is_empty)] // never empty: a batch has its header
     pub fn len(&self) -> usize {
         BATCH_HEADER_LEN + self.body.len()
     }
@@ -66,7 +67,7 @@ impl Batch {
         change(&mut self.header);
         let after = header_crc(&self.header);
         // A crc is linear: crc(head ++ body) = shift(crc(head), len(body)) ^ crc(body).
-        self.header.crc ^= crc32c::crc32c_combine(before ^ after, 0, self.body.len());
+        self.header.crc ^= crc::shift(before ^ after, self.body.len());
     }
 
     /// Header and body in one new buffer.

@@ -11,6 +11,7 @@ mod batch;
 mod builder;
 pub mod codec;
 mod control;
+mod crc;
 mod error;
 mod header;
 mod recompress;

@@ -7,26 +7,36 @@ pub const VARLONG_LEN_MAX: usize = 10;
 
 /// Reads a zigzag 32-bit integer; gives it and the bytes it took. `None` if the bytes end within it or it
 /// is longer than five bytes. As Kafka's reader does, bits beyond the 32nd of a fifth byte are dropped.
-#[inline]
+#[inline(always)]
 pub fn read_i32(bytes: &[u8]) -> Option<(i32, usize)> {
-    let mut raw = 0u32;
-    for (at, &byte) in bytes.iter().take(VARINT_LEN_MAX).enumerate() {
-        raw |= u32::from(byte & 0x7f) << (7 * at);
-        if byte < 0x80 {
-            return Some((((raw >> 1) as i32) ^ -((raw & 1) as i32), at + 1));
-        }
-    }
-    None
+    let (raw, len) = match *bytes {
+        // Nearly every number in a record takes one byte or two.
+        [first, ..] if first < 0x80 => (u64::from(first), 1),
+        [first, second, ..] if second < 0x80 => (u64::from(first & 0x7f) | u64::from(second) << 7, 2),
+        _ => read_raw(bytes, VARINT_LEN_MAX)?,
+    };
+    let raw = raw as u32;
+    Some((((raw >> 1) as i32) ^ -((raw & 1) as i32), len))
 }
 
 /// Reads a zigzag 64-bit integer; gives it and the bytes it took. `None` as in [`read_i32`], at ten bytes.
-#[inline]
+#[inline(always)]
 pub fn read_i64(bytes: &[u8]) -> Option<(i64, usize)> {
+    let (raw, len) = match *bytes {
+        [first, ..] if first < 0x80 => (u64::from(first), 1),
+        [first, second, ..] if second < 0x80 => (u64::from(first & 0x7f) | u64::from(second) << 7, 2),
+        _ => read_raw(bytes, VARLONG_LEN_MAX)?,
+    };
+    Some((((raw >> 1) as i64) ^ -((raw & 1) as i64), len))
+}
+
+#[inline(never)]
+fn read_raw(bytes: &[u8], len_max: usize) -> Option<(u64, usize)> {
     let mut raw = 0u64;
-    for (at, &byte) in bytes.iter().take(VARLONG_LEN_MAX).enumerate() {
+    for (at, &byte) in bytes.iter().take(len_max).enumerate() {
         raw |= u64::from(byte & 0x7f) << (7 * at);
         if byte < 0x80 {
-            return Some((((raw >> 1) as i64) ^ -((raw & 1) as i64), at + 1));
+            return Some((raw, at + 1));
         }
     }
     None
