@@ -16,6 +16,7 @@
 //!   Buffers live until the device is done with them.
 
 mod aligned;
+pub mod preflight;
 pub mod real;
 pub mod ring;
 #[cfg(any(test, feature = "sim"))]
