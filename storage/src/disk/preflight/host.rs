@@ -16,7 +16,7 @@ pub(super) fn file_system(path: &Path) -> io::Result<Option<&'static str>> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: filled by the successful call (and zeroed before: all fields are integers).
-    let kind = unsafe { stat.assume_init() }.f_type as i64;
+    let kind = unsafe { stat.assume_init() }.f_type;
     Ok(match kind {
         0xef53 => Some("ext4"),
         0x5846_5342 => Some("xfs"),
