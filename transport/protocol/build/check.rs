@@ -39,6 +39,7 @@ fn check_message(message: &Message) -> Result<(), String> {
     {
         return Err(message.place.error("flexible from a version that is not valid"));
     }
+    check_depth(message, &message.structures[0], 1)?;
     for structure in &message.structures {
         let mut names = BTreeSet::new();
         let mut tags = BTreeSet::new();
@@ -57,7 +58,7 @@ fn check_message(message: &Message) -> Result<(), String> {
             return Err(message.place.error(format!("{} has no tag {at}", structure.name)));
         }
     }
-    check_depth(message, &message.structures[0], 1)
+    Ok(())
 }
 
 fn check_field(message: &Message, field: &Field) -> Result<(), String> {
@@ -82,13 +83,24 @@ fn check_field(message: &Message, field: &Field) -> Result<(), String> {
         if message.flexible_from.is_none_or(|from| field.range.min < from) {
             return fault("a tagged field needs flexible versions");
         }
-        if field.base == Base::Records
+        if holds_records(message, field)
             || (field.null.is_some() && matches!(field.base, Base::Structure(_)) && !field.array)
         {
             return fault("a tagged field of this type is not provided for");
         }
     }
     check_default(field)
+}
+
+/// Records travel as segments of their own, which the length of a tagged field could not span.
+fn holds_records(message: &Message, field: &Field) -> bool {
+    match &field.base {
+        Base::Records => true,
+        Base::Structure(name) => message
+            .structure(name)
+            .is_some_and(|inner| inner.fields.iter().any(|field| holds_records(message, field))),
+        _ => false,
+    }
 }
 
 fn check_default(field: &Field) -> Result<(), String> {

@@ -27,9 +27,9 @@ pub(crate) fn read_fields(text: &mut Text, message: &Message, structure: &Struct
         let binding = if tagged.is_empty() { "let fields = Self" } else { "let mut fields = Self" };
         read_plain(text, structure, flexible, binding, "};");
         if let Flexible::From(_) = flexible {
-            text.block("if flexible", "}", |text| read_tags(text, structure, &tagged));
+            text.block("if flexible", "}", |text| read_tags(text, message.flexible_part(structure), &tagged));
         } else {
-            read_tags(text, structure, &tagged);
+            read_tags(text, message.flexible_part(structure), &tagged);
         }
         text.line("Ok(fields)");
     });
@@ -56,7 +56,7 @@ fn read_plain(text: &mut Text, structure: &Structure, flexible: Flexible, head: 
     });
 }
 
-fn read_tags(text: &mut Text, structure: &Structure, tagged: &[&Field]) {
+fn read_tags(text: &mut Text, outer: Range, tagged: &[&Field]) {
     if tagged.is_empty() {
         text.line("decoder.skip_tags()?;");
         return;
@@ -66,7 +66,7 @@ fn read_tags(text: &mut Text, structure: &Structure, tagged: &[&Field]) {
         text.block("match tag", "}", |text| {
             for field in tagged {
                 let tag = field.tag.unwrap_or_default();
-                let guard = condition(field.range, structure.range);
+                let guard = condition(field.range, outer);
                 let guard = guard.map_or_else(String::new, |condition| format!(" if {condition}"));
                 let name = identifier(&field.name);
                 text.line(format!(

@@ -30,8 +30,10 @@ pub(crate) fn write_fields(text: &mut Text, message: &Message, structure: &Struc
         }
         match flexible {
             Flexible::Never => (),
-            Flexible::Always => write_tags(text, structure, &tagged),
-            Flexible::From(_) => text.block("if flexible", "}", |text| write_tags(text, structure, &tagged)),
+            Flexible::Always => write_tags(text, message, structure, &tagged),
+            Flexible::From(_) => {
+                text.block("if flexible", "}", |text| write_tags(text, message, structure, &tagged))
+            }
         }
         text.line("Ok(())");
     });
@@ -81,7 +83,7 @@ fn refusal(structure: &Structure, field: &Field) -> String {
     format!("return Err(EncodeError::field_absent(\"{}.{}\", version));", structure.name, field.name)
 }
 
-fn write_tags(text: &mut Text, structure: &Structure, tagged: &[&Field]) {
+fn write_tags(text: &mut Text, message: &Message, structure: &Structure, tagged: &[&Field]) {
     if tagged.is_empty() {
         text.line("encoder.no_tags();");
         return;
@@ -89,8 +91,8 @@ fn write_tags(text: &mut Text, structure: &Structure, tagged: &[&Field]) {
     let mut count = Vec::new();
     for field in tagged {
         let tag = field.tag.unwrap_or_default();
-        let carried =
-            condition(field.range, structure.range).map_or_else(String::new, |known| format!("{known} && "));
+        let carried = condition(field.range, message.flexible_part(structure))
+            .map_or_else(String::new, |known| format!("{known} && "));
         text.line(format!("let has_tag_{tag} = {carried}{};", differs(field)));
         count.push(format!("u32::from(has_tag_{tag})"));
     }
@@ -100,7 +102,7 @@ fn write_tags(text: &mut Text, structure: &Structure, tagged: &[&Field]) {
         text.block(format!("if has_tag_{tag}"), "}", |text| {
             text.line(format!("let start = encoder.begin_tag({tag});"));
             write_value(text, structure, field, Flexible::Always);
-            text.line("encoder.end_tag(start);");
+            text.line("encoder.end_tag(start)?;");
         });
     }
 }

@@ -81,6 +81,11 @@ impl Message {
         self.structures.iter().find(|structure| structure.name == name)
     }
 
+    /// The versions of `structure` that are flexible, and so have tagged fields.
+    pub(crate) fn flexible_part(&self, structure: &Structure) -> Range {
+        structure.range.within(Range { min: self.flexible_from.unwrap_or(Range::OPEN), max: Range::OPEN })
+    }
+
     /// The module that holds the message, for example `produce_request`.
     pub(crate) fn module(&self) -> String {
         snake_case(&self.name)

@@ -359,14 +359,17 @@ impl Encoder {
         TagStart(self.fixed.len())
     }
 
-    pub(crate) fn end_tag(&mut self, start: TagStart) {
-        // No record slice can lie inside: the schema check refuses records in tagged fields, and structures with
-        // records are never tagged.
+    pub(crate) fn end_tag(&mut self, start: TagStart) -> Result<(), EncodeError> {
+        // The build refuses records in tagged fields, so that no slice lies inside.
         debug_assert!(self.slices.last().is_none_or(|(place, _)| *place < start.0));
         let len = self.fixed.len() - start.0;
+        if len < 0x80 {
+            self.fixed[start.0 - 1] = len as u8;
+            return Ok(());
+        }
         let mut length = Encoder::new();
-        // Longer than 4 GiB cannot be: each string and array inside is held to its own limit far below.
-        length.uvarint(u32::try_from(len).unwrap_or(u32::MAX));
+        length.uvarint(u32::try_from(len).map_err(|_| EncodeError::TooLong { len })?);
         self.fixed.splice(start.0 - 1..start.0, length.fixed);
+        Ok(())
     }
 }
