@@ -3,16 +3,21 @@
 import time
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
-from harness import DEADLINE_S, Rec
+from harness import DEADLINE_S, Rec, eventually
 
 
 def make_topic(bootstrap, topic, partitions=2, **config):
-    """Creates a topic; the keys of `config` have underscores for dots."""
+    """Creates a topic; the keys of `config` have underscores for dots.
+
+    Waits until every partition answers: right after a creation, Kafka refuses some requests for a moment.
+    """
     admin = AdminClient({"bootstrap.servers": bootstrap})
     settings = {key.replace("_", "."): value for key, value in config.items()}
     admin.create_topics([NewTopic(topic, partitions, 1, config=settings)])[topic].result(DEADLINE_S)
+    latest = {TopicPartition(topic, p): OffsetSpec.latest() for p in range(partitions)}
+    eventually(lambda: all(not f.exception(DEADLINE_S) for f in admin.list_offsets(latest).values()), f"{topic} answers")
 
 
 def consumer(bootstrap, **settings):
