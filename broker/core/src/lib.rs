@@ -5,3 +5,4 @@
 //! as values that a driver carries out.
 
 pub mod config;
+pub mod metadata;
