@@ -260,9 +260,7 @@ pub fn validate(batch: &Batch, rules: &ValidateRules, now_ms: i64) -> Result<Val
     if computed != header.crc {
         return Err(ValidateError::Crc { stored: header.crc, computed });
     }
-    if rules.origin == Origin::Client {
-        check_client_header(header)?;
-    }
+    check_header(header, rules.origin)?;
     let walked = if compression == Compression::None {
         Walk::new(header, rules, now_ms).run(&batch.body)?
     } else {
@@ -283,11 +281,14 @@ pub(crate) fn check_len(batch: &Batch, rules: &ValidateRules) -> Result<(), Vali
     if len > max { Err(ValidateError::TooLarge { len, max }) } else { Ok(()) }
 }
 
-fn check_client_header(header: &BatchHeader) -> Result<(), ValidateError> {
+fn check_header(header: &BatchHeader, origin: Origin) -> Result<(), ValidateError> {
     let BatchHeader { last_offset_delta, record_count, producer_id, producer_epoch, base_sequence, .. } =
         *header;
     if record_count <= 0 || last_offset_delta != record_count - 1 {
         return Err(ValidateError::Count { last_offset_delta, record_count });
+    }
+    if origin == Origin::Coordinator {
+        return Ok(());
     }
     if header.is_control() {
         return Err(ValidateError::Control);

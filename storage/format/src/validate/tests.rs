@@ -118,6 +118,10 @@ fn coordinators_may_write_control_batches_at_any_offset() {
         header.base_offset = 7;
     });
     assert!(validate(&control, &rules, NOW).is_ok());
+    // A fuzzer found that a negative count and no bytes passed for a batch of no records.
+    let header = BatchHeader { record_count: -1, ..BatchHeader::default() };
+    let negative = Batch::seal(header, Bytes::new()).unwrap();
+    assert_eq!(refusal(&negative, &rules).0, ErrorKind::InvalidRecord);
 }
 
 #[test]
