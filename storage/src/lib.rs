@@ -6,10 +6,15 @@
 //!
 //! Single-threaded: stores and logs are cheap handles that belong to one thread.
 
+mod bytes_io;
 mod config;
 pub mod disk;
+pub mod epochs;
 mod error;
+pub mod index;
 mod log;
+pub mod producer;
+pub mod retention;
 mod store;
 
 pub use config::{LogConfig, StoreConfig};

@@ -1,0 +1,119 @@
+//! Lookups against a walk over all batches; the file format against its golden bytes.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const START: u64 = 4096;
+
+/// An index over batches of `(records, len, timestamp)`, with the batches and the offset after them.
+fn indexed(shapes: &[(i64, u64, i64)], interval_bytes: u32) -> (SegmentIndex, Vec<AppendedBatch>) {
+    let mut index = SegmentIndex::new(1000, START);
+    let mut batches = Vec::new();
+    let (mut base_offset, mut position) = (1000, START);
+    for &(records, len, max_timestamp) in shapes {
+        let batch = AppendedBatch { base_offset, position, len, max_timestamp };
+        index.note(&batch, interval_bytes);
+        batches.push(batch);
+        base_offset += records;
+        position += len;
+    }
+    (index, batches)
+}
+
+fn identity(index: &SegmentIndex, life: u64) -> SegmentIdentity {
+    SegmentIdentity { base_offset: 1000, life, end_position: index.end_position }
+}
+
+#[test]
+fn entries_come_every_interval() {
+    let (index, batches) = indexed(&[(10, 100, 5); 100], 1000);
+    assert_eq!(index.len(), 9, "one after each 1,100 bytes");
+    assert_eq!(index.floor_of_offset(1000), None);
+    assert_eq!(index.floor_of_offset(999), None);
+    let first = IndexedBatch { base_offset: batches[11].base_offset, position: batches[11].position };
+    assert_eq!(index.floor_of_offset(batches[11].base_offset), Some(first));
+    assert_eq!(index.floor_of_offset(batches[11].base_offset - 1), None);
+    assert_eq!(index.floor_of_offset(i64::MAX).unwrap().position, START + 9900);
+}
+
+#[test]
+fn offsets_and_positions_beyond_32_bits_are_left_out() {
+    let mut index = SegmentIndex::new(0, START);
+    let far = AppendedBatch { base_offset: 1 << 33, position: 1 << 33, len: 100, max_timestamp: 7 };
+    index.note(&far, 0);
+    assert!(index.is_empty());
+    assert_eq!(index.max_timestamp(), 7);
+}
+
+#[test]
+fn golden_file() {
+    let (index, _) = indexed(&[(10, 3000, 5), (1, 3000, 9), (1, 3000, -1), (7, 200, 8), (1, 5000, 20)], 4096);
+    let bytes = index.encode(3);
+    let golden = include_str!("../../tests/golden/index-v1.hex").split_whitespace().collect::<String>();
+    assert_eq!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), golden);
+    assert_eq!(SegmentIndex::decode(&bytes, identity(&index, 3), START), Ok(index));
+}
+
+#[test]
+fn damaged_foreign_and_newer_files_are_refused() {
+    let (index, _) = indexed(&[(10, 3000, 5); 10], 4096);
+    let bytes = index.encode(3);
+    let segment = identity(&index, 3);
+    for at in 0..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x40;
+        assert!(SegmentIndex::decode(&flipped, segment, START).is_err(), "byte {at}");
+        assert_eq!(
+            SegmentIndex::decode(&bytes[..at], segment, START),
+            Err(IndexError::Damaged),
+            "cut at {at}"
+        );
+    }
+    for other in [
+        SegmentIdentity { life: 4, ..segment },
+        SegmentIdentity { base_offset: 0, ..segment },
+        SegmentIdentity { end_position: segment.end_position + 1, ..segment },
+    ] {
+        assert_eq!(SegmentIndex::decode(&bytes, other, START), Err(IndexError::OtherSegment));
+    }
+    let mut newer = bytes;
+    newer[4] = 2;
+    assert_eq!(SegmentIndex::decode(&newer, segment, START), Err(IndexError::NewerVersion(2)));
+}
+
+proptest! {
+    #[test]
+    fn a_walk_from_the_floor_finds_what_a_walk_over_all_finds(
+        shapes in prop::collection::vec((1i64..20, 61u64..3000, -1i64..50), 1..80),
+        interval_bytes in 0u32..5000,
+        cut in any::<prop::sample::Index>(),
+        sought in (990i64..2600, -2i64..60),
+    ) {
+        let (mut index, mut batches) = indexed(&shapes, interval_bytes);
+        let kept = cut.index(batches.len() + 1);
+        if kept < batches.len() {
+            index.truncate(batches[kept].position);
+            batches.truncate(kept);
+            // Life goes on after a cut.
+            let position = batches.last().map_or(START, |last| last.position + last.len);
+            let base_offset = batches.last().map_or(1000, |last| last.base_offset + 1);
+            let batch = AppendedBatch { base_offset, position, len: 500, max_timestamp: 30 };
+            index.note(&batch, interval_bytes);
+            batches.push(batch);
+        }
+        let (offset, timestamp) = sought;
+        let position = index.floor_of_offset(offset).map_or(START, |floor| floor.position);
+        let holder = batches.iter().rev().find(|batch| batch.base_offset <= offset);
+        if let Some(holder) = holder {
+            prop_assert!(position <= holder.position);
+            prop_assert!(batches.iter().any(|batch| batch.position == position));
+        }
+        let position = index.floor_of_timestamp(timestamp).map_or(START, |floor| floor.position);
+        if let Some(first) = batches.iter().find(|batch| batch.max_timestamp >= timestamp) {
+            prop_assert!(position <= first.position, "{position} beyond {}", first.position);
+        }
+        let read = SegmentIndex::decode(&index.encode(1), identity(&index, 1), START).unwrap();
+        prop_assert_eq!(read.entries, index.entries);
+    }
+}
