@@ -1,2 +1,25 @@
-//! Penstock.
-fn main() {}
+//! The Penstock broker: an event streaming broker that speaks Apache Kafka's wire protocol.
+
+mod admin;
+mod api;
+mod cli;
+mod metadata;
+mod network;
+mod runtime;
+mod serve;
+mod shard;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    // RUST_LOG chooses what is logged; stdout belongs to the ready line.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    match cli.command {
+        cli::Command::Serve(args) => serve::run(&args),
+    }
+}

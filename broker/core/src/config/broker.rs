@@ -57,6 +57,8 @@ pub struct BrokerConfig {
     pub advertised_listeners: Vec<Listener>,
     /// `auto.create.topics.enable`.
     pub auto_create_topics: bool,
+    /// `penstock.cluster.id`.
+    pub cluster_id: Option<String>,
     /// `connections.max.idle.ms`; `None` never closes idle connections.
     pub connections_max_idle_ms: Option<u64>,
     /// `default.replication.factor`.
@@ -166,6 +168,7 @@ impl BrokerConfig {
         Ok(BrokerConfig {
             advertised_listeners: reader.listeners("advertised.listeners", &[])?,
             auto_create_topics: reader.value("auto.create.topics.enable")?.as_bool(),
+            cluster_id: reader.raw("penstock.cluster.id").map(str::to_owned),
             connections_max_idle_ms: u64::try_from(reader.number("connections.max.idle.ms")?).ok(),
             default_replication_factor: i16::try_from(reader.number("default.replication.factor")?)
                 .unwrap_or(i16::MAX),

@@ -1,0 +1,90 @@
+//! Metrics in Prometheus' text format. Labels are shards and kinds of requests, never topics or clients: their number
+//! does not grow with use.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::shard::{KINDS, LATENCY_BOUNDS_US, ShardMetrics, Shared};
+
+type Read = fn(&ShardMetrics) -> &AtomicU64;
+
+/// Counters and levels per shard: name, type, help, where it stands.
+const PER_SHARD: [(&str, &str, &str, Read); 17] = [
+    ("connections_accepted_total", "counter", "Connections accepted.", |m| &m.accepted),
+    ("connections_refused_total", "counter", "Connections refused or closed for a fault of the peer.", |m| {
+        &m.refused
+    }),
+    ("received_bytes_total", "counter", "Bytes of requests received.", |m| &m.received_bytes),
+    ("appended_bytes_total", "counter", "Bytes of record batches appended.", |m| &m.appended_bytes),
+    ("fetched_bytes_total", "counter", "Bytes of record batches read for consumers.", |m| &m.fetched_bytes),
+    ("connections", "gauge", "Connections open.", |m| &m.levels.connections),
+    ("request_bytes", "gauge", "Bytes of requests held in memory.", |m| &m.levels.request_bytes),
+    ("answer_bytes", "gauge", "Bytes of fetched records waiting to be sent.", |m| &m.levels.answer_bytes),
+    ("partitions", "gauge", "Partitions open.", |m| &m.levels.partitions),
+    ("commits_total", "counter", "Group commits made stable.", |m| &m.levels.commits),
+    ("journal_bytes_total", "counter", "Bytes written to the journal.", |m| &m.levels.journal_bytes),
+    ("direct_bytes_total", "counter", "Bytes written straight to segments.", |m| &m.levels.direct_bytes),
+    ("writeback_bytes_total", "counter", "Bytes written behind to segments.", |m| &m.levels.writeback_bytes),
+    ("unsettled_bytes", "gauge", "Bytes appended and not yet in their segments.", |m| {
+        &m.levels.unsettled_bytes
+    }),
+    ("cache_bytes", "gauge", "Bytes of record batches in memory.", |m| &m.levels.cache_bytes),
+    ("open_files", "gauge", "Segment files open.", |m| &m.levels.open_files),
+    ("disk_full", "gauge", "1 while appends are refused for want of space.", |m| &m.levels.disk_full),
+];
+
+/// The page.
+pub(super) fn render(shared: &Shared) -> String {
+    let mut page = String::new();
+    for (name, kind, help, read) in PER_SHARD {
+        head(&mut page, name, kind, help);
+        for (shard, metrics) in shared.metrics.iter().enumerate() {
+            line(&mut page, name, &format!("shard=\"{shard}\""), get(read(metrics)));
+        }
+    }
+    latencies(&mut page, shared);
+    head(&mut page, "broker_connections", "gauge", "Connections open on all shards.");
+    line(&mut page, "broker_connections", "", shared.admission.open() as u64);
+    let image = shared.image.load();
+    head(&mut page, "topics", "gauge", "Topics.");
+    line(&mut page, "topics", "", image.topics().len() as u64);
+    page
+}
+
+fn latencies(page: &mut String, shared: &Shared) {
+    const NAME: &str = "request_seconds";
+    head(page, NAME, "histogram", "Time from a request's last byte to its answer being ready.");
+    for (shard, metrics) in shared.metrics.iter().enumerate() {
+        for (kind, latency) in KINDS.iter().zip(&metrics.latency) {
+            let labels = format!("shard=\"{shard}\",kind=\"{kind}\"");
+            let mut count = 0;
+            for (at, bucket) in latency.buckets.iter().enumerate() {
+                count += get(bucket);
+                let bound = match LATENCY_BOUNDS_US.get(at) {
+                    Some(us) => format!("{}", std::time::Duration::from_micros(*us).as_secs_f64()),
+                    None => "+Inf".to_owned(),
+                };
+                line(page, &format!("{NAME}_bucket"), &format!("{labels},le=\"{bound}\""), count);
+            }
+            let seconds = std::time::Duration::from_micros(get(&latency.sum_us)).as_secs_f64();
+            // Writing to a string cannot fail.
+            let _ = writeln!(page, "penstock_{NAME}_sum{{{labels}}} {seconds}");
+            line(page, &format!("{NAME}_count"), &labels, count);
+        }
+    }
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn head(page: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(page, "# HELP penstock_{name} {help}\n# TYPE penstock_{name} {kind}");
+}
+
+fn line(page: &mut String, name: &str, labels: &str, value: u64) {
+    let _ = match labels {
+        "" => writeln!(page, "penstock_{name} {value}"),
+        labels => writeln!(page, "penstock_{name}{{{labels}}} {value}"),
+    };
+}

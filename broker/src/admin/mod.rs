@@ -1,0 +1,75 @@
+//! The admin listener: `/health` and `/metrics` over HTTP, on a thread of its own beside the shards.
+
+mod metrics;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+
+use crate::shard::Shared;
+
+/// Why there is no admin listener.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdminError {
+    #[error(
+        "'{0}' is not an address of this host: {1}; give --admin HOST:PORT with a host that resolves here"
+    )]
+    Resolve(String, io::Error),
+    #[error(
+        "{0} is taken by another program; stop it, or choose another port with --admin (0 takes a free one)"
+    )]
+    Taken(SocketAddr),
+    #[error("cannot listen on {0}: {1}; choose another address with --admin")]
+    Listen(SocketAddr, io::Error),
+    #[error("cannot start the admin thread: {0}")]
+    Start(#[from] io::Error),
+}
+
+/// Binds `address` (HOST:PORT); port 0 takes a free one.
+pub(crate) fn bind(address: &str) -> Result<TcpListener, AdminError> {
+    let no_address = || io::Error::other("no address found");
+    let resolved = address
+        .to_socket_addrs()
+        .and_then(|mut found| found.next().ok_or_else(no_address))
+        .map_err(|e| AdminError::Resolve(address.to_owned(), e))?;
+    TcpListener::bind(resolved).map_err(|e| match e.kind() {
+        io::ErrorKind::AddrInUse => AdminError::Taken(resolved),
+        _ => AdminError::Listen(resolved, e),
+    })
+}
+
+/// Serves `listener` until the process ends.
+pub(crate) fn start(listener: TcpListener, shared: Arc<Shared>) -> Result<(), AdminError> {
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let serve = move || {
+        let outcome = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let routes = Router::new()
+                .route("/health", get(health))
+                .route("/metrics", get(metrics_page))
+                .with_state(shared);
+            axum::serve(listener, routes).await
+        });
+        if let Err(error) = outcome {
+            tracing::error!("admin listener ended: {error}");
+        }
+    };
+    std::thread::Builder::new().name("admin".to_owned()).spawn(serve)?;
+    Ok(())
+}
+
+/// This listener starts when all shards accept, and a shard that fails ends the process: who answers is well.
+async fn health() -> &'static str {
+    "ok\n"
+}
+
+async fn metrics_page(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::render(&shared))
+}

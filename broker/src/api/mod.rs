@@ -1,0 +1,94 @@
+//! Kafka's APIs: one file per API, headed by the versions and proposals it serves.
+//!
+//! A handler translates: from the request to core, the shards and back; it decides nothing that core can decide.
+//! The [`registry`] lists what is served; this file takes a request from its bytes to its handler.
+
+mod alter_configs;
+mod api_versions;
+mod create_partitions;
+mod create_topics;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_topic_partitions;
+mod errors;
+mod fetch;
+mod fetch_plan;
+mod incremental_alter_configs;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+mod operations;
+mod produce;
+mod produce_batches;
+pub(crate) mod registry;
+mod scatter;
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use penstock_protocol::frame::{self, RequestFrame};
+use penstock_protocol::{ApiKey, Message, WireString};
+
+use crate::network::connection::Connection;
+use crate::network::pipeline::{Answer, Begun, CloseReason};
+use crate::shard::Shard;
+
+/// What a handler knows besides its request.
+#[derive(Clone)]
+pub(crate) struct RequestContext {
+    /// The shard that serves the connection.
+    pub(crate) shard: Rc<Shard>,
+    pub(crate) connection: Rc<Connection>,
+    /// Version of the request, and of its response.
+    pub(crate) version: i16,
+    /// The client's name for itself.
+    pub(crate) client_id: Option<WireString>,
+    correlation_id: i32,
+}
+
+/// Begins a request: reads its header, finds its handler, and runs that to the point from which the next
+/// request of this connection may begin. Gives the API's key with what is left to do.
+pub(crate) async fn begin(
+    shard: &Rc<Shard>,
+    connection: &Rc<Connection>,
+    request: Bytes,
+) -> Result<(i16, Begun), CloseReason> {
+    let frame = RequestFrame::parse(request).map_err(|error| CloseReason(error.to_string()))?;
+    let context = RequestContext {
+        shard: shard.clone(),
+        connection: connection.clone(),
+        version: frame.version,
+        client_id: frame.client_id.clone(),
+        correlation_id: frame.correlation_id,
+    };
+    let key = frame.api.code();
+    if let Some(entry) = registry::find(frame.api).filter(|entry| entry.served.contains(frame.version)) {
+        return Ok((key, (entry.begin)(context, frame).await?));
+    }
+    if frame.api == ApiKey::ApiVersions {
+        return Ok((key, Begun::Done(api_versions::unsupported(&context)?)));
+    }
+    let (name, version) = (frame.api.name(), frame.version);
+    Err(CloseReason(format!("{name} version {version} is not served (ApiVersions lists what is)")))
+}
+
+impl RequestContext {
+    /// The answer's bytes.
+    pub(crate) fn encode<R: Message>(&self, api: ApiKey, response: &R) -> Result<Answer, CloseReason> {
+        let encoded = frame::encode_response(self.correlation_id, api, self.version, response);
+        encoded.map(Answer::from).map_err(|error| {
+            // A response that its own version cannot carry is a bug of the handler; the client is told by the end of
+            // the connection rather than by a wrong answer.
+            tracing::error!(api = api.name(), version = self.version, "response cannot be encoded: {error}");
+            CloseReason(format!("{} response cannot be encoded", api.name()))
+        })
+    }
+
+    /// The answer's bytes in another version than the request's.
+    fn encode_as<R: Message>(&self, api: ApiKey, version: i16, response: &R) -> Result<Answer, CloseReason> {
+        RequestContext { version, ..self.clone() }.encode(api, response)
+    }
+}

@@ -1,0 +1,135 @@
+//! From the records field of a Produce request to batches fit for the log.
+//!
+//! Plain batches are checked on the shard, in place. What has to be compressed or decompressed goes to the worker
+//! pool; the connection's next request begins only afterwards, which keeps its order.
+
+use penstock_core::config::{StoredCompression, TopicConfig};
+use penstock_format::{
+    Batch, BatchError, Origin, TargetCompression, ValidateError, ValidateRules, needs_codec, prepare,
+    split_batches,
+};
+use penstock_protocol::messages::produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse};
+use penstock_protocol::{ErrorCode, Records, WireString};
+
+use super::errors;
+use crate::runtime::task;
+use crate::runtime::workers::ShardWorkers;
+use crate::shard::Shard;
+
+/// The first Produce version that may carry zstd (KIP-110).
+const ZSTD_VERSION: i16 = 7;
+
+/// Why a partition's records were refused, as the client is told.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Refusal {
+    pub(super) error: ErrorCode,
+    pub(super) message: Option<String>,
+    pub(super) records: Vec<BatchIndexAndErrorMessage>,
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(error: ErrorCode) -> Refusal {
+        Refusal { error, message: None, records: Vec::new() }
+    }
+}
+
+impl Refusal {
+    fn new(error: ErrorCode, message: String) -> Refusal {
+        Refusal { error, message: Some(message), records: Vec::new() }
+    }
+
+    /// The refusal as a partition's answer.
+    pub(super) fn respond(self, index: i32) -> PartitionProduceResponse {
+        PartitionProduceResponse {
+            index,
+            error_code: self.error.code(),
+            base_offset: -1,
+            log_append_time_ms: -1,
+            log_start_offset: -1,
+            record_errors: self.records,
+            error_message: self.message.map(WireString::from),
+            ..PartitionProduceResponse::default()
+        }
+    }
+}
+
+/// The batch of a records field; a request carries exactly one per partition.
+pub(super) fn parse(records: Option<&Records>) -> Result<Batch, Refusal> {
+    let bytes = records.map(Records::to_bytes).unwrap_or_default();
+    let mut batches = split_batches(&bytes, 1).map_err(|error| of_batch(&error))?;
+    let batch = batches.pop().ok_or_else(|| {
+        Refusal::new(
+            ErrorCode::InvalidRecord,
+            "a produce request needs a record batch for each partition".to_owned(),
+        )
+    })?;
+    if batch.header.is_transactional() {
+        let why = "transactions are not served by this version of the broker".to_owned();
+        return Err(Refusal::new(ErrorCode::InvalidTxnState, why));
+    }
+    Ok(batch)
+}
+
+/// What a topic asks of its batches.
+#[derive(Clone, Copy)]
+pub(super) struct Demands {
+    rules: ValidateRules,
+    target: TargetCompression,
+}
+
+impl Demands {
+    pub(super) fn new(shard: &Shard, topic: &TopicConfig, version: i16) -> Demands {
+        let rules = ValidateRules {
+            origin: Origin::Client,
+            compacted: topic.compact,
+            message_bytes_max: topic.max_message_bytes,
+            timestamp_type: topic.timestamp_type,
+            before_max_ms: topic.timestamp_before_max_ms,
+            after_max_ms: topic.timestamp_after_max_ms,
+            zstd_allowed: version >= ZSTD_VERSION,
+            // What could not have been sent plain is not taken packed.
+            decompressed_bytes_max: shard.shared.config.socket_request_max_bytes,
+        };
+        let target = match topic.compression {
+            StoredCompression::Producer => TargetCompression::Producer,
+            StoredCompression::Codec(codec, level) => TargetCompression::Codec(codec, Some(level)),
+        };
+        Demands { rules, target }
+    }
+
+    /// Validates a batch and brings it into the form that the topic stores.
+    pub(super) async fn prepare(self, batch: Batch, workers: &ShardWorkers) -> Result<Batch, Refusal> {
+        let now_ms = task::now_ms();
+        let Demands { rules, target } = self;
+        let prepared = if needs_codec(&batch, target) {
+            workers
+                .run(move || prepare(batch, &rules, target, now_ms))
+                .await
+                // The bytes were more than a codec could bear: they are the client's fault, the panic is ours.
+                .map_err(|_| Refusal::from(ErrorCode::CorruptMessage))?
+        } else {
+            prepare(batch, &rules, target, now_ms)
+        };
+        prepared.map(|prepared| prepared.batch).map_err(of_validation)
+    }
+}
+
+fn of_batch(error: &BatchError) -> Refusal {
+    Refusal::new(errors::of_batch(error.kind()), error.to_string())
+}
+
+fn of_validation(error: ValidateError) -> Refusal {
+    let code = errors::of_batch(error.kind());
+    let message = error.to_string();
+    let records = match error {
+        ValidateError::Rejected { errors, .. } => errors
+            .iter()
+            .map(|reject| BatchIndexAndErrorMessage {
+                batch_index: reject.batch_index,
+                batch_index_error_message: Some(WireString::from(reject.reason.to_string())),
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    Refusal { error: code, message: Some(message), records }
+}

@@ -1,0 +1,127 @@
+//! The APIs that are served, one entry each. What is advertised is what is served.
+
+use std::sync::LazyLock;
+
+use futures_util::future::LocalBoxFuture;
+use penstock_protocol::frame::RequestFrame;
+use penstock_protocol::{ApiKey, Request, Versions};
+
+use super::{
+    RequestContext, alter_configs, api_versions, create_partitions, create_topics, delete_records,
+    delete_topics, describe_cluster, describe_configs, describe_topic_partitions, fetch,
+    incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+};
+use crate::network::pipeline::{Begun, CloseReason};
+
+/// One API as this broker serves it.
+pub(crate) struct Api {
+    pub(crate) key: ApiKey,
+    /// Versions that its handler takes.
+    pub(crate) served: Versions,
+    /// Versions that ApiVersions tells.
+    pub(crate) advertised: Versions,
+    pub(crate) begin: Begin,
+}
+
+type BeginFuture = LocalBoxFuture<'static, Result<Begun, CloseReason>>;
+type Begin = Box<dyn Fn(RequestContext, RequestFrame) -> BeginFuture + Send + Sync>;
+
+static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
+    vec![
+        // KAFKA-18659: older librdkafka gives up compression, or refuses, unless Produce begins at version 0.
+        staged(Versions { min: 3, max: 13 }, produce::begin).advertised_from(0),
+        staged(Versions { min: 4, max: 18 }, fetch::begin),
+        answered(Versions { min: 1, max: 11 }, list_offsets::handle),
+        answered(Versions { min: 0, max: 13 }, metadata::handle),
+        answered(Versions { min: 0, max: 4 }, api_versions::handle),
+        answered(Versions { min: 2, max: 7 }, create_topics::handle),
+        answered(Versions { min: 1, max: 6 }, delete_topics::handle),
+        answered(Versions { min: 0, max: 2 }, delete_records::handle),
+        answered(Versions { min: 0, max: 6 }, init_producer_id::handle),
+        answered(Versions { min: 2, max: 4 }, offset_for_leader_epoch::handle),
+        answered(Versions { min: 1, max: 4 }, describe_configs::handle),
+        answered(Versions { min: 0, max: 2 }, alter_configs::handle),
+        answered(Versions { min: 0, max: 3 }, create_partitions::handle),
+        answered(Versions { min: 0, max: 1 }, incremental_alter_configs::handle),
+        answered(Versions { min: 0, max: 2 }, describe_cluster::handle),
+        answered(Versions { min: 0, max: 0 }, describe_topic_partitions::handle),
+    ]
+});
+
+/// All APIs served, by rising key.
+pub(crate) fn all() -> &'static [Api] {
+    &APIS
+}
+
+/// The API's entry, if it is served.
+pub(crate) fn find(key: ApiKey) -> Option<&'static Api> {
+    all().binary_search_by_key(&key.code(), |api| api.key.code()).ok().map(|at| &all()[at])
+}
+
+/// An API whose requests are finished before the connection's next one begins.
+fn answered<R, F>(
+    served: Versions,
+    handle: impl Fn(RequestContext, R) -> F + Copy + Send + Sync + 'static,
+) -> Api
+where
+    R: Request + 'static,
+    F: Future<Output = R::Response>,
+{
+    entry(R::API, served, move |context, frame| {
+        Box::pin(async move {
+            let request = decode::<R>(&frame)?;
+            let response = handle(context.clone(), request).await;
+            Ok(Begun::Done(context.encode(R::API, &response)?))
+        })
+    })
+}
+
+/// An API whose requests go on after the next one began.
+fn staged<R, F>(
+    served: Versions,
+    begin: impl Fn(RequestContext, R) -> F + Copy + Send + Sync + 'static,
+) -> Api
+where
+    R: Request + 'static,
+    F: Future<Output = Result<Begun, CloseReason>>,
+{
+    entry(R::API, served, move |context, frame| {
+        Box::pin(async move { begin(context, decode::<R>(&frame)?).await })
+    })
+}
+
+fn entry(
+    key: ApiKey,
+    served: Versions,
+    begin: impl Fn(RequestContext, RequestFrame) -> BeginFuture + Send + Sync + 'static,
+) -> Api {
+    Api { key, served, advertised: served, begin: Box::new(begin) }
+}
+
+impl Api {
+    fn advertised_from(mut self, min: i16) -> Api {
+        self.advertised.min = min;
+        self
+    }
+}
+
+fn decode<R: Request>(frame: &RequestFrame) -> Result<R, CloseReason> {
+    frame.decode::<R>().map_err(|error| {
+        CloseReason(format!("malformed {} request of version {}: {error}", frame.api.name(), frame.version))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorted_and_within_the_schema() {
+        assert!(all().is_sorted_by_key(|api| api.key.code()));
+        for api in all() {
+            let valid = api.key.versions();
+            assert!(valid.contains(api.served.min) && valid.contains(api.served.max), "{}", api.key);
+            assert_eq!(api.advertised.max, api.served.max);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Spreads work over the shards that own the partitions, and puts the outcomes back in order.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use futures_util::future::{join, join_all};
+use penstock_core::metadata::{MetadataImage, TopicImage};
+use penstock_protocol::ErrorCode;
+
+use super::errors;
+use crate::shard::{PartitionKey, PartitionQuery, QueryAnswer, Shard, ShardReply, ShardRequest};
+
+/// A partition of a topic as a request names it, resolved: its key and its shard.
+pub(super) fn locate(
+    shard: &Shard,
+    topic: &TopicImage,
+    partition: i32,
+) -> Result<(PartitionKey, usize), ErrorCode> {
+    let image = topic.partition(partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let key = PartitionKey { topic_id: topic.id, partition };
+    Ok((key, shard.shared.shard_of(&key, image.shard)))
+}
+
+/// As [`locate`], by the topic's name.
+pub(super) fn locate_by_name(
+    shard: &Shard,
+    image: &MetadataImage,
+    topic: &str,
+    partition: i32,
+) -> Result<(PartitionKey, usize), ErrorCode> {
+    let topic = image.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    locate(shard, topic, partition)
+}
+
+/// Items by the shard they go to, each with its place in the request.
+pub(super) type ByShard<T> = BTreeMap<usize, (Vec<usize>, Vec<T>)>;
+
+/// Groups items by shard.
+pub(super) fn group<T>(items: impl IntoIterator<Item = (usize, usize, T)>) -> ByShard<T> {
+    let mut groups = ByShard::new();
+    for (place, shard, item) in items {
+        let (places, items) = groups.entry(shard).or_default();
+        places.push(place);
+        items.push(item);
+    }
+    groups
+}
+
+/// Asks all queries of the shards that own their partitions; the answers stand in the order of the queries. What could
+/// not be located keeps its error.
+pub(super) async fn query(
+    shard: &Rc<Shard>,
+    queries: Vec<Result<(usize, PartitionQuery), ErrorCode>>,
+) -> Vec<Result<QueryAnswer, ErrorCode>> {
+    let mut outcomes: Vec<Result<QueryAnswer, ErrorCode>> =
+        queries.iter().map(|query| Err(query.as_ref().err().copied().unwrap_or(ErrorCode::None))).collect();
+    let located = queries.into_iter().enumerate();
+    let located = located.filter_map(|(place, query)| query.ok().map(|(shard, query)| (place, shard, query)));
+    let mut groups = group(located);
+    let own = groups.remove(&shard.index);
+    let remote = join_all(groups.into_iter().map(|(to, (places, queries))| async move {
+        match shard.ask(to, ShardRequest::Query(queries)).await {
+            ShardReply::Query(answers) => (places, answers),
+            _ => unreachable!("a reply has the name of its request"),
+        }
+    }));
+    let own = async {
+        match own {
+            Some((places, queries)) => (places, shard.query(queries).await),
+            None => (Vec::new(), Vec::new()),
+        }
+    };
+    let (own, remote) = join(own, remote).await;
+    for (places, answers) in remote.into_iter().chain([own]) {
+        for (place, answer) in places.into_iter().zip(answers) {
+            outcomes[place] = answer.map_err(errors::of_query);
+        }
+    }
+    outcomes
+}

@@ -1,0 +1,43 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Penstock: an event streaming broker that speaks Apache Kafka's wire protocol.
+#[derive(Debug, Parser)]
+#[command(name = "penstock", version, about, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a broker until SIGTERM or SIGINT.
+    Serve(ServeArgs),
+}
+
+/// What `serve` takes. Flags go before `--set`, `--set` before the file, the file before defaults.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Broker configuration in Kafka's server.properties format.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Directory that holds all data of this broker [default: log.dirs, else ./penstock-data].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address of the Kafka listener; port 0 takes a free one [default: listeners, else 127.0.0.1:9092].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// Address of the admin HTTP listener; port 0 takes a free one.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9644")]
+    pub(crate) admin: String,
+    /// Number of shards, each an executor with partitions, journal and listener of its own [default: one per
+    /// usable core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) shards: Option<u16>,
+    /// Sets one broker configuration key; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}

@@ -1,0 +1,179 @@
+//! Carries out metadata commands, one after the other.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use penstock_core::metadata::{
+    Answer, Command, MetadataImage, MetadataMachine, MetadataRecord, resource_type,
+};
+use penstock_protocol::{ErrorCode, Uuid};
+use penstock_storage::{AppendContext, Origin};
+
+use super::log::batch;
+use crate::runtime::semaphore::Semaphore;
+use crate::runtime::task;
+use crate::shard::{Shard, ShardLog, ShardReply, ShardRequest};
+
+/// The machine with its log. Belongs to shard 0.
+pub(crate) struct Driver {
+    machine: RefCell<MetadataMachine>,
+    log: ShardLog,
+    /// Commands wait here for their turn; bounded by the requests that wait for their answers.
+    turn: Semaphore,
+    /// The log failed: what is on disk is not known any more, so nothing is decided on it.
+    failed: Cell<bool>,
+    random: RandomIds,
+}
+
+impl Driver {
+    pub(crate) fn new(machine: MetadataMachine, log: ShardLog) -> std::io::Result<Driver> {
+        Ok(Driver {
+            machine: RefCell::new(machine),
+            log,
+            turn: Semaphore::new(1),
+            failed: Cell::new(false),
+            random: RandomIds::open()?,
+        })
+    }
+
+    /// The state now.
+    pub(crate) fn image(&self) -> MetadataImage {
+        self.machine.borrow().image().clone()
+    }
+
+    /// Carries out one command. When it answers, the change is stable, published, and every shard has brought its
+    /// partitions to it.
+    pub(crate) async fn submit(&self, shard: &Rc<Shard>, command: &Command) -> Result<Answer, ErrorCode> {
+        let _turn = self.turn.acquire(1).await;
+        if self.failed.get() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        let (records, answer) = self.machine.borrow().handle(command, &mut || self.random.draw());
+        if records.is_empty() {
+            return Ok(answer);
+        }
+        self.write(&records).await?;
+        let changed: Arc<[Uuid]> = changed_topics(&self.image(), &records).into_iter().collect();
+        let image = Arc::new(self.replay(&records)?);
+        self.apply_everywhere(shard, &image, &changed).await;
+        shard.shared.image.store(image);
+        Ok(answer)
+    }
+
+    async fn write(&self, records: &[MetadataRecord]) -> Result<(), ErrorCode> {
+        let now_ms = task::now_ms();
+        let batch = batch(records, now_ms).map_err(|error| {
+            tracing::error!("metadata records cannot be written: {error}");
+            ErrorCode::UnknownServerError
+        })?;
+        let context = AppendContext { leader_epoch: 0, now_ms, origin: Origin::Coordinator };
+        // Records are a few hundred bytes each and do not wait for room: with a full disk they come first.
+        let appended = self.log.append(vec![batch], context).map_err(|error| {
+            tracing::error!("metadata log refused an append: {error}");
+            ErrorCode::KafkaStorageError
+        })?;
+        self.log.durable(appended.ticket).await.map_err(|error| {
+            self.failed.set(true);
+            tracing::error!("metadata log failed: {error}");
+            ErrorCode::KafkaStorageError
+        })
+    }
+
+    fn replay(&self, records: &[MetadataRecord]) -> Result<MetadataImage, ErrorCode> {
+        let mut machine = self.machine.borrow_mut();
+        for record in records {
+            if let Err(error) = machine.replay(record) {
+                // Decided and replayed by the same machine: a bug, and the log holds what the state does not.
+                self.failed.set(true);
+                tracing::error!("metadata record cannot be replayed: {error}");
+                return Err(ErrorCode::UnknownServerError);
+            }
+        }
+        Ok(machine.image().clone())
+    }
+
+    async fn apply_everywhere(&self, shard: &Rc<Shard>, image: &Arc<MetadataImage>, changed: &Arc<[Uuid]>) {
+        if changed.is_empty() {
+            return;
+        }
+        let applied = (0..shard.shared.shards)
+            .map(|to| shard.ask(to, ShardRequest::Apply(image.clone(), changed.clone())));
+        for (to, reply) in join_all(applied).await.into_iter().enumerate() {
+            if let ShardReply::Apply(Err(error)) = reply {
+                // The shard tries again by its clock; until then these partitions answer with an error.
+                tracing::error!(shard = to, "partitions do not yet follow the metadata: {error}");
+            }
+        }
+    }
+}
+
+/// Topics whose partitions or configs these records change.
+fn changed_topics(before: &MetadataImage, records: &[MetadataRecord]) -> BTreeSet<Uuid> {
+    let mut changed = BTreeSet::new();
+    for record in records {
+        match record {
+            MetadataRecord::Topic(record) => {
+                changed.insert(record.topic_id);
+            }
+            MetadataRecord::Partition(record) => {
+                changed.insert(record.topic_id);
+            }
+            MetadataRecord::PartitionChange(record) => {
+                changed.insert(record.topic_id);
+            }
+            MetadataRecord::RemoveTopic(record) => {
+                changed.insert(record.topic_id);
+            }
+            MetadataRecord::Config(record) if record.resource_type == resource_type::TOPIC => {
+                changed.extend(before.topic(&record.resource_name).map(|topic| topic.id));
+            }
+            // A broker's config is the default of every topic's.
+            MetadataRecord::Config(_) => changed.extend(before.topics().map(|topic| topic.id)),
+            MetadataRecord::ProducerIds(_) | MetadataRecord::FeatureLevel(_) => {}
+        }
+    }
+    changed
+}
+
+/// Fresh ids from the kernel's random numbers.
+pub(crate) struct RandomIds(File);
+
+impl RandomIds {
+    pub(crate) fn open() -> std::io::Result<RandomIds> {
+        File::open("/dev/urandom").map(RandomIds)
+    }
+
+    /// A random (version 4) UUID that does not begin with a dash, as command lines would take that for an option.
+    pub(crate) fn draw(&self) -> Uuid {
+        loop {
+            let mut bytes = [0; 16];
+            if let Err(error) = (&self.0).read_exact(&mut bytes) {
+                panic!("/dev/urandom cannot be read: {error}");
+            }
+            bytes[6] = bytes[6] & 0x0f | 0x40;
+            bytes[8] = bytes[8] & 0x3f | 0x80;
+            let id = Uuid::from_bytes(bytes);
+            if !id.to_string().starts_with('-') {
+                return id;
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Changes metadata, from any shard.
+    pub(crate) async fn metadata(self: &Rc<Shard>, command: Command) -> Result<Answer, ErrorCode> {
+        match self.metadata.get() {
+            Some(driver) => driver.submit(self, &command).await,
+            None => match self.ask(0, ShardRequest::Metadata(command)).await {
+                ShardReply::Metadata(answer) => answer,
+                _ => unreachable!("a reply has the name of its request"),
+            },
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Drives the metadata machine of core: its log, its commands, its published image.
+//!
+//! It lives on shard 0. Commands are carried out one after the other: `handle` decides, the records become one batch
+//! of the metadata log, and once that is stable they are replayed, the new image is published, and every shard brings
+//! its partitions to it; only then the command is answered. A start replays the whole log.
+
+mod driver;
+mod log;
+
+pub(crate) use driver::{Driver, RandomIds};
+pub(crate) use log::open;

@@ -1,0 +1,167 @@
+//! One client connection on its shard: reader and responder over one pipeline.
+
+use std::cell::{Cell, RefCell};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::admission::Admitted;
+use super::pipeline::{CloseReason, Entry, Pipeline};
+use super::receiver::{ReceiveError, Receiver};
+use super::responder;
+use super::socket::Socket;
+use crate::api;
+use crate::runtime::task;
+use crate::shard::Shard;
+
+/// Time in which a peer has to send the next part of a request it began. While a request is incomplete it holds
+/// a share of the bytes in flight, so this is shorter than the idle time.
+const REQUEST_STALL_MAX: Duration = Duration::from_secs(30);
+
+/// What a shard knows of a connection.
+pub(crate) struct Connection {
+    pub(crate) peer: SocketAddr,
+    stream: Rc<TcpStream>,
+    pipeline: Pipeline,
+    /// When bytes last moved in either direction.
+    moved: Cell<Instant>,
+    mid_request: Cell<bool>,
+    sending: Cell<bool>,
+    /// Software name and version the client gave (KIP-511), for log lines.
+    client: RefCell<String>,
+}
+
+impl Connection {
+    fn new(stream: Rc<TcpStream>, peer: SocketAddr, requests_max: usize) -> Connection {
+        Connection {
+            peer,
+            stream,
+            pipeline: Pipeline::new(requests_max),
+            moved: Cell::new(Instant::now()),
+            mid_request: Cell::new(false),
+            sending: Cell::new(false),
+            client: RefCell::default(),
+        }
+    }
+
+    /// Notes that bytes moved.
+    pub(super) fn touch(&self) {
+        self.moved.set(Instant::now());
+    }
+
+    pub(super) fn set_mid_request(&self, mid_request: bool) {
+        self.mid_request.set(mid_request);
+    }
+
+    pub(super) fn set_sending(&self, sending: bool) {
+        self.sending.set(sending);
+    }
+
+    pub(super) fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
+    /// Keeps the name the client gave itself.
+    pub(crate) fn set_client(&self, name: String) {
+        *self.client.borrow_mut() = name;
+    }
+
+    /// Why the connection is to be closed for want of activity, if it is.
+    pub(super) fn expired(&self, now: Instant, idle_max: Option<Duration>) -> Option<&'static str> {
+        let still = now.saturating_duration_since(self.moved.get());
+        if self.mid_request.get() && still > REQUEST_STALL_MAX {
+            return Some("it stalled within a request");
+        }
+        // A request that is being worked on is not idleness; an answer that nobody reads is.
+        let waits_for_us = self.pipeline.len() > 0 && !self.sending.get();
+        (!waits_for_us && idle_max.is_some_and(|max| still > max)).then_some("it was idle")
+    }
+
+    /// Ends the connection: what is unanswered is given up.
+    pub(super) fn close(&self) {
+        self.pipeline.abort();
+        // It may be closed already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Answers what was begun, reads nothing more, then ends.
+    pub(super) fn drain(&self) {
+        self.pipeline.finish();
+        let _ = self.stream.shutdown(Shutdown::Read);
+    }
+}
+
+/// Serves an accepted connection until it ends.
+pub(super) async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>, peer: SocketAddr, admitted: Admitted) {
+    let requests_max = shard.shared.config.limits.connection_requests;
+    // Without it small answers wait for acknowledgements; failing to set it is no reason to refuse.
+    let _ = stream.set_nodelay(true);
+    let connection = Rc::new(Connection::new(stream.clone(), peer, requests_max));
+    let socket = Socket::new(shard.ring.clone(), stream);
+    let at = shard.connections.insert(connection.clone());
+    let responder = responder::run(shard.clone(), connection.clone(), socket.clone());
+    let (ended, responder_ended) = tokio::sync::oneshot::channel();
+    task::spawn(async move {
+        responder.await;
+        // The reader waits for it below.
+        let _ = ended.send(());
+    });
+    read_requests(&shard, &connection, socket).await;
+    let _ = responder_ended.await;
+    connection.close();
+    shard.connections.remove(at);
+    drop(admitted);
+}
+
+/// Begins requests in order until the connection ends.
+async fn read_requests(shard: &Rc<Shard>, connection: &Rc<Connection>, socket: Socket) {
+    let mut receiver = Receiver::new(socket, shard.shared.config.socket_request_max_bytes);
+    let pipeline = &connection.pipeline;
+    while pipeline.room().await {
+        let (request, permit) = match receiver.next(connection, &shard.budget).await {
+            Ok(received) => received,
+            Err(error) => {
+                report_end(shard, connection, &error);
+                // Half-closing is not known in this protocol: who closed does not read answers any more. A drain
+                // closes the reading half itself, and lets the answers out.
+                if shard.draining() {
+                    pipeline.finish()
+                } else {
+                    pipeline.abort()
+                }
+                return;
+            }
+        };
+        let arrived = Instant::now();
+        let bytes = request.len();
+        shard.metrics.request_received(bytes);
+        match api::begin(shard, connection, request).await {
+            Ok((api_key, begun)) => pipeline.push(Entry { begun, arrived, api_key, _permit: permit }),
+            Err(CloseReason(reason)) => {
+                shard.metrics.connection_refused();
+                log_close(shard, connection, &reason);
+                connection.close();
+                return;
+            }
+        }
+    }
+}
+
+fn report_end(shard: &Shard, connection: &Connection, error: &ReceiveError) {
+    match error {
+        ReceiveError::Closed | ReceiveError::Torn | ReceiveError::Io(_) => {
+            tracing::debug!(shard = shard.index, peer = %connection.peer, "connection ended: {error}");
+        }
+        ReceiveError::Foreign(_) | ReceiveError::Frame(_) => {
+            shard.metrics.connection_refused();
+            log_close(shard, connection, &error.to_string());
+            connection.close();
+        }
+    }
+}
+
+/// The one line that says why a connection was closed from this side.
+pub(super) fn log_close(shard: &Shard, connection: &Connection, reason: &str) {
+    let client = connection.client.borrow();
+    tracing::warn!(shard = shard.index, peer = %connection.peer, client = %*client, "connection closed: {reason}");
+}

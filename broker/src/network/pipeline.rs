@@ -1,0 +1,205 @@
+//! Requests of one connection that were begun and are not yet answered, in order.
+//!
+//! Only the oldest is driven to its end, so at most one answer per connection is in memory while its client is
+//! slow; what the others wait for (a flush, another shard) proceeds without them being polled.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+
+use crate::runtime::semaphore::Permit;
+
+/// Bytes of finished answers that may wait for the socket before no further request is read.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes to send, length prefix included. Empty where the protocol has no answer (acks=0).
+#[derive(Default)]
+pub(crate) struct Answer {
+    pub(crate) slices: Vec<Bytes>,
+    /// Share of the bytes of answers in memory, held until it is sent.
+    pub(crate) held: Option<Permit>,
+}
+
+impl From<Vec<Bytes>> for Answer {
+    fn from(slices: Vec<Bytes>) -> Answer {
+        Answer { slices, held: None }
+    }
+}
+
+/// Why a connection is closed from this side.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct CloseReason(pub(crate) String);
+
+/// How a request goes on after it was begun.
+pub(crate) enum Begun {
+    /// It is finished.
+    Done(Answer),
+    /// Its effects are in order; its answer follows.
+    Later(LocalBoxFuture<'static, Result<Answer, CloseReason>>),
+}
+
+/// One begun request.
+pub(crate) struct Entry {
+    pub(crate) begun: Begun,
+    /// When its last byte had arrived.
+    pub(crate) arrived: Instant,
+    pub(crate) api_key: i16,
+    /// Its share of the bytes in flight on this shard.
+    pub(crate) _permit: Permit,
+}
+
+/// What the responder gets.
+pub(crate) enum Next {
+    /// A finished request: its answer, when it arrived, and its API.
+    Answer(Answer, Instant, i16),
+    /// The connection is to be closed.
+    Close(CloseReason),
+    /// No more requests will come, all were answered, or the rest is given up.
+    End,
+}
+
+/// The queue between reader and responder of a connection.
+pub(crate) struct Pipeline {
+    requests_max: usize,
+    entries: RefCell<VecDeque<Entry>>,
+    answer_bytes: Cell<usize>,
+    state: Cell<State>,
+    reader: RefCell<Option<Waker>>,
+    responder: RefCell<Option<Waker>>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Open,
+    /// No further requests; those begun are answered.
+    Finishing,
+    /// Nothing more is answered.
+    Aborted,
+}
+
+impl Pipeline {
+    /// A queue of at most `requests_max` requests.
+    pub(crate) fn new(requests_max: usize) -> Pipeline {
+        Pipeline {
+            requests_max: requests_max.max(1),
+            entries: RefCell::default(),
+            answer_bytes: Cell::new(0),
+            state: Cell::default(),
+            reader: RefCell::default(),
+            responder: RefCell::default(),
+        }
+    }
+
+    /// Waits until another request may be begun; false if none will.
+    pub(crate) async fn room(&self) -> bool {
+        poll_fn(|cx| {
+            if self.state.get() != State::Open {
+                return Poll::Ready(false);
+            }
+            if self.entries.borrow().len() < self.requests_max && self.answer_bytes.get() < ANSWER_BYTES_MAX {
+                return Poll::Ready(true);
+            }
+            *self.reader.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Adds a begun request.
+    pub(crate) fn push(&self, entry: Entry) {
+        if let Begun::Done(answer) = &entry.begun {
+            self.answer_bytes.set(self.answer_bytes.get() + length(answer));
+        }
+        self.entries.borrow_mut().push_back(entry);
+        wake(&self.responder);
+    }
+
+    /// Requests begun and unanswered.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
+    /// Lets the requests begun be answered, and no more.
+    pub(crate) fn finish(&self) {
+        if self.state.get() == State::Open {
+            self.state.set(State::Finishing);
+        }
+        wake(&self.reader);
+        wake(&self.responder);
+    }
+
+    /// Gives up everything unanswered.
+    pub(crate) fn abort(&self) {
+        self.state.set(State::Aborted);
+        wake(&self.reader);
+        wake(&self.responder);
+    }
+
+    /// The next finished answer, in order of the requests.
+    pub(crate) async fn next(&self) -> Next {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The next answer if it is finished already.
+    pub(crate) fn next_now(&self) -> Option<Next> {
+        let mut cx = Context::from_waker(Waker::noop());
+        // A noop waker is safe here: the responder polls again, with its own, before it waits.
+        match self.poll_next(&mut cx) {
+            Poll::Ready(Next::End) | Poll::Pending => None,
+            Poll::Ready(next) => Some(next),
+        }
+    }
+
+    fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Next> {
+        if self.state.get() == State::Aborted {
+            let given_up = std::mem::take(&mut *self.entries.borrow_mut());
+            drop(given_up);
+            return Poll::Ready(Next::End);
+        }
+        // The entry is out of the queue while it is polled: what it polls may touch this connection.
+        let Some(mut entry) = self.entries.borrow_mut().pop_front() else {
+            if self.state.get() == State::Finishing {
+                return Poll::Ready(Next::End);
+            }
+            *self.responder.borrow_mut() = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        let outcome = match &mut entry.begun {
+            Begun::Done(answer) => {
+                self.answer_bytes.set(self.answer_bytes.get() - length(answer));
+                Ok(std::mem::take(answer))
+            }
+            Begun::Later(later) => match later.as_mut().poll(cx) {
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending => {
+                    self.entries.borrow_mut().push_front(entry);
+                    *self.responder.borrow_mut() = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+            },
+        };
+        wake(&self.reader);
+        Poll::Ready(match outcome {
+            Ok(answer) => Next::Answer(answer, entry.arrived, entry.api_key),
+            Err(reason) => Next::Close(reason),
+        })
+    }
+}
+
+fn length(answer: &Answer) -> usize {
+    answer.slices.iter().map(Bytes::len).sum()
+}
+
+fn wake(waker: &RefCell<Option<Waker>>) {
+    let waker = waker.borrow_mut().take();
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}

@@ -1,0 +1,136 @@
+//! Takes requests off a socket.
+//!
+//! Small requests are gathered in one small buffer per connection and copied out, so that a few bytes kept by
+//! the log never pin more than themselves. A request that does not fit gets a buffer of its own, of exactly its size
+//! up to [`CHUNK_BYTES`]; beyond that the buffer grows as bytes arrive, so a large announced length costs nothing.
+
+use bytes::{Buf, Bytes, BytesMut};
+use penstock_protocol::frame::{self, Foreign, FrameError, LENGTH_LEN};
+
+use super::connection::Connection;
+use super::socket::Socket;
+use crate::runtime::semaphore::{Permit, Semaphore};
+
+/// Buffer for small requests and the beginnings of large ones, in bytes.
+const SMALL_BYTES: usize = 16 << 10;
+/// Bytes first allocated for a large request, and received in one operation.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Why a connection gives no further request.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReceiveError {
+    /// The peer closed, or this side shut the socket down.
+    #[error("closed")]
+    Closed,
+    /// The peer closed within a request.
+    #[error("closed within a request")]
+    Torn,
+    /// Not Kafka's protocol.
+    #[error("the peer does not speak Kafka's protocol here: {0}")]
+    Foreign(Foreign),
+    /// A length that no request has, or above `socket.request.max.bytes`.
+    #[error(transparent)]
+    Frame(FrameError),
+    /// The socket failed.
+    #[error("receive failed: {0}")]
+    Io(std::io::Error),
+}
+
+/// The receiving half of a connection.
+pub(super) struct Receiver {
+    socket: Socket,
+    request_bytes_max: usize,
+    small: BytesMut,
+    first: bool,
+}
+
+impl Receiver {
+    pub(super) fn new(socket: Socket, request_bytes_max: usize) -> Receiver {
+        Receiver { socket, request_bytes_max, small: BytesMut::new(), first: true }
+    }
+
+    /// The next request without its length, with its share of `budget`. While the budget is used up, nothing is
+    /// received.
+    pub(super) async fn next(
+        &mut self,
+        connection: &Connection,
+        budget: &Semaphore,
+    ) -> Result<(Bytes, Permit), ReceiveError> {
+        let bytes = self.length(connection).await?;
+        let permit = budget.acquire(bytes).await;
+        connection.touch();
+        let request = if self.small.len() >= bytes {
+            let request = Bytes::copy_from_slice(&self.small[..bytes]);
+            self.small.advance(bytes);
+            request
+        } else {
+            connection.set_mid_request(true);
+            let request = self.large(bytes, connection).await;
+            connection.set_mid_request(false);
+            request?
+        };
+        Ok((request, permit))
+    }
+
+    /// Receives until the length of the next request is known, and takes it out of the small buffer.
+    async fn length(&mut self, connection: &Connection) -> Result<usize, ReceiveError> {
+        loop {
+            if self.first && !self.small.is_empty() {
+                match frame::sniff(&self.small) {
+                    Foreign::Kafka => {}
+                    foreign => return Err(ReceiveError::Foreign(foreign)),
+                }
+            }
+            let length =
+                frame::frame_len(&self.small, self.request_bytes_max).map_err(ReceiveError::Frame)?;
+            if let Some(bytes) = length {
+                // Eight bytes tell foreign protocols from ours; whoever sends fewer at first is asked again.
+                self.first = false;
+                self.small.advance(LENGTH_LEN);
+                return Ok(bytes);
+            }
+            connection.set_mid_request(!self.small.is_empty());
+            let refilled = self.refill(connection).await;
+            connection.set_mid_request(false);
+            refilled?;
+        }
+    }
+
+    async fn refill(&mut self, connection: &Connection) -> Result<(), ReceiveError> {
+        let torn = !self.small.is_empty();
+        let mut small = std::mem::take(&mut self.small);
+        small.reserve(SMALL_BYTES - small.len());
+        let want = small.capacity() - small.len();
+        let (small, received) = self.socket.receive(small, want, false).await;
+        self.small = small;
+        connection.touch();
+        match received {
+            Ok(0) if torn => Err(ReceiveError::Torn),
+            Ok(0) => Err(ReceiveError::Closed),
+            Ok(_) => Ok(()),
+            Err(e) => Err(ReceiveError::Io(e)),
+        }
+    }
+
+    async fn large(&mut self, bytes: usize, connection: &Connection) -> Result<Bytes, ReceiveError> {
+        let mut request = BytesMut::with_capacity(bytes.min(CHUNK_BYTES));
+        request.extend_from_slice(&self.small);
+        self.small.clear();
+        while request.len() < bytes {
+            if request.len() == request.capacity() {
+                // Doubling: what was received pays for what is allocated.
+                request.reserve(request.len().min(bytes - request.len()));
+            }
+            let want = (request.capacity().min(bytes) - request.len()).min(CHUNK_BYTES);
+            let received;
+            (request, received) = self.socket.receive(request, want, true).await;
+            connection.touch();
+            match received {
+                Ok(0) => return Err(ReceiveError::Torn),
+                Ok(_) => {}
+                Err(e) => return Err(ReceiveError::Io(e)),
+            }
+        }
+        Ok(request.freeze())
+    }
+}

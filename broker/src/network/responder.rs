@@ -1,0 +1,77 @@
+//! Sends answers in the order of the requests, several in one vectored send where they are ready.
+
+use std::rc::Rc;
+
+use super::connection::{Connection, log_close};
+use super::pipeline::Next;
+use super::socket::{Outgoing, Socket};
+use crate::shard::Shard;
+
+/// Bytes beyond which no further answer joins a send.
+const JOINED_BYTES: usize = 256 << 10;
+
+/// Runs until the connection's pipeline ends or its socket fails.
+pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: Socket) {
+    let pipeline = connection.pipeline();
+    let mut outgoing = Outgoing::default();
+    let mut held = Vec::new();
+    loop {
+        let mut next = Some(pipeline.next().await);
+        let mut close = None;
+        while let Some(taken) = next.take() {
+            match taken {
+                Next::Answer(answer, arrived, api_key) => {
+                    outgoing.extend(answer.slices);
+                    held.extend(answer.held);
+                    shard.metrics.request_answered(api_key, arrived.elapsed());
+                }
+                Next::Close(reason) => close = Some(reason),
+                Next::End if outgoing.is_empty() => return finish(&connection),
+                Next::End => {}
+            }
+            if close.is_none() && outgoing.bytes() < JOINED_BYTES {
+                next = pipeline.next_now();
+            }
+        }
+        let sent_all;
+        (outgoing, sent_all) = send_all(&connection, &socket, outgoing).await;
+        held.clear();
+        if let Err(error) = sent_all {
+            tracing::debug!(shard = shard.index, peer = %connection.peer, "connection ended: send failed: {error}");
+            return connection.close();
+        }
+        if let Some(reason) = close {
+            log_close(&shard, &connection, &reason.0);
+            return connection.close();
+        }
+    }
+}
+
+/// All answers are out: the peer sees the end after the last of them.
+fn finish(connection: &Connection) {
+    connection.close();
+}
+
+async fn send_all(
+    connection: &Connection,
+    socket: &Socket,
+    mut outgoing: Outgoing,
+) -> (Outgoing, std::io::Result<()>) {
+    connection.set_sending(true);
+    let mut outcome = Ok(());
+    while !outgoing.is_empty() {
+        let sent;
+        (outgoing, sent) = socket.send(outgoing).await;
+        connection.touch();
+        match sent {
+            Ok(0) => outcome = Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(bytes) => outgoing.advance(bytes),
+            Err(error) => outcome = Err(error),
+        }
+        if outcome.is_err() {
+            break;
+        }
+    }
+    connection.set_sending(false);
+    (outgoing, outcome)
+}

@@ -1,0 +1,12 @@
+//! Where code runs: shard executors on their cores, the worker pool beside them, signals, and what passes
+//! between shards. Together with `shard` and `network` the only place of this package that knows the executor.
+
+pub(crate) mod cpus;
+pub(crate) mod executors;
+pub(crate) mod guard;
+pub(crate) mod mailbox;
+pub(crate) mod os;
+pub(crate) mod panics;
+pub(crate) mod semaphore;
+pub(crate) mod task;
+pub(crate) mod workers;

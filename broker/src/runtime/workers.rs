@@ -1,0 +1,102 @@
+//! Threads beside the shards, for work that takes a core for long: compression, record checks of large batches.
+//!
+//! A shard may have [`JOBS_PER_SHARD`] jobs queued or running; further ones wait in line on the shard, which
+//! holds back the connections they come from. A job that panics fails alone.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::panics::WORKER_THREAD;
+use super::semaphore::Semaphore;
+use super::task;
+
+/// Jobs of one shard that may be queued or running at once.
+const JOBS_PER_SHARD: usize = 64;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The pool. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Workers {
+    jobs: mpsc::SyncSender<Job>,
+}
+
+/// A job panicked: a bug, or a codec that met bytes it does not survive.
+#[derive(Debug, thiserror::Error)]
+#[error("a worker's job panicked")]
+pub(crate) struct JobPanicked;
+
+impl Workers {
+    /// Starts `threads` workers for `shards` shards.
+    pub(crate) fn start(threads: usize, shards: usize) -> std::io::Result<Workers> {
+        let (jobs, queue) = mpsc::sync_channel::<Job>(JOBS_PER_SHARD * shards);
+        let queue = Arc::new(Mutex::new(queue));
+        for worker in 0..threads.max(1) {
+            let queue = queue.clone();
+            let run = move || {
+                loop {
+                    // The lock is among workers only: a shard never takes it.
+                    let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
+                    let Ok(job) = next else { return };
+                    // The job's channel reports the panic to the shard that waits.
+                    let _ = catch_unwind(AssertUnwindSafe(job));
+                }
+            };
+            std::thread::Builder::new().name(format!("{WORKER_THREAD}{worker}")).spawn(run)?;
+        }
+        Ok(Workers { jobs })
+    }
+
+    /// The pool as one shard uses it.
+    pub(crate) fn for_shard(&self) -> ShardWorkers {
+        ShardWorkers { pool: self.clone(), line: Semaphore::new(JOBS_PER_SHARD) }
+    }
+}
+
+/// One shard's access to the pool. Clones share its bound.
+#[derive(Clone)]
+pub(crate) struct ShardWorkers {
+    pool: Workers,
+    line: Semaphore,
+}
+
+impl ShardWorkers {
+    /// Runs `work` on a worker thread.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JobPanicked> {
+        let _permit = self.line.acquire(1).await;
+        let (done, outcome) = oneshot::channel();
+        let job = Box::new(move || {
+            // Nobody waits any more where the connection has gone.
+            let _ = done.send(work());
+        });
+        let mut job: Job = job;
+        // Jobs whose caller went away still hold their place: only then can the queue be full.
+        while let Err(mpsc::TrySendError::Full(again)) = self.pool.jobs.try_send(job) {
+            job = again;
+            task::sleep(Duration::from_millis(1)).await;
+        }
+        outcome.await.map_err(|_| JobPanicked)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panicking_job_fails_alone() {
+        let workers = Workers::start(1, 1).unwrap().for_shard();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            assert!(workers.run(|| panic!("planted")).await.map(|(): ()| ()).is_err());
+            assert_eq!(workers.run(|| 7).await.unwrap(), 7);
+        });
+    }
+}

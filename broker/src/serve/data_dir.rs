@@ -1,0 +1,209 @@
+//! The data directory: locked against a second process, and marked with whose data it holds.
+//!
+//! `penstock.meta` is text, one `key=value` per line, first `format`. A newer format is refused before anything
+//! else in the directory is looked at. It is replaced atomically: written beside, flushed, renamed, and the
+//! directory flushed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Version of everything in the directory that this program reads and writes.
+const FORMAT: u32 = 1;
+const META_FILE: &str = "penstock.meta";
+const LOCK_FILE: &str = "penstock.lock";
+
+/// Why a data directory cannot be used; each with what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DataDirError {
+    #[error("cannot create the data directory {0}: {1}; create it, or choose another with --data-dir")]
+    Create(PathBuf, io::Error),
+    #[error(
+        "the data directory {0} is not writable: {1}; give this user write access, or choose another with --data-dir"
+    )]
+    NotWritable(PathBuf, io::Error),
+    #[error(
+        "the data directory {0} is in use by another process; stop that broker, or choose another with --data-dir"
+    )]
+    Locked(PathBuf),
+    #[error("{0} cannot be read: {1}; restore it from a backup, or choose another directory with --data-dir")]
+    Unreadable(PathBuf, io::Error),
+    #[error("{0} is damaged ({1}); restore it from a backup, or choose another directory with --data-dir")]
+    Damaged(PathBuf, String),
+    #[error(
+        "the data directory {0} was written by a newer version (format {1}, this program reads up to {FORMAT}); upgrade penstock, or choose another directory with --data-dir"
+    )]
+    Newer(PathBuf, u32),
+    #[error(
+        "the data directory {0} belongs to cluster {1}, not {2}; correct the cluster id, or choose another directory with --data-dir"
+    )]
+    OtherCluster(PathBuf, String, String),
+    #[error(
+        "the data directory {0} belongs to node {1}, not {2}; correct node.id, or choose another directory with --data-dir"
+    )]
+    OtherNode(PathBuf, i32, i32),
+}
+
+/// Whose data it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Meta {
+    pub(crate) cluster_id: String,
+    pub(crate) node_id: i32,
+    /// Number of shard directories the logs are spread over.
+    pub(crate) shards: usize,
+}
+
+/// A locked data directory. The lock ends with the process.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Creates the directory where it is missing, and locks it.
+    pub(crate) fn lock(path: &Path) -> Result<DataDir, DataDirError> {
+        fs::create_dir_all(path).map_err(|e| DataDirError::Create(path.to_owned(), e))?;
+        let path = path.canonicalize().map_err(|e| DataDirError::Create(path.to_owned(), e))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join(LOCK_FILE))
+            .map_err(|e| DataDirError::NotWritable(path.clone(), e))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path)),
+            Err(TryLockError::Error(e)) => return Err(DataDirError::NotWritable(path, e)),
+        }
+        Ok(DataDir { path, _lock: lock })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the mark; `None` in a directory that was never used.
+    pub(crate) fn read_meta(&self) -> Result<Option<Meta>, DataDirError> {
+        let path = self.path.join(META_FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) => parse(&text).map(Some).map_err(|e| match e {
+                ParseError::Newer(format) => DataDirError::Newer(self.path.clone(), format),
+                ParseError::Damaged(why) => DataDirError::Damaged(path, why),
+            }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(DataDirError::Unreadable(path, e)),
+        }
+    }
+
+    /// Replaces the mark, durably.
+    pub(crate) fn write_meta(&self, meta: &Meta) -> Result<(), DataDirError> {
+        let write = || -> io::Result<()> {
+            let temp = self.path.join("penstock.meta.tmp");
+            let mut file = File::create(&temp)?;
+            file.write_all(render(meta).as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&temp, self.path.join(META_FILE))?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(|e| DataDirError::NotWritable(self.path.clone(), e))
+    }
+
+    /// Checks that the directory belongs to this node, and to this cluster where one is named.
+    pub(crate) fn check_owner(
+        &self,
+        meta: &Meta,
+        node_id: i32,
+        cluster_id: Option<&str>,
+    ) -> Result<(), DataDirError> {
+        match cluster_id {
+            Some(wanted) if wanted != meta.cluster_id => {
+                Err(DataDirError::OtherCluster(self.path.clone(), meta.cluster_id.clone(), wanted.to_owned()))
+            }
+            _ if node_id != meta.node_id => {
+                Err(DataDirError::OtherNode(self.path.clone(), meta.node_id, node_id))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn render(meta: &Meta) -> String {
+    let Meta { cluster_id, node_id, shards } = meta;
+    format!("format={FORMAT}\ncluster.id={cluster_id}\nnode.id={node_id}\nshards={shards}\n")
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum ParseError {
+    Newer(u32),
+    Damaged(String),
+}
+
+fn parse(text: &str) -> Result<Meta, ParseError> {
+    let mut values = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let (key, value) =
+            line.split_once('=').ok_or_else(|| ParseError::Damaged(format!("line '{line}'")))?;
+        values.insert(key, value);
+    }
+    let get =
+        |key: &str| values.get(key).copied().ok_or_else(|| ParseError::Damaged(format!("no line '{key}='")));
+    let bad = |key: &str| ParseError::Damaged(format!("value of '{key}'"));
+    let format = get("format")?.parse::<u32>().map_err(|_| bad("format"))?;
+    if format > FORMAT {
+        return Err(ParseError::Newer(format));
+    }
+    let shards = get("shards")?.parse::<usize>().map_err(|_| bad("shards"))?;
+    if shards == 0 {
+        return Err(bad("shards"));
+    }
+    Ok(Meta {
+        cluster_id: get("cluster.id")?.to_owned(),
+        node_id: get("node.id")?.parse().map_err(|_| bad("node.id"))?,
+        shards,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn meta() -> Meta {
+        Meta { cluster_id: "abc".to_owned(), node_id: 3, shards: 2 }
+    }
+
+    #[test]
+    fn the_mark_survives_and_is_checked() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::lock(&temp.path().join("data")).unwrap();
+        assert_eq!(dir.read_meta().unwrap(), None);
+        dir.write_meta(&meta()).unwrap();
+        assert_eq!(dir.read_meta().unwrap(), Some(meta()));
+        assert!(dir.check_owner(&meta(), 3, Some("abc")).is_ok());
+        assert!(matches!(dir.check_owner(&meta(), 4, None), Err(DataDirError::OtherNode(_, 3, 4))));
+        assert!(matches!(dir.check_owner(&meta(), 3, Some("x")), Err(DataDirError::OtherCluster(..))));
+    }
+
+    #[test]
+    fn a_second_lock_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let _held = DataDir::lock(temp.path()).unwrap();
+        assert!(matches!(DataDir::lock(temp.path()), Err(DataDirError::Locked(_))));
+    }
+
+    #[test]
+    fn golden_mark() {
+        assert_eq!(render(&meta()), "format=1\ncluster.id=abc\nnode.id=3\nshards=2\n");
+    }
+
+    #[test]
+    fn newer_and_damaged_marks_are_told_apart() {
+        assert_eq!(parse("format=2\nwhatever=1\n"), Err(ParseError::Newer(2)));
+        for text in ["", "format=x\n", "format=1\n", "format=1\ncluster.id=a\nnode.id=1\nshards=0\n", "junk"]
+        {
+            assert!(matches!(parse(text), Err(ParseError::Damaged(_))), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! One shard's life on its own thread, stage by stage as the main thread orders.
+
+use std::net::{Shutdown, TcpListener};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use penstock_core::config::BrokerConfig;
+use penstock_storage::disk::real::RealDisk;
+use penstock_storage::disk::ring::{Ring, RingOptions};
+use penstock_storage::disk::workers::Workers as DiskWorkers;
+use penstock_storage::{RecoveryReport, Store, StoreConfig};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::stages::{Event, Order, Report};
+use crate::metadata::{self, Driver};
+use crate::network::{connections, listener};
+use crate::runtime::guard::Pulse;
+use crate::runtime::task;
+use crate::runtime::workers::Workers;
+use crate::shard::{PartitionKey, Shard, ShardDisk, ShardParts, Shared, periodic, serve_inbox};
+
+/// Time between two looks whether all connections have ended.
+const DRAIN_POLL: Duration = Duration::from_millis(5);
+/// Size of one journal file in bytes.
+const JOURNAL_FILE_BYTES: u64 = 32 << 20;
+
+/// What a shard starts with.
+pub(super) struct Seat {
+    pub(super) index: usize,
+    pub(super) dir: PathBuf,
+    pub(super) shards: usize,
+    pub(super) config: BrokerConfig,
+    pub(super) listener: TcpListener,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) disk_workers: DiskWorkers,
+    pub(super) workers: Workers,
+    pub(super) orders: UnboundedReceiver<Order>,
+    pub(super) events: Sender<Event>,
+}
+
+/// Runs the shard until it is closed, or reports why it cannot go on.
+pub(super) async fn run(mut seat: Seat) {
+    task::spawn(seat.pulse.clone().answer());
+    if let Err(reason) = stages(&mut seat).await {
+        seat.send(Event::Failed(format!("shard {}: {reason}", seat.index)));
+    }
+}
+
+async fn stages(seat: &mut Seat) -> Result<(), String> {
+    let ring = Ring::new(RingOptions::default()).map_err(|e| format!("cannot set up its ring: {e}"))?;
+    let disk = RealDisk::new(ring.clone(), seat.disk_workers.clone());
+    let Some((store, driver)) = seat.open(&disk).await? else { return Ok(()) };
+    let Some(Order::Run(shared)) = seat.orders.recv().await else { return Ok(()) };
+    let shard = seat.start(shared, (ring.clone(), store), driver).await?;
+    let Some(Order::Accept) = seat.orders.recv().await else { return Ok(()) };
+    let listener = Rc::new(seat.listener.try_clone().map_err(|e| format!("cannot use its listener: {e}"))?);
+    task::spawn(listener::run(shard.clone(), listener));
+    seat.report(Report::Accepting);
+
+    let Some(Order::Drain) = seat.orders.recv().await else { return Ok(()) };
+    shard.start_draining();
+    // Ends the accept under way. It fails only on a socket that does not listen any more.
+    let _ = socket2::SockRef::from(&seat.listener).shutdown(Shutdown::Both);
+    while shard.connections.len() > 0 {
+        if let Ok(Order::Hurry) = seat.orders.try_recv() {
+            shard.connections.close();
+        }
+        task::sleep(DRAIN_POLL).await;
+    }
+    seat.report(Report::Drained);
+    while !matches!(seat.orders.recv().await, Some(Order::Close) | None) {}
+    shard.store.close().await.map_err(|e| format!("cannot close its store: {e}"))?;
+    ring.shutdown().await;
+    seat.report(Report::Closed);
+    Ok(())
+}
+
+impl Seat {
+    fn send(&self, event: Event) {
+        // The main thread is gone only when the process is ending.
+        let _ = self.events.send(event);
+    }
+
+    fn report(&self, report: Report) {
+        self.send(Event::Shard(self.index, report));
+    }
+
+    /// Up to the open store, and on shard 0 the replayed metadata.
+    async fn open(&mut self, disk: &ShardDisk) -> Result<Option<(Store<ShardDisk>, Option<Driver>)>, String> {
+        loop {
+            match self.orders.recv().await {
+                Some(Order::Reshard { cluster_id, from }) => {
+                    self.reshard(disk, &cluster_id, from).await?;
+                    self.report(Report::Resharded);
+                }
+                Some(Order::Open { cluster_id }) => {
+                    let store = self.open_store(disk, self.index).await?;
+                    let driver = match self.index {
+                        0 => Some(self.open_metadata(&store, &cluster_id).await?),
+                        _ => None,
+                    };
+                    let names = store.logs().into_iter().map(|log| log.name());
+                    let keys = names.filter_map(|name| PartitionKey::from_log_name(&name)).collect();
+                    let image = driver.as_ref().map(|driver| Box::new(driver.image()));
+                    self.report(Report::Opened(keys, image));
+                    return Ok(Some((store, driver)));
+                }
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    async fn open_store(&self, disk: &ShardDisk, index: usize) -> Result<Store<ShardDisk>, String> {
+        let dir = self.dir.join(format!("shard-{index}"));
+        let opened = Store::open(disk.clone(), &dir, store_config(&self.config), task::now_ms()).await;
+        let (store, report) = opened.map_err(|e| format!("cannot open {}: {e}", dir.display()))?;
+        log_recovery(index, &report);
+        Ok(store)
+    }
+
+    async fn open_metadata(&self, store: &Store<ShardDisk>, cluster_id: &str) -> Result<Driver, String> {
+        let opened = metadata::open(store, cluster_id, &self.config, self.shards).await;
+        let (machine, log) = opened.map_err(|e| e.to_string())?;
+        Driver::new(machine, log).map_err(|e| format!("cannot open /dev/urandom: {e}"))
+    }
+
+    /// Up to running: partitions open, other shards answered.
+    async fn start(
+        &self,
+        shared: Arc<Shared>,
+        (ring, store): (Ring, Store<ShardDisk>),
+        driver: Option<Driver>,
+    ) -> Result<Rc<Shard>, String> {
+        let workers = self.workers.for_shard();
+        let shard = Shard::new(ShardParts { index: self.index, shared, ring, store, workers });
+        if let Some(driver) = driver {
+            // A shard is new here, so nobody has set it before.
+            let _ = shard.metadata.set(driver);
+        }
+        shard.open_partitions(&shard.shared.image.load_full()).await?;
+        task::spawn(serve_inbox(shard.clone()));
+        task::spawn(connections::sweep(shard.clone()));
+        task::spawn(periodic(shard.clone()));
+        self.report(Report::Running);
+        Ok(shard)
+    }
+}
+
+fn store_config(config: &BrokerConfig) -> StoreConfig {
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let files = (config.limits.journal_bytes / JOURNAL_FILE_BYTES).max(2);
+    StoreConfig {
+        journal_file_bytes: JOURNAL_FILE_BYTES,
+        journal_files: u32::try_from(files).unwrap_or(u32::MAX),
+        unsettled_bytes_max: bytes(config.limits.unflushed_bytes),
+        cache_bytes_max: bytes(config.limits.cache_bytes),
+        ..StoreConfig::default()
+    }
+}
+
+fn log_recovery(shard: usize, report: &RecoveryReport) {
+    if report.frames_replayed > 0 || report.torn_tail {
+        tracing::info!(
+            shard,
+            frames = report.frames_replayed,
+            bytes = report.bytes_replayed,
+            torn_tail = report.torn_tail,
+            "recovered from the journal"
+        );
+    }
+    for (log, reason) in &report.offline {
+        tracing::error!(shard, log, "log is offline: {reason}");
+    }
+}
+
+impl Seat {
+    async fn reshard(&self, _disk: &ShardDisk, _cluster_id: &str, from: usize) -> Result<(), String> {
+        Err(format!("data was written with {from} shards"))
+    }
+}

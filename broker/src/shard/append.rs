@@ -1,0 +1,131 @@
+//! Appending validated batches to partitions of this shard.
+
+use std::rc::Rc;
+
+use penstock_format::Batch;
+use penstock_storage::producer::ProducerError;
+use penstock_storage::{AppendContext, AppendError, Appended, Origin};
+
+use super::{Partition, PartitionKey, Shard};
+use crate::runtime::task;
+
+/// Batches for one partition.
+#[derive(Debug)]
+pub(crate) struct PartitionAppend {
+    pub(crate) key: PartitionKey,
+    /// Validated; all or none of them are appended.
+    pub(crate) batches: Vec<Batch>,
+    /// Whether the answer waits until the records count as written.
+    pub(crate) wait: bool,
+}
+
+/// Why nothing was appended, or nothing is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AppendFailure {
+    /// The partition is not on this shard (yet, or any more).
+    NotHere,
+    /// The log refused, in its own words and kind.
+    Refused(AppendRefusal),
+    /// The disk failed before the records were stable.
+    NotWritten,
+}
+
+/// [`AppendError`] as other threads may have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AppendRefusal {
+    /// The log cannot be written.
+    Offline,
+    /// There is no space on the disk.
+    DiskFull,
+    /// The log is closing or changing.
+    Unavailable,
+    /// The batches exceed what can be committed at once.
+    TooLarge,
+    /// The producer's sequence or epoch does not fit.
+    Producer(ProducerError),
+}
+
+/// Where the records are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PartitionAppended {
+    pub(crate) base_offset: i64,
+    /// -1 where the producer's timestamps stand.
+    pub(crate) append_time_ms: i64,
+    pub(crate) log_start_offset: i64,
+}
+
+/// Appends that took effect in memory, in order, and are not yet acknowledged.
+pub(crate) struct Begun(Vec<Result<(Rc<Partition>, Appended, bool), AppendFailure>>);
+
+impl Shard {
+    /// Appends to each partition, after all appends for which this was called before. Ready when the order is
+    /// settled; the records are acknowledged by [`Begun::finish`].
+    pub(crate) fn append(
+        self: &Rc<Shard>,
+        appends: Vec<PartitionAppend>,
+    ) -> impl Future<Output = Begun> + 'static {
+        let turn = self.append_line.acquire(1);
+        let shard = self.clone();
+        async move {
+            let bytes = appends.iter().flat_map(|append| &append.batches).map(Batch::len).sum();
+            let _turn = turn.await;
+            // Held until the appends are made; an error says that the store is closing, and so will they.
+            let _room = shard.store.reserve(bytes).await;
+            let now_ms = task::now_ms();
+            Begun(appends.into_iter().map(|append| shard.append_one(append, now_ms)).collect())
+        }
+    }
+
+    fn append_one(
+        &self,
+        append: PartitionAppend,
+        now_ms: i64,
+    ) -> Result<(Rc<Partition>, Appended, bool), AppendFailure> {
+        let partition = self.partition(&append.key).ok_or(AppendFailure::NotHere)?;
+        let leader_epoch = partition.leader_epoch.get();
+        let context = AppendContext { leader_epoch, now_ms, origin: Origin::Client };
+        let bytes: usize = append.batches.iter().map(Batch::len).sum();
+        let appended = partition
+            .log
+            .append(append.batches, context)
+            .map_err(|error| AppendFailure::Refused(refusal(error)))?;
+        self.metrics.appended(bytes);
+        Ok((partition, appended, append.wait))
+    }
+}
+
+impl Begun {
+    /// Waits until the records count as written, in order.
+    pub(crate) async fn finish(self) -> Vec<Result<PartitionAppended, AppendFailure>> {
+        let mut outcomes = Vec::with_capacity(self.0.len());
+        for begun in self.0 {
+            outcomes.push(match begun {
+                Ok((partition, appended, wait)) => {
+                    let written = !wait || partition.log.durable(appended.ticket).await.is_ok();
+                    let appended = PartitionAppended {
+                        base_offset: appended.base_offset,
+                        append_time_ms: appended.append_time_ms,
+                        log_start_offset: appended.log_start_offset,
+                    };
+                    if written { Ok(appended) } else { Err(AppendFailure::NotWritten) }
+                }
+                Err(failure) => Err(failure),
+            });
+        }
+        outcomes
+    }
+}
+
+fn refusal(error: AppendError) -> AppendRefusal {
+    match error {
+        AppendError::Offline(_) => AppendRefusal::Offline,
+        AppendError::DiskFull => AppendRefusal::DiskFull,
+        AppendError::Busy | AppendError::Closed | AppendError::JournalFull => AppendRefusal::Unavailable,
+        AppendError::TooLarge { .. } => AppendRefusal::TooLarge,
+        AppendError::Producer(error) => AppendRefusal::Producer(error),
+        AppendError::Empty | AppendError::NotContiguous { .. } => {
+            // Clients' batches are never empty and never carry offsets of their own.
+            panic!("append refused for a fault of this program: {error}")
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Brings the partitions of this shard to what the metadata says: opens, reconfigures, removes.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+use penstock_core::config::TopicConfig;
+use penstock_core::metadata::{MetadataImage, TopicImage};
+use penstock_protocol::Uuid;
+use penstock_storage::LogConfig;
+
+use super::{Partition, PartitionKey, Shard};
+
+/// Logs created or removed at once: they share commits.
+const CHANGES_AT_ONCE: usize = 64;
+
+/// What is to be done with one partition's log.
+enum Change {
+    Open { key: PartitionKey, leader_epoch: i32, config: Arc<TopicConfig> },
+    Remove(PartitionKey),
+}
+
+impl Shard {
+    /// Opens the partitions of this shard after a start: all that the image has, and no other.
+    pub(crate) async fn open_partitions(self: &Rc<Shard>, image: &MetadataImage) -> Result<(), String> {
+        let mut topics: HashSet<Uuid> = image.topics().map(|topic| topic.id).collect();
+        // Logs of topics whose deletion was decided, and not carried out before the end of the process.
+        let keys = self.store.logs().into_iter().filter_map(|log| PartitionKey::from_log_name(&log.name()));
+        topics.extend(keys.map(|key| key.topic_id));
+        let topics: Vec<Uuid> = topics.into_iter().collect();
+        self.apply(image, &topics).await
+    }
+
+    /// Brings the partitions of `topics` on this shard to what the image says of them.
+    pub(crate) async fn apply(
+        self: &Rc<Shard>,
+        image: &MetadataImage,
+        topics: &[Uuid],
+    ) -> Result<(), String> {
+        let mut changes = self.removals(image, topics);
+        for topic in topics.iter().filter_map(|id| image.topic_by_id(*id)) {
+            changes.extend(self.openings(topic));
+        }
+        let producer_expiration_ms = image.broker().producer_id_expiration_ms;
+        let mut outcomes = stream::iter(changes)
+            .map(|change| self.carry_out(change, producer_expiration_ms))
+            .buffer_unordered(CHANGES_AT_ONCE);
+        let mut first_error = Ok(());
+        while let Some(outcome) = outcomes.next().await {
+            if let Err(error) = outcome {
+                tracing::error!(shard = self.index, "{error}");
+                self.behind.set(true);
+                first_error = first_error.and(Err(error));
+            }
+        }
+        first_error
+    }
+
+    /// Logs in the store whose partition the image does not know.
+    fn removals(&self, image: &MetadataImage, topics: &[Uuid]) -> Vec<Change> {
+        let gone: HashSet<Uuid> =
+            topics.iter().copied().filter(|id| image.topic_by_id(*id).is_none()).collect();
+        if gone.is_empty() {
+            return Vec::new();
+        }
+        let keys = self.store.logs().into_iter().filter_map(|log| PartitionKey::from_log_name(&log.name()));
+        keys.filter(|key| gone.contains(&key.topic_id)).map(Change::Remove).collect()
+    }
+
+    /// Partitions of the topic that belong here and are not open; those that are open are reconfigured at once.
+    fn openings(&self, topic: &TopicImage) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (number, image) in (0..).zip(&topic.partitions) {
+            let key = PartitionKey { topic_id: topic.id, partition: number };
+            if self.shared.shard_of(&key, image.shard) != self.index {
+                continue;
+            }
+            match self.partition(&key) {
+                Some(open) => {
+                    open.leader_epoch.set(image.leader_epoch);
+                    open.log.set_config(log_config(&topic.config, open.log.config().producer_expiration_ms));
+                    *open.config.borrow_mut() = topic.config.clone();
+                }
+                None => {
+                    let config = topic.config.clone();
+                    changes.push(Change::Open { key, leader_epoch: image.leader_epoch, config });
+                }
+            }
+        }
+        changes
+    }
+
+    async fn carry_out(&self, change: Change, producer_expiration_ms: i64) -> Result<(), String> {
+        match change {
+            Change::Open { key, leader_epoch, config: topic_config } => {
+                let config = log_config(&topic_config, producer_expiration_ms);
+                let name = key.to_string();
+                let log = match self.store.log(&name) {
+                    Some(log) => {
+                        log.set_config(config);
+                        log
+                    }
+                    None => self
+                        .store
+                        .create_log(&name, config)
+                        .await
+                        .map_err(|error| format!("cannot create log {name}: {error}"))?,
+                };
+                let partition = Partition::new(log, leader_epoch, topic_config);
+                self.partitions.borrow_mut().insert(key, partition);
+                Ok(())
+            }
+            Change::Remove(key) => {
+                let open = self.partitions.borrow_mut().remove(&key);
+                if let Some(open) = open {
+                    open.watchers.fire();
+                }
+                let name = key.to_string();
+                self.store
+                    .remove_log(&name)
+                    .await
+                    .map_err(|error| format!("cannot remove log {name}: {error}"))
+            }
+        }
+    }
+}
+
+/// A topic's configs as the log engine takes them.
+pub(crate) fn log_config(topic: &TopicConfig, producer_expiration_ms: i64) -> LogConfig {
+    // Only topics with the delete policy lose records by age or size.
+    let retention_bytes = topic.retention_bytes.filter(|_| topic.delete);
+    let retention_ms = topic.retention_ms.filter(|_| topic.delete);
+    LogConfig {
+        segment_bytes: topic.segment_bytes,
+        segment_ms: topic.segment_ms,
+        retention_bytes: retention_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        retention_ms: retention_ms.unwrap_or(-1),
+        index_interval_bytes: u32::try_from(topic.index_interval_bytes).unwrap_or(u32::MAX),
+        flush_messages: topic.flush_messages,
+        producer_expiration_ms,
+    }
+}

@@ -1,0 +1,77 @@
+//! What shards ask of each other, and the loop that answers.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use penstock_core::metadata::{Answer, Command, MetadataImage};
+use penstock_protocol::{ErrorCode, Uuid};
+
+use super::{
+    AppendFailure, PartitionAppend, PartitionAppended, PartitionData, PartitionQuery, QueryAnswer,
+    QueryFailure, ReadFailure, ReadRequest, Shard,
+};
+use crate::runtime::mailbox::Incoming;
+use crate::runtime::task;
+
+/// Messages handled before other tasks of the shard get their turn.
+const BATCH: usize = 64;
+
+/// What one shard asks of another.
+pub(crate) enum ShardRequest {
+    /// Append to partitions.
+    Append(Vec<PartitionAppend>),
+    /// Read partitions.
+    Read(ReadRequest),
+    /// Answer questions about partitions.
+    Query(Vec<PartitionQuery>),
+    /// Bring the partitions of these topics to what the image says.
+    Apply(Arc<MetadataImage>, Arc<[Uuid]>),
+    /// Change metadata; shard 0 does.
+    Metadata(Command),
+}
+
+/// The answer of the same name.
+pub(crate) enum ShardReply {
+    Append(Vec<Result<PartitionAppended, AppendFailure>>),
+    Read(Vec<Result<PartitionData, ReadFailure>>),
+    Query(Vec<Result<QueryAnswer, QueryFailure>>),
+    Apply(Result<(), String>),
+    Metadata(Result<Answer, ErrorCode>),
+}
+
+/// Carries out a request on its own shard.
+pub(super) async fn execute(shard: &Rc<Shard>, request: ShardRequest) -> ShardReply {
+    match request {
+        ShardRequest::Append(appends) => ShardReply::Append(shard.append(appends).await.finish().await),
+        ShardRequest::Read(request) => ShardReply::Read(shard.read(request).await),
+        ShardRequest::Query(queries) => ShardReply::Query(shard.query(queries).await),
+        ShardRequest::Apply(image, topics) => ShardReply::Apply(shard.apply(&image, &topics).await),
+        ShardRequest::Metadata(command) => ShardReply::Metadata(shard.metadata(command).await),
+    }
+}
+
+/// Answers other shards for as long as the shard runs. Appends join the shard's line in the order in which they
+/// came; everything else proceeds side by side, bounded by the senders' credits.
+pub(crate) async fn serve_inbox(shard: Rc<Shard>) {
+    loop {
+        for _ in 0..BATCH {
+            let Incoming::Request(request) = shard.post.receive().await else { continue };
+            let own = shard.clone();
+            match request.body {
+                ShardRequest::Append(appends) => {
+                    // Its place in line is taken here, not when the task first runs.
+                    let append = own.append(appends);
+                    task::spawn(async move {
+                        let outcomes = append.await.finish().await;
+                        own.post.reply(request.from, ShardReply::Append(outcomes));
+                    });
+                }
+                body => task::spawn(async move {
+                    let reply = execute(&own, body).await;
+                    own.post.reply(request.from, reply);
+                }),
+            }
+        }
+        task::yield_now().await;
+    }
+}

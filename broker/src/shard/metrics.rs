@@ -1,0 +1,82 @@
+//! Counters of one shard: written by its thread alone, read by the admin thread.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Upper bounds of the latency buckets in microseconds; the last bucket has none.
+pub(crate) const LATENCY_BOUNDS_US: [u64; 12] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_500_000];
+
+/// Kinds of requests that are counted apart: a bounded set, whatever clients send.
+pub(crate) const KINDS: [&str; 3] = ["produce", "fetch", "other"];
+
+/// Latency of one kind of request.
+#[derive(Default)]
+pub(crate) struct Latency {
+    pub(crate) buckets: [AtomicU64; LATENCY_BOUNDS_US.len() + 1],
+    pub(crate) sum_us: AtomicU64,
+}
+
+/// Levels copied from what the shard alone can see, by its periodic task.
+#[derive(Default)]
+pub(crate) struct Levels {
+    pub(crate) connections: AtomicU64,
+    pub(crate) request_bytes: AtomicU64,
+    pub(crate) answer_bytes: AtomicU64,
+    pub(crate) partitions: AtomicU64,
+    pub(crate) commits: AtomicU64,
+    pub(crate) journal_bytes: AtomicU64,
+    pub(crate) direct_bytes: AtomicU64,
+    pub(crate) writeback_bytes: AtomicU64,
+    pub(crate) unsettled_bytes: AtomicU64,
+    pub(crate) cache_bytes: AtomicU64,
+    pub(crate) open_files: AtomicU64,
+    pub(crate) disk_full: AtomicU64,
+}
+
+/// All counters of a shard.
+#[derive(Default)]
+pub(crate) struct ShardMetrics {
+    pub(crate) accepted: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) received_bytes: AtomicU64,
+    pub(crate) appended_bytes: AtomicU64,
+    pub(crate) fetched_bytes: AtomicU64,
+    pub(crate) latency: [Latency; KINDS.len()],
+    pub(crate) levels: Levels,
+}
+
+fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+impl ShardMetrics {
+    pub(crate) fn connection_accepted(&self) {
+        add(&self.accepted, 1);
+    }
+
+    pub(crate) fn connection_refused(&self) {
+        add(&self.refused, 1);
+    }
+
+    pub(crate) fn request_received(&self, bytes: usize) {
+        add(&self.received_bytes, bytes as u64);
+    }
+
+    pub(crate) fn appended(&self, bytes: usize) {
+        add(&self.appended_bytes, bytes as u64);
+    }
+
+    pub(crate) fn read(&self, bytes: usize) {
+        add(&self.fetched_bytes, bytes as u64);
+    }
+
+    /// Counts a request by the time from its last byte's arrival to its answer being ready to send.
+    pub(crate) fn request_answered(&self, api_key: i16, latency: Duration) {
+        let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        let kind =
+            &self.latency[usize::try_from(api_key).map_or(KINDS.len() - 1, |k| k.min(KINDS.len() - 1))];
+        add(&kind.buckets[LATENCY_BOUNDS_US.partition_point(|bound| *bound < us)], 1);
+        add(&kind.sum_us, us);
+    }
+}

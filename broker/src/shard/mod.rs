@@ -1,0 +1,175 @@
+//! One shard: the partitions it owns, its store, its connections, and how other shards reach them.
+//!
+//! Everything here belongs to the shard's thread. What another shard wants of it comes as a [`ShardRequest`]
+//! through the mailbox; what it wants of itself it calls directly, by the same functions.
+
+mod append;
+mod apply;
+mod fetch;
+mod inbox;
+mod metrics;
+mod partition;
+mod periodic;
+mod query;
+mod watch;
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use penstock_core::config::BrokerConfig;
+use penstock_core::metadata::MetadataImage;
+use penstock_storage::Store;
+use penstock_storage::disk::ring::Ring;
+
+pub(crate) use append::{AppendFailure, AppendRefusal, PartitionAppend, PartitionAppended};
+pub(crate) use fetch::{PartitionData, PartitionRead, ReadFailure, ReadRequest};
+pub(crate) use inbox::{ShardReply, ShardRequest, serve_inbox};
+pub(crate) use metrics::{KINDS, LATENCY_BOUNDS_US, ShardMetrics};
+pub(crate) use partition::{Partition, PartitionKey};
+pub(crate) use periodic::periodic;
+pub(crate) use query::{PartitionQuery, Query, QueryAnswer, QueryFailure};
+pub(crate) use watch::{Signal, first_signal};
+
+use crate::metadata::Driver;
+use crate::network::admission::Admission;
+use crate::network::connections::Connections;
+use crate::runtime::mailbox::{Mailboxes, Post};
+use crate::runtime::semaphore::Semaphore;
+use crate::runtime::workers::ShardWorkers;
+
+/// The disk under a shard's store.
+pub(crate) type ShardDisk = penstock_storage::disk::real::RealDisk;
+/// A log on that disk.
+pub(crate) type ShardLog = penstock_storage::Log<ShardDisk>;
+
+/// What all shards see: snapshots, counters, mailboxes, and what is fixed at start.
+pub(crate) struct Shared {
+    /// Number of shards.
+    pub(crate) shards: usize,
+    /// Broker configs as they were at start: what sizes and limits are taken from.
+    pub(crate) config: BrokerConfig,
+    /// Host and port that clients are told to connect to.
+    pub(crate) advertised: (String, u16),
+    /// The newest metadata.
+    pub(crate) image: ArcSwap<MetadataImage>,
+    /// Partitions that lie on another shard than the metadata says, because the number of shards changed.
+    pub(crate) moved: HashMap<PartitionKey, usize>,
+    pub(crate) mailboxes: Arc<Mailboxes<ShardRequest, ShardReply>>,
+    pub(crate) admission: Arc<Admission>,
+    /// One per shard.
+    pub(crate) metrics: Vec<Arc<ShardMetrics>>,
+}
+
+impl Shared {
+    /// The shard that holds a partition which the metadata places on `assigned`.
+    pub(crate) fn shard_of(&self, key: &PartitionKey, assigned: usize) -> usize {
+        match self.moved.get(key) {
+            Some(&shard) => shard,
+            None => assigned % self.shards,
+        }
+    }
+}
+
+/// One shard, as its tasks share it.
+pub(crate) struct Shard {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) ring: Ring,
+    pub(crate) store: Store<ShardDisk>,
+    pub(crate) partitions: RefCell<HashMap<PartitionKey, Rc<Partition>>>,
+    pub(crate) post: Post<ShardRequest, ShardReply>,
+    pub(crate) workers: ShardWorkers,
+    pub(crate) connections: Connections,
+    /// Bytes of requests held at once.
+    pub(crate) budget: Semaphore,
+    /// Bytes of fetched records that wait to be sent.
+    pub(crate) answer_budget: Semaphore,
+    pub(crate) metrics: Arc<ShardMetrics>,
+    /// Appends take turns in the order in which they came, so that waiting for room keeps that order.
+    append_line: Semaphore,
+    draining: Cell<bool>,
+    /// Some partition could not be brought to what the metadata says.
+    behind: Cell<bool>,
+    pub(crate) producer_ids: ProducerIds,
+    /// On shard 0, once it has replayed the metadata.
+    pub(crate) metadata: OnceCell<Driver>,
+}
+
+/// Producer ids that this shard may still hand out.
+pub(crate) struct ProducerIds {
+    /// Who takes an id has the turn: a block is fetched once, not by everyone who finds the last one used up.
+    pub(crate) turn: Semaphore,
+    pub(crate) next: Cell<i64>,
+    pub(crate) left: Cell<i64>,
+}
+
+impl Default for ProducerIds {
+    fn default() -> ProducerIds {
+        ProducerIds { turn: Semaphore::new(1), next: Cell::new(0), left: Cell::new(0) }
+    }
+}
+
+/// What a shard is made of besides what it makes itself.
+pub(crate) struct ShardParts {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) ring: Ring,
+    pub(crate) store: Store<ShardDisk>,
+    pub(crate) workers: ShardWorkers,
+}
+
+impl Shard {
+    pub(crate) fn new(parts: ShardParts) -> Rc<Shard> {
+        let ShardParts { index, shared, ring, store, workers } = parts;
+        let budget = usize::try_from(shared.config.limits.inflight_bytes).unwrap_or(usize::MAX);
+        Rc::new(Shard {
+            index,
+            ring,
+            store,
+            partitions: RefCell::default(),
+            post: Post::new(shared.mailboxes.clone(), index),
+            workers,
+            connections: Connections::default(),
+            budget: Semaphore::new(budget),
+            answer_budget: Semaphore::new(budget),
+            metrics: shared.metrics[index].clone(),
+            append_line: Semaphore::new(1),
+            draining: Cell::new(false),
+            behind: Cell::new(false),
+            producer_ids: ProducerIds::default(),
+            metadata: OnceCell::new(),
+            shared,
+        })
+    }
+
+    /// The partition, if it is open on this shard.
+    pub(crate) fn partition(&self, key: &PartitionKey) -> Option<Rc<Partition>> {
+        self.partitions.borrow().get(key).cloned()
+    }
+
+    /// Whether the shard is on its way to the end: it accepts nothing new, and nobody waits for more data.
+    pub(crate) fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Begins the way to the end.
+    pub(crate) fn start_draining(&self) {
+        self.draining.set(true);
+        for partition in self.partitions.borrow().values() {
+            partition.watchers.fire();
+        }
+        self.connections.drain();
+    }
+
+    /// Asks shard `to`, which may be this one, and waits for its answer.
+    pub(crate) async fn ask(self: &Rc<Shard>, to: usize, request: ShardRequest) -> ShardReply {
+        if to == self.index {
+            Box::pin(inbox::execute(self, request)).await
+        } else {
+            self.post.send(to, request).await.await
+        }
+    }
+}

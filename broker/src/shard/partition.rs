@@ -1,0 +1,75 @@
+//! One partition on its shard.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use penstock_core::config::TopicConfig;
+use penstock_protocol::Uuid;
+
+use super::ShardLog;
+use super::watch::Watchers;
+
+/// Names a partition for ever: a topic created again under its old name has another id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct PartitionKey {
+    pub(crate) topic_id: Uuid,
+    pub(crate) partition: i32,
+}
+
+/// The name of the partition's log: topic id and partition number.
+impl fmt::Display for PartitionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic_id, self.partition)
+    }
+}
+
+impl PartitionKey {
+    /// The partition whose log has this name; `None` for logs that are no partition's.
+    pub(crate) fn from_log_name(name: &str) -> Option<PartitionKey> {
+        let (id, partition) = name.rsplit_once('-')?;
+        let key = PartitionKey { topic_id: id.parse().ok()?, partition: partition.parse().ok()? };
+        (key.partition >= 0 && key.to_string() == name).then_some(key)
+    }
+}
+
+/// A partition that this node leads.
+pub(crate) struct Partition {
+    pub(crate) log: ShardLog,
+    pub(crate) leader_epoch: Cell<i32>,
+    pub(crate) config: RefCell<Arc<TopicConfig>>,
+    /// Whoever waits for the high watermark or the log start to move.
+    pub(crate) watchers: Rc<Watchers>,
+}
+
+impl Partition {
+    pub(crate) fn new(log: ShardLog, leader_epoch: i32, config: Arc<TopicConfig>) -> Rc<Partition> {
+        let watchers = Rc::new(Watchers::default());
+        let fire = watchers.clone();
+        log.on_change(Some(Rc::new(move || fire.fire())));
+        let (leader_epoch, config) = (Cell::new(leader_epoch), RefCell::new(config));
+        Rc::new(Partition { log, leader_epoch, config, watchers })
+    }
+
+    /// Exclusive end of what consumers may see. With one replica that is what counts as written on it: what is
+    /// stable if `flush.messages` is 1, else what was appended.
+    pub(crate) fn high_watermark(&self) -> i64 {
+        self.log.written_offset()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_names_name_partitions_and_nothing_else() {
+        let key = PartitionKey { topic_id: Uuid([0xfb; 16]), partition: 12 };
+        assert_eq!(PartitionKey::from_log_name(&key.to_string()), Some(key));
+        for name in ["__cluster_metadata", "AAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAA-01", "x-0"] {
+            assert_eq!(PartitionKey::from_log_name(name), None, "{name}");
+        }
+    }
+}
