@@ -1,0 +1,247 @@
+//! Crashes at random steps: nothing acknowledged is lost, nothing torn is served, and life goes on.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Instant;
+
+use oorandom::Rand64;
+use penstock_storage::disk::sim::{Crash, Effect, Fault, Operation, SimWorld};
+use penstock_storage::{LogConfig, StoreConfig};
+
+use crate::oracle::{Oracle, OracleRef, Unjudged, Violation};
+use crate::traffic::{Ending, PATIENCE, Plan, live};
+
+/// Lives, hence crash points, of one seed.
+const LIVES: u64 = 8;
+
+/// What a test varies.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Profile {
+    pub logs: usize,
+    pub value_bytes_max: u64,
+    pub direct_bytes_min: usize,
+    pub segment_bytes: u64,
+    pub retention_bytes: i64,
+    /// Some lives have a disk that fails.
+    pub faults: bool,
+}
+
+/// Counts of what was tried.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub crashes: u64,
+    pub steps: u64,
+    pub closed: u64,
+    pub failed: u64,
+}
+
+/// Runs one seed's lives. `spoil` may plant faults into each new world.
+pub fn run_seed(
+    seed: u64,
+    plan: &Plan,
+    profile: &Profile,
+    tally: &mut Tally,
+    spoil: &dyn Fn(&SimWorld),
+) -> Result<(), Violation> {
+    let mut random = Rand64::new(u128::from(seed));
+    let mut below = |bound: u64| random.rand_range(0..bound);
+    let oracle: OracleRef = Rc::new(RefCell::new(Oracle::default()));
+    let mut world = SimWorld::new(seed);
+    let mut closed = false;
+    for number in 0..=LIVES {
+        // The last life is only opened and checked, with nothing to stop it.
+        let last = number == LIVES;
+        let whole = last || below(4) == 0;
+        let steps = if whole { u64::MAX } else { 1 << below(13) };
+        let limit = if whole { u64::MAX } else { steps + below(steps) };
+        spoil(&world);
+        oracle.borrow_mut().faulty = profile.faults && !last && below(3) == 0;
+        if oracle.borrow().faulty {
+            world.inject(random_fault(&mut below));
+        }
+        let operations = if last { 0 } else { plan.operations };
+        let plan = Rc::new(Plan { close: below(2) == 0, operations, ..plan.clone() });
+        let life = live(world.clone(), oracle.clone(), plan, closed);
+        let ending = run_life(&world, limit, life)?;
+        if let Some(violation) = oracle.borrow_mut().violation.take() {
+            return Err(violation);
+        }
+        tally.crashes += 1;
+        tally.steps += world.steps();
+        tally.closed += u64::from(ending == Some(Ending::Closed));
+        tally.failed += u64::from(ending == Some(Ending::Failed));
+        closed = ending == Some(Ending::Closed);
+        oracle.borrow_mut().crashed();
+        world.clear_faults();
+        world = world.crash(if below(5) == 0 { Crash::Kill } else { Crash::PowerLoss });
+    }
+    Ok(())
+}
+
+/// Runs a life up to a step, or to its end if the limit is no limit: then it must end in good time.
+fn run_life(
+    world: &SimWorld,
+    limit: u64,
+    life: impl Future<Output = Result<Ending, Unjudged>> + 'static,
+) -> Result<Option<Ending>, Violation> {
+    let outcome = Rc::new(RefCell::new(None));
+    let output = outcome.clone();
+    world.spawn(async move {
+        let ending = life.await;
+        *output.borrow_mut() = Some(ending);
+    });
+    while outcome.borrow().is_none() && world.steps() < limit {
+        if world.run_until(limit.min(world.steps() + 1000)) && outcome.borrow().is_none() {
+            return Err(Violation("deadlock: every task waits".into()));
+        }
+        if world.elapsed() > PATIENCE {
+            return Err(Violation("something hangs".into()));
+        }
+    }
+    match outcome.take() {
+        None => Ok(None),
+        Some(Ok(ending)) => Ok(Some(ending)),
+        Some(Err(Unjudged::DiskFailed)) => Ok(Some(Ending::Failed)),
+        Some(Err(Unjudged::Broken(violation))) => Err(violation),
+    }
+}
+
+fn random_fault(below: &mut impl FnMut(u64) -> u64) -> Fault {
+    let operations =
+        [Operation::Write, Operation::Sync, Operation::Read, Operation::Allocate, Operation::SyncDir];
+    let errno = if below(3) == 0 { libc::ENOSPC } else { libc::EIO };
+    Fault {
+        operation: operations[below(5) as usize],
+        path_contains: String::new(),
+        skip: below(100),
+        times: 1 + below(5),
+        effect: Effect::Fail(errno),
+    }
+}
+
+/// Sizes small enough that every limit is met within a few hundred operations.
+pub fn plan(profile: &Profile) -> Plan {
+    let store = StoreConfig {
+        journal_file_bytes: 256 << 10,
+        journal_files: 4,
+        unsettled_bytes_max: 128 << 10,
+        cache_bytes_max: 64 << 10,
+        index_bytes_max: 16 << 10,
+        open_files_max: 4,
+        segment_bytes_max: 256 << 10,
+        recycle_bytes_max: 256 << 10,
+        direct_bytes_min: profile.direct_bytes_min,
+        commit_bytes_target: 32 << 10,
+        checkpoint_bytes: 192 << 10,
+        producers_per_log_max: 16,
+    };
+    let log = LogConfig {
+        segment_bytes: profile.segment_bytes,
+        retention_bytes: profile.retention_bytes,
+        index_interval_bytes: 1024,
+        ..LogConfig::default()
+    };
+    let value_bytes_max = profile.value_bytes_max;
+    Plan { store, log, logs: profile.logs, operations: 60, value_bytes_max, close: false }
+}
+
+fn env(name: &str) -> Option<u64> {
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")))
+}
+
+/// Runs seeds until enough crashes have happened.
+fn survive(test: u64, profile: Profile) {
+    let plan = plan(&profile);
+    let (began, mut tally) = (Instant::now(), Tally::default());
+    let crashes = env("PENSTOCK_CRASHES").unwrap_or(2600);
+    let mut seed = env("PENSTOCK_SEED").unwrap_or(test << 32);
+    while tally.crashes < crashes {
+        let run = || run_seed(seed, &plan, &profile, &mut tally, &|_| {});
+        let outcome = catch_unwind(AssertUnwindSafe(run));
+        let again = format!("run again with PENSTOCK_SEED={seed}");
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(violation)) => panic!("{}; {again}", violation.0),
+            Err(_) => panic!("panicked (see above); {again}"),
+        }
+        if env("PENSTOCK_SEED").is_some() {
+            break;
+        }
+        seed += 1;
+    }
+    let rate = tally.crashes as f64 / began.elapsed().as_secs_f64();
+    eprintln!("{tally:?}, {rate:.0} crashes/s");
+}
+
+#[test]
+fn small_batches_through_the_journal() {
+    let profile = Profile {
+        logs: 3,
+        value_bytes_max: 2_000,
+        direct_bytes_min: 1 << 20,
+        segment_bytes: 64 << 10,
+        ..unlimited()
+    };
+    survive(1, profile);
+}
+
+#[test]
+fn large_batches_straight_to_segments() {
+    let profile = Profile {
+        logs: 2,
+        value_bytes_max: 20_000,
+        direct_bytes_min: 4096,
+        segment_bytes: 128 << 10,
+        ..unlimited()
+    };
+    survive(2, profile);
+}
+
+#[test]
+fn retention_recycles_segments() {
+    let profile = Profile {
+        logs: 2,
+        value_bytes_max: 8_000,
+        direct_bytes_min: 8192,
+        segment_bytes: 32 << 10,
+        retention_bytes: 64 << 10,
+        ..unlimited()
+    };
+    survive(3, profile);
+}
+
+#[test]
+fn many_logs_on_a_failing_disk() {
+    let profile = Profile {
+        logs: 6,
+        value_bytes_max: 6_000,
+        direct_bytes_min: 8192,
+        segment_bytes: 64 << 10,
+        faults: true,
+        ..unlimited()
+    };
+    survive(4, profile);
+}
+
+pub fn unlimited() -> Profile {
+    Profile { retention_bytes: -1, ..Profile::default() }
+}
+
+#[test]
+fn a_seed_gives_the_same_run_again() {
+    let profile = Profile {
+        logs: 3,
+        value_bytes_max: 6_000,
+        direct_bytes_min: 8192,
+        segment_bytes: 64 << 10,
+        ..unlimited()
+    };
+    let steps = || {
+        let mut tally = Tally::default();
+        run_seed(99, &plan(&profile), &profile, &mut tally, &|_| {}).map(|()| tally.steps)
+    };
+    assert_eq!(steps(), steps());
+}

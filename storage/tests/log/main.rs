@@ -1,0 +1,11 @@
+//! The log engine against a naive twin, on a simulated disk that crashes.
+//!
+//! `PENSTOCK_SEED=<n>` runs one seed of each test (failures print theirs); `PENSTOCK_CRASHES=<n>` sets the number of
+//! crash points of each crash test.
+
+mod crash;
+mod model;
+mod oracle;
+mod planted;
+mod traffic;
+mod twin;

@@ -1,0 +1,457 @@
+//! One life of a store: open it, check it, then several clients that each own a log append, read, truncate, delete
+//! and remove at random, noting what was asked for and what was acknowledged.
+
+use std::cell::Cell;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use oorandom::Rand64;
+use penstock_format::{Batch, BatchBuilder, NewRecord};
+use penstock_storage::disk::Disk;
+use penstock_storage::disk::sim::{SimDisk, SimWorld};
+use penstock_storage::{AppendContext, AppendError, Log, LogConfig, Origin, Store, StoreConfig, StoreError};
+
+use crate::oracle::{OracleRef, Unjudged, check_content, check_store};
+use crate::twin::{Change, Written};
+
+/// Start of time in these tests, in milliseconds.
+const EPOCH_MS: i64 = 1_700_000_000_000;
+/// Virtual time after which something that should have ended has hung.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What the clients of a store do.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub store: StoreConfig,
+    pub log: LogConfig,
+    pub logs: usize,
+    /// Operations of each client in one life.
+    pub operations: u64,
+    /// Largest record value in bytes.
+    pub value_bytes_max: u64,
+    /// Close the store at the end of a life that is not cut short.
+    pub close: bool,
+}
+
+/// How a life ended that was not cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The store was closed: the next opening replays nothing.
+    Closed,
+    /// All was acknowledged; the store is still open.
+    Open,
+    /// The disk failed, as planned.
+    Failed,
+}
+
+#[derive(Clone)]
+struct Life {
+    plan: Rc<Plan>,
+    world: SimWorld,
+    store: Store<SimDisk>,
+    oracle: OracleRef,
+    /// Acknowledgements awaited.
+    awaited: Rc<Cell<u64>>,
+    /// Clients at work.
+    clients: Rc<Cell<u64>>,
+    ticking: Rc<Cell<bool>>,
+}
+
+pub fn now_ms(world: &SimWorld) -> i64 {
+    EPOCH_MS + world.elapsed().as_millis() as i64
+}
+
+/// Lives one life. `closed` says that the life before ended by closing the store.
+pub async fn live(
+    world: SimWorld,
+    oracle: OracleRef,
+    plan: Rc<Plan>,
+    closed: bool,
+) -> Result<Ending, Unjudged> {
+    let broken = |what: String| Unjudged::Broken(crate::oracle::Violation(what));
+    let faulty = oracle.borrow().faulty;
+    let dir = Path::new("/data/shard-0");
+    let opened = Store::open(world.disk(), dir, plan.store.clone(), now_ms(&world)).await;
+    let (store, report) = match opened {
+        Ok(opened) => opened,
+        Err(_) if faulty => return Ok(Ending::Failed),
+        Err(error) => return Err(broken(format!("the store does not open: {error}"))),
+    };
+    if closed && (report.frames_replayed > 0 || report.torn_tail) {
+        return Err(broken(format!("replayed after a clean close: {report:?}")));
+    }
+    if !report.offline.is_empty() {
+        return if faulty { Ok(Ending::Failed) } else { Err(broken(format!("offline: {report:?}"))) };
+    }
+    check_store(&store, &oracle).await?;
+    let life = Life {
+        plan,
+        world,
+        store,
+        oracle,
+        awaited: Rc::default(),
+        clients: Rc::default(),
+        ticking: Rc::new(Cell::new(true)),
+    };
+    life.run().await
+}
+
+impl Life {
+    async fn run(self) -> Result<Ending, Unjudged> {
+        let disk = self.world.disk();
+        for number in 0..self.plan.logs {
+            let random = Rand64::new(u128::from(self.world.random(u64::MAX)));
+            let client = Client { life: self.clone(), name: format!("log-{number}"), random, epoch: 0 };
+            self.clients.set(self.clients.get() + 1);
+            disk.spawn(async move {
+                let (clients, oracle) = (client.life.clients.clone(), client.life.oracle.clone());
+                let name = client.name.clone();
+                if let Err(Stop::Broken(what)) = client.run().await {
+                    oracle.borrow_mut().broken(format!("log {name}: {what}"));
+                }
+                clients.set(clients.get() - 1);
+            });
+        }
+        let (ticker, stopped) = (self.clone(), Rc::new(Cell::new(false)));
+        let stop = stopped.clone();
+        disk.spawn(async move {
+            while ticker.ticking.get() {
+                ticker.world.disk().sleep(Duration::from_millis(20)).await;
+                ticker.store.tick(now_ms(&ticker.world)).await;
+            }
+            stop.set(true);
+        });
+        while self.clients.get() > 0 || self.awaited.get() > 0 {
+            disk.sleep(Duration::from_millis(5)).await;
+        }
+        self.ticking.set(false);
+        while !stopped.get() {
+            disk.sleep(Duration::from_millis(5)).await;
+        }
+        if !self.plan.close {
+            return Ok(Ending::Open);
+        }
+        match self.store.close().await {
+            Ok(()) => Ok(Ending::Closed),
+            Err(_) if self.oracle.borrow().faulty => Ok(Ending::Failed),
+            Err(error) => Err(Unjudged::Broken(crate::oracle::Violation(format!("closing: {error}")))),
+        }
+    }
+}
+
+/// Why a client stops before its time.
+enum Stop {
+    Broken(String),
+    /// The disk failed, as planned.
+    DiskFailed,
+}
+
+/// The owner of one log.
+struct Client {
+    life: Life,
+    name: String,
+    random: Rand64,
+    epoch: i32,
+}
+
+impl Client {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.random.rand_range(0..bound.max(1))
+    }
+
+    fn broken(&self, what: impl Into<String>) -> Stop {
+        Stop::Broken(what.into())
+    }
+
+    /// An error is a broken promise unless the disk has faults.
+    fn failed(&self, what: &str, error: impl std::fmt::Display) -> Stop {
+        if self.life.oracle.borrow().faulty {
+            return Stop::DiskFailed;
+        }
+        self.broken(format!("{what}: {error}"))
+    }
+
+    fn log(&self) -> Log<SimDisk> {
+        let mut oracle = self.life.oracle.borrow_mut();
+        oracle.known(&self.name).log.clone().unwrap_or_else(|| panic!("{} has no handle", self.name))
+    }
+
+    fn ask(&self, change: Change) -> usize {
+        self.life.oracle.borrow_mut().known(&self.name).twin.ask(change)
+    }
+
+    fn acknowledge(&self, number: usize) {
+        self.life.oracle.borrow_mut().known(&self.name).twin.acknowledge(number);
+    }
+
+    fn current(&self) -> crate::twin::State {
+        let mut oracle = self.life.oracle.borrow_mut();
+        oracle.known(&self.name).twin.current().cloned().unwrap_or_default()
+    }
+
+    async fn run(mut self) -> Result<(), Stop> {
+        if self.life.oracle.borrow_mut().known(&self.name).log.is_none() {
+            self.create().await?;
+        }
+        self.log().set_config(self.life.plan.log.clone());
+        self.epoch = self.log().latest_epoch().unwrap_or(0) + 1;
+        if self.below(2) == 0 {
+            for producer in self.current().producers().into_keys() {
+                self.repeat(producer).await?;
+            }
+        }
+        for _ in 0..self.below(self.life.plan.operations + 1) {
+            self.step().await?;
+            self.observe();
+        }
+        Ok(())
+    }
+
+    /// Readers may have seen what the log calls stable.
+    fn observe(&self) {
+        let log = self.log();
+        if self.life.plan.log.is_durable() {
+            let mut oracle = self.life.oracle.borrow_mut();
+            oracle.known(&self.name).twin.observe_durable(log.written_offset());
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), Stop> {
+        match self.below(100) {
+            0..60 => self.append().await,
+            60..68 => {
+                let producer = self.below(3) as i64;
+                self.repeat(producer).await
+            }
+            68..80 => self.read().await,
+            80..83 => self.delete_records().await,
+            83..86 => self.truncate().await,
+            86..87 => self.recreate().await,
+            87 => {
+                self.epoch += 1;
+                Ok(())
+            }
+            88..92 => {
+                while self.life.awaited.get() > 0 {
+                    self.life.world.disk().sleep(Duration::from_millis(1)).await;
+                }
+                Ok(())
+            }
+            _ => {
+                let pause = Duration::from_micros(self.below(20_000));
+                self.life.world.disk().sleep(pause).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn create(&mut self) -> Result<(), Stop> {
+        let number = self.ask(Change::Create);
+        let created = self.life.store.create_log(&self.name, self.life.plan.log.clone()).await;
+        let log = created.map_err(|error| self.failed("create", error))?;
+        self.acknowledge(number);
+        self.life.oracle.borrow_mut().known(&self.name).log = Some(log);
+        Ok(())
+    }
+
+    async fn recreate(&mut self) -> Result<(), Stop> {
+        let number = self.ask(Change::Remove);
+        let removed = self.life.store.remove_log(&self.name).await;
+        removed.map_err(|error| self.failed("remove", error))?;
+        self.acknowledge(number);
+        {
+            let mut oracle = self.life.oracle.borrow_mut();
+            let known = oracle.known(&self.name);
+            known.log = None;
+            known.start_max = 0;
+        }
+        self.create().await
+    }
+
+    async fn append(&mut self) -> Result<(), Stop> {
+        let batches = match self.below(4) {
+            0 => vec![self.idempotent_batch()],
+            1 => (0..1 + self.below(3)).map(|_| self.batch(None)).collect(),
+            _ => vec![self.batch(None)],
+        };
+        self.send(batches).await
+    }
+
+    /// The next batch of one of the log's producers.
+    fn idempotent_batch(&mut self) -> Batch {
+        let producer = self.below(3) as i64;
+        let last = self.current().producers().remove(&producer);
+        let next = match last {
+            Some(last) if self.below(20) == 0 => (producer, last.sent.header.producer_epoch + 1, 0),
+            Some(last) => {
+                let sequence = last.sent.header.last_sequence().wrapping_add(1);
+                (producer, last.sent.header.producer_epoch, sequence)
+            }
+            None => (producer, 0, 0),
+        };
+        self.batch(Some(next))
+    }
+
+    fn batch(&mut self, producer: Option<(i64, i16, i32)>) -> Batch {
+        let mut builder = BatchBuilder::new();
+        if let Some((id, epoch, sequence)) = producer {
+            builder = builder.producer(id, epoch, sequence);
+        }
+        let small = self.below(3) > 0;
+        let bytes_max = if small { 200 } else { self.life.plan.value_bytes_max };
+        for _ in 0..1 + self.below(3) {
+            let value = vec![self.random.rand_u64() as u8; self.below(bytes_max) as usize];
+            let timestamp = now_ms(&self.life.world);
+            let record = NewRecord { timestamp, value: Some(&value), ..NewRecord::default() };
+            builder.append(&record).unwrap();
+        }
+        builder.finish().unwrap()
+    }
+
+    fn context(&self) -> AppendContext {
+        let now_ms = now_ms(&self.life.world);
+        AppendContext { leader_epoch: self.epoch, now_ms, origin: Origin::Client }
+    }
+
+    async fn send(&mut self, batches: Vec<Batch>) -> Result<(), Stop> {
+        let (mut bytes, bytes_max) = (0, self.life.plan.store.append_bytes_max());
+        let fits = |batch: &Batch| {
+            bytes += batch.len();
+            bytes <= bytes_max
+        };
+        let batches: Vec<Batch> = batches.into_iter().take_while(fits).collect();
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let room = self
+            .life
+            .store
+            .reserve(bytes.min(bytes_max))
+            .await
+            .map_err(|error| self.failed("reserve", error))?;
+        let (log, context) = (self.log(), self.context());
+        let mut next = log.log_end_offset();
+        let appended = match log.append(batches.clone(), context) {
+            Err(AppendError::DiskFull) if self.life.oracle.borrow().faulty => return Ok(()),
+            appended => appended.map_err(|error| self.failed("append", error))?,
+        };
+        drop(room);
+        let mut written = Vec::new();
+        for batch in &batches {
+            written.push(Rc::new(Written::new(batch, next, context.leader_epoch)));
+            next += batch.header.record_count as i64;
+        }
+        let number = self.ask(Change::Append(written.clone()));
+        let expected = (written[0].base_offset, next - 1, false);
+        if (appended.base_offset, appended.last_offset, appended.duplicate) != expected {
+            return Err(self.broken(format!("appended {expected:?} as {appended:?}")));
+        }
+        self.await_durable(log, appended.ticket, move |client| client.acknowledge(number));
+        Ok(())
+    }
+
+    /// Waits beside the client until the commit is stable, then notes it.
+    fn await_durable(
+        &self,
+        log: Log<SimDisk>,
+        ticket: penstock_storage::Ticket,
+        note: impl FnOnce(&Client) + 'static,
+    ) {
+        let client =
+            Client { life: self.life.clone(), name: self.name.clone(), random: self.random, epoch: 0 };
+        let awaited = self.life.awaited.clone();
+        awaited.set(awaited.get() + 1);
+        let generation = self.generation();
+        self.life.world.disk().spawn(async move {
+            let durable = log.durable(ticket).await;
+            // A log that was removed meanwhile owes nothing any more.
+            if client.generation() == generation {
+                match durable {
+                    Ok(()) => note(&client),
+                    Err(error) => {
+                        if let Stop::Broken(what) = client.failed("durable", error) {
+                            client.life.oracle.borrow_mut().broken(what);
+                        }
+                    }
+                }
+            }
+            awaited.set(awaited.get() - 1);
+        });
+    }
+
+    /// Number of times this log was created or removed.
+    fn generation(&self) -> u64 {
+        self.life.oracle.borrow_mut().known(&self.name).twin.generation()
+    }
+
+    /// Sends a producer's newest batch again.
+    async fn repeat(&mut self, producer: i64) -> Result<(), Stop> {
+        let log = self.log();
+        let Some(last) = self.current().producers().remove(&producer) else { return Ok(()) };
+        if last.base_offset < log.log_start_offset() {
+            return Ok(());
+        }
+        let appended = log.append(vec![last.sent.clone()], self.context());
+        let appended = appended.map_err(|error| self.failed("repeat", error))?;
+        let found = (appended.base_offset, appended.last_offset, appended.duplicate);
+        if found != (last.base_offset, last.last_offset, true) {
+            let (base, sequence) = (last.base_offset, last.sent.header.base_sequence);
+            let what = format!("producer {producer} repeated {sequence} at {base}, got {appended:?}");
+            return Err(self.broken(what));
+        }
+        let end = last.last_offset + 1;
+        self.await_durable(log, appended.ticket, move |client| {
+            client.life.oracle.borrow_mut().known(&client.name).twin.observe_durable(end);
+        });
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<(), Stop> {
+        let log = self.log();
+        let (start, end) = (log.log_start_offset(), log.written_offset());
+        let from = start + self.below((end - start).max(0) as u64 + 1) as i64;
+        let state = self.current();
+        match check_content(&log, &state, from..end).await {
+            Ok(()) => Ok(()),
+            Err(Unjudged::Broken(violation)) => Err(self.broken(violation.0)),
+            Err(Unjudged::DiskFailed) => Err(self.failed("read", "the disk failed")),
+        }
+    }
+
+    async fn delete_records(&mut self) -> Result<(), Stop> {
+        let log = self.log();
+        let (start, end) = (log.log_start_offset(), log.written_offset());
+        let offset = start + self.below((end - start) as u64 / 2 + 1) as i64;
+        let number = self.ask(Change::DeleteRecords(offset));
+        match log.delete_records(offset).await {
+            Ok(new_start) if new_start >= offset => self.acknowledge(number),
+            Ok(new_start) => return Err(self.broken(format!("deleted to {offset}, starts at {new_start}"))),
+            Err(StoreError::OutOfRange { .. }) => self.refused(),
+            Err(error) => return Err(self.failed("delete records", error)),
+        }
+        Ok(())
+    }
+
+    async fn truncate(&mut self) -> Result<(), Stop> {
+        let log = self.log();
+        let (start, end) = (log.log_start_offset(), log.log_end_offset());
+        let offset = end - self.below((end - start) as u64 / 3 + 1) as i64;
+        let number = self.ask(Change::Truncate(offset));
+        match log.truncate(offset).await {
+            Ok(end) if end == self.current().end => self.acknowledge(number),
+            Ok(end) => {
+                let expected = self.current().end;
+                return Err(self.broken(format!("truncated to {offset}: ends at {end}, not {expected}")));
+            }
+            Err(StoreError::OutOfRange { .. }) => self.refused(),
+            Err(error) => return Err(self.failed("truncate", error)),
+        }
+        self.epoch += 1;
+        Ok(())
+    }
+
+    fn refused(&self) {
+        self.life.oracle.borrow_mut().known(&self.name).twin.refused();
+    }
+}

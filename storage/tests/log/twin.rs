@@ -1,0 +1,178 @@
+//! The naive twin of a log: its batches in a list, and the history of changes that a crash may cut short.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use penstock_format::Batch;
+
+/// A batch as it must be read back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Written {
+    pub base_offset: i64,
+    pub last_offset: i64,
+    pub epoch: i32,
+    pub max_timestamp: i64,
+    pub bytes: Bytes,
+    /// As sent, to be sent again.
+    pub sent: Batch,
+}
+
+impl Written {
+    pub fn new(sent: &Batch, base_offset: i64, epoch: i32) -> Written {
+        let mut stored = sent.clone();
+        stored.header.base_offset = base_offset;
+        stored.header.partition_leader_epoch = epoch;
+        Written {
+            base_offset,
+            last_offset: stored.header.last_offset(),
+            epoch,
+            max_timestamp: stored.header.max_timestamp,
+            bytes: stored.to_bytes(),
+            sent: sent.clone(),
+        }
+    }
+
+    pub fn producer_id(&self) -> Option<i64> {
+        (self.sent.header.producer_id >= 0).then_some(self.sent.header.producer_id)
+    }
+}
+
+/// What a log holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    pub start: i64,
+    pub end: i64,
+    /// In order; those wholly below `start` are kept while they are their producer's last.
+    pub batches: Vec<Rc<Written>>,
+}
+
+impl State {
+    /// Batches that must be readable when the log starts at `start`.
+    pub fn readable(&self, start: i64) -> impl Iterator<Item = &Rc<Written>> {
+        self.batches.iter().filter(move |batch| batch.last_offset >= start)
+    }
+
+    /// Where a truncation to `offset` ends: no batch is cut in two.
+    pub fn end_if_truncated(&self, offset: i64) -> i64 {
+        let cut = self.batches.iter().find(|batch| batch.last_offset >= offset);
+        cut.map_or(offset.min(self.end), |batch| batch.base_offset.min(offset))
+    }
+
+    /// The newest batch of each idempotent producer.
+    pub fn producers(&self) -> BTreeMap<i64, Rc<Written>> {
+        let named = |batch: &Rc<Written>| Some((batch.producer_id()?, batch.clone()));
+        self.batches.iter().filter_map(named).collect()
+    }
+
+    fn forget_below_start(&mut self) {
+        let last = self.producers();
+        let is_last = |batch: &Rc<Written>| {
+            batch.producer_id().is_some_and(|producer| Rc::ptr_eq(&last[&producer], batch))
+        };
+        let start = self.start;
+        self.batches.retain(|batch| batch.last_offset >= start || is_last(batch));
+    }
+}
+
+/// A change of a log, in the order in which changes were asked for.
+#[derive(Debug, Clone)]
+pub enum Change {
+    Create,
+    Remove,
+    Append(Vec<Rc<Written>>),
+    DeleteRecords(i64),
+    Truncate(i64),
+}
+
+/// A log's history since it was last looked at: what it held then (nothing if it did not exist), what was asked of
+/// it since, and how much of that was acknowledged.
+#[derive(Default)]
+pub struct Twin {
+    base: Option<State>,
+    changes: Vec<Change>,
+    acknowledged: usize,
+    current: Option<State>,
+    generation: u64,
+}
+
+impl Twin {
+    /// Number of creations and removals asked for.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What the log holds if nothing is lost.
+    pub fn current(&self) -> Option<&State> {
+        self.current.as_ref()
+    }
+
+    /// Notes a change that is being asked for; gives its number, for [`Twin::acknowledge`].
+    pub fn ask(&mut self, change: Change) -> usize {
+        apply(&mut self.current, &change);
+        self.generation += u64::from(matches!(change, Change::Create | Change::Remove));
+        self.changes.push(change);
+        self.changes.len()
+    }
+
+    /// The log answered that the newest change did not take place.
+    pub fn refused(&mut self) {
+        self.changes.pop();
+        self.current = self.after(self.changes.len());
+    }
+
+    pub fn acknowledge(&mut self, number: usize) {
+        self.acknowledged = self.acknowledged.max(number);
+    }
+
+    /// The log says that everything below `durable` is stable: readers may have seen it.
+    pub fn observe_durable(&mut self, durable: i64) {
+        while let Some(Change::Append(batches)) = self.changes.get(self.acknowledged) {
+            if batches.iter().any(|batch| batch.last_offset >= durable) {
+                return;
+            }
+            self.acknowledged += 1;
+        }
+    }
+
+    fn after(&self, changes: usize) -> Option<State> {
+        let mut state = self.base.clone();
+        self.changes[..changes].iter().for_each(|change| apply(&mut state, change));
+        state
+    }
+
+    /// Every state that a crash may leave: all that was acknowledged, then a prefix of the rest.
+    pub fn possible(&self) -> Vec<Option<State>> {
+        (self.acknowledged..=self.changes.len()).map(|changes| self.after(changes)).collect()
+    }
+
+    /// Goes on from what was found.
+    pub fn settle(&mut self, found: Option<State>) {
+        self.base = found;
+        if let Some(state) = &mut self.base {
+            state.forget_below_start();
+        }
+        self.current = self.base.clone();
+        self.changes.clear();
+        self.acknowledged = 0;
+    }
+}
+
+fn apply(state: &mut Option<State>, change: &Change) {
+    match (state, change) {
+        (state, Change::Create) => *state = Some(State::default()),
+        (state, Change::Remove) => *state = None,
+        (Some(state), Change::Append(batches)) => {
+            state.end = batches.last().map_or(state.end, |batch| batch.last_offset + 1);
+            state.batches.extend(batches.iter().cloned());
+        }
+        (Some(state), Change::DeleteRecords(offset)) => state.start = state.start.max(*offset),
+        (Some(state), Change::Truncate(offset)) => {
+            state.end = state.end_if_truncated(*offset);
+            let end = state.end;
+            state.batches.retain(|batch| batch.base_offset < end);
+            state.start = state.start.min(end);
+        }
+        (None, change) => panic!("{change:?} of a log that does not exist"),
+    }
+}
