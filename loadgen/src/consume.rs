@@ -12,7 +12,7 @@ use penstock_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use penstock_protocol::messages::fetch_response::PartitionData;
 use penstock_protocol::messages::{FetchRequest, FetchResponse};
 
-use crate::client::{ClientError, Cluster, Connection, OffsetSpec, Session, Topic, by_leader, check};
+use crate::client::{ClientError, Cluster, Connection, OffsetSpec, Session, Topic, by_leader, check, retry};
 use crate::meter::{Meter, Timeline};
 use crate::produce::{RunError, SETUP_TIME, TOPIC_PATIENCE, error_kind};
 use crate::report::Totals;
@@ -114,7 +114,8 @@ pub fn run(spec: ConsumeSpec) -> Result<Totals, RunError> {
 /// Divides the partitions over lanes and looks up where they begin.
 pub(crate) async fn plan(spec: &ConsumeSpec, topic: &Topic) -> Result<Vec<ReadLane>, ClientError> {
     let partitions = topic.select(spec.partitions.as_deref())?;
-    let begins = spec.cluster.offsets(topic, &partitions, spec.from).await?;
+    // A topic that was just made is led by name before it is in fact.
+    let begins = retry(TOPIC_PATIENCE, || spec.cluster.offsets(topic, &partitions, spec.from)).await?;
     let connections = spec.connections.clamp(1, partitions.len().max(1));
     let lane = |connection: usize| {
         let own = begins.iter().skip(connection).step_by(connections);
@@ -262,7 +263,8 @@ impl Reader {
             records += skimmed;
             bytes += slice.len() as u64;
         }
-        if records == 0 && self.context.spec.cycle && place.next >= data.high_watermark {
+        // An empty partition has nothing to begin anew with: its fetches wait.
+        if self.context.spec.cycle && place.next >= data.high_watermark && data.high_watermark > place.begin {
             place.next = place.begin;
         }
         Ok((records, bytes))

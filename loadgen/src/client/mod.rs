@@ -1,6 +1,6 @@
 //! A small Kafka client: version negotiation, metadata, topics, offsets, and pipelined connections to leaders.
 //!
-//! It does what a load generator needs and no more: no background threads, no retries of its own, no hidden queues. Whoever
+//! It does what a load generator needs and no more: no background threads, no hidden retries, no hidden queues. Whoever
 //! uses it decides what a failure means.
 
 mod cluster;
@@ -8,7 +8,7 @@ mod connection;
 mod sessions;
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use penstock_protocol::{ApiKey, DecodeError, EncodeError, ErrorCode};
 
@@ -20,6 +20,9 @@ pub use sessions::{Session, by_leader};
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Between two attempts at the same.
+const RETRY_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Why the client could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +61,36 @@ pub enum ClientError {
     /// A partition has no leader at the moment.
     #[error("partition {0} has no leader")]
     NoLeader(i32),
+}
+
+impl ClientError {
+    /// Whether the same may succeed later: a connection that broke, a broker that is away or not ready.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            ClientError::Io(_) | ClientError::Timeout { .. } | ClientError::NoLeader(_) => true,
+            ClientError::Refused { code, .. } => ErrorCode::known(*code).is_some_and(ErrorCode::is_retriable),
+            ClientError::Decode(_)
+            | ClientError::Encode(_)
+            | ClientError::Protocol(_)
+            | ClientError::NoCommonVersion(_) => false,
+        }
+    }
+}
+
+/// Does `attempt` until it succeeds, fails in a way that will not pass, or `patience` is over.
+pub async fn retry<T, Fut>(patience: Duration, mut attempt: impl FnMut() -> Fut) -> Result<T, ClientError>
+where
+    Fut: Future<Output = Result<T, ClientError>>,
+{
+    let deadline = Instant::now() + patience;
+    loop {
+        match attempt().await {
+            Err(error) if error.may_pass() && Instant::now() < deadline => {
+                tokio::time::sleep(RETRY_BACKOFF).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The name of one of Kafka's error codes, for example `NOT_LEADER_OR_FOLLOWER`.

@@ -15,7 +15,7 @@ use penstock_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use super::VerifyError;
 use super::partition_check::{Found, PartitionCheck};
 use super::state::Run;
-use crate::client::{ClientError, Cluster, OffsetSpec, Session, by_leader, check as check_code};
+use crate::client::{ClientError, Cluster, OffsetSpec, Session, by_leader, check as check_code, retry};
 
 /// Between two attempts after a failure, and after an answer without a record.
 const RETRY_BACKOFF: Duration = Duration::from_millis(100);
@@ -69,8 +69,8 @@ pub async fn check(cluster: &Cluster, runs: &[Run], patience: Duration) -> Resul
     };
     let topic = cluster.topic_ready(&first.topic, patience).await?;
     let partitions = topic.select(None)?;
-    let starts = cluster.offsets(&topic, &partitions, OffsetSpec::Earliest).await?;
-    let ends = cluster.offsets(&topic, &partitions, OffsetSpec::Latest).await?;
+    let starts = retry(patience, || cluster.offsets(&topic, &partitions, OffsetSpec::Earliest)).await?;
+    let ends = retry(patience, || cluster.offsets(&topic, &partitions, OffsetSpec::Latest)).await?;
     let checks: Checks = Rc::default();
     for (partition, end) in ends {
         let start = starts.get(&partition).copied().unwrap_or(0);

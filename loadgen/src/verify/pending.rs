@@ -36,11 +36,14 @@ pub(super) struct Pending {
     batches: VecDeque<PendingBatch>,
     /// How many of `batches` were sent on the connection at hand.
     sent: usize,
+    /// Whether the broker has acknowledged anything. Until then one batch is in flight: a broker takes any sequence from a
+    /// producer that it does not know, so a second batch could be written though the first was refused.
+    known: bool,
 }
 
 impl Pending {
     pub(super) fn new(partition: i32) -> Pending {
-        Pending { partition, next: 0, batches: VecDeque::new(), sent: 0 }
+        Pending { partition, next: 0, batches: VecDeque::new(), sent: 0, known: false }
     }
 
     /// A new connection: nothing was sent on it yet.
@@ -55,6 +58,9 @@ impl Pending {
 
     /// The batch to send next: one that an earlier connection lost, or, if `more`, a new one.
     pub(super) fn next_batch(&mut self, spec: &BatchSpec, more: bool) -> Result<Option<&Batch>, BuildError> {
+        if self.sent > 0 && !self.known {
+            return Ok(None);
+        }
         if self.sent == self.batches.len() {
             if !more {
                 return Ok(None);
@@ -69,6 +75,7 @@ impl Pending {
     /// The oldest batch was acknowledged.
     pub(super) fn acknowledged(&mut self) -> Option<PendingBatch> {
         self.sent = self.sent.checked_sub(1)?;
+        self.known = true;
         self.batches.pop_front()
     }
 
@@ -111,12 +118,13 @@ mod tests {
             producer: Some((9, 0)),
         };
         let mut pending = Pending::new(4);
-        let mut sent = Vec::new();
-        for _ in 0..3 {
-            sent.push(pending.next_batch(&spec, true).unwrap().unwrap().clone());
-        }
+        let mut sent = vec![pending.next_batch(&spec, true).unwrap().unwrap().clone()];
+        assert_eq!(pending.next_batch(&spec, true).unwrap(), None, "the first is alone in flight");
         let first = pending.acknowledged().unwrap();
         assert_eq!((first.first, &first.batch), (0, &sent[0]));
+        for _ in 0..2 {
+            sent.push(pending.next_batch(&spec, true).unwrap().unwrap().clone());
+        }
         pending.rewind();
         assert!(pending.acknowledged().is_none(), "nothing was sent on this connection");
         assert_eq!(pending.next_batch(&spec, false).unwrap(), Some(&sent[1]));

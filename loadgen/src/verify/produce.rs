@@ -22,7 +22,7 @@ use super::VerifyError;
 use super::pending::{BatchSpec, Pending};
 use super::state::{Delivery, Run, StateWriter};
 use crate::client::{
-    ANSWER_TIMEOUT, ClientError, Cluster, Connection, Session, Topic, TopicSpec, by_leader, check,
+    ANSWER_TIMEOUT, ClientError, Cluster, Connection, Session, Topic, TopicSpec, by_leader, check, retry,
 };
 use crate::workers::block_on;
 
@@ -146,7 +146,7 @@ async fn produce(
 ) -> Result<Finished, VerifyError> {
     let topic = prepare(&spec).await?;
     let producer = match spec.delivery {
-        Delivery::Exactly => Some(producer_id(&spec).await?),
+        Delivery::Exactly => Some(retry(spec.patience, || spec.cluster.producer_id()).await?),
         Delivery::AtLeast => None,
     };
     let partitions: Vec<i32> = topic.partitions.keys().copied().collect();
@@ -183,30 +183,10 @@ async fn produce(
 
 /// Makes the topic where asked. The broker may be away for a while.
 async fn prepare(spec: &VerifySpec) -> Result<Topic, ClientError> {
-    let deadline = Instant::now() + spec.patience;
-    loop {
-        let result = match &spec.create {
-            Some(create) => spec.cluster.create_topic(create, spec.patience).await,
-            None => spec.cluster.topic_ready(&spec.topic, spec.patience).await,
-        };
-        match result {
-            Err(error) if may_pass(&error) && Instant::now() < deadline => {
-                tokio::time::sleep(RETRY_BACKOFF).await
-            }
-            other => return other,
-        }
-    }
-}
-
-async fn producer_id(spec: &VerifySpec) -> Result<(i64, i16), ClientError> {
-    let deadline = Instant::now() + spec.patience;
-    loop {
-        match spec.cluster.producer_id().await {
-            Err(error) if may_pass(&error) && Instant::now() < deadline => {
-                tokio::time::sleep(RETRY_BACKOFF).await
-            }
-            other => return other,
-        }
+    let patience = spec.patience;
+    match &spec.create {
+        Some(create) => retry(patience, || spec.cluster.create_topic(create, patience)).await,
+        None => spec.cluster.topic_ready(&spec.topic, patience).await,
     }
 }
 
@@ -223,7 +203,7 @@ async fn lane(shared: Rc<Shared>, partitions: Vec<i32>) -> Result<(), VerifyErro
         };
         match result {
             Ok(()) => return Ok(()),
-            Err(error) if may_pass(&error) => {
+            Err(error) if error.may_pass() => {
                 let mut ledger = shared.ledger.borrow_mut();
                 ledger.retries += 1;
                 if ledger.last_progress.elapsed() > shared.spec.patience {
@@ -233,18 +213,6 @@ async fn lane(shared: Rc<Shared>, partitions: Vec<i32>) -> Result<(), VerifyErro
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(RETRY_BACKOFF).await;
-    }
-}
-
-/// Whether the same may succeed later: a connection that broke, a broker that is away or not ready.
-fn may_pass(error: &ClientError) -> bool {
-    match error {
-        ClientError::Io(_) | ClientError::Timeout { .. } | ClientError::NoLeader(_) => true,
-        ClientError::Refused { code, .. } => ErrorCode::known(*code).is_some_and(ErrorCode::is_retriable),
-        ClientError::Decode(_)
-        | ClientError::Encode(_)
-        | ClientError::Protocol(_)
-        | ClientError::NoCommonVersion(_) => false,
     }
 }
 
@@ -325,7 +293,7 @@ impl Shared {
             match check(code, || format!("producing to partition {}", partition.index)) {
                 Ok(()) => self.acknowledge(partition, duplicate)?,
                 // A refusal that will not pass outweighs one that may.
-                Err(error) if refused.is_ok() || !may_pass(&error) => refused = Err(error),
+                Err(error) if refused.is_ok() || !error.may_pass() => refused = Err(error),
                 Err(_) => {}
             }
         }
