@@ -27,7 +27,7 @@ def produce(broker, topic, tag, **settings):
     """Sends a stream; returns the error of each delivery that failed. One request in flight: a retry keeps the order."""
     failed = []
     producer = Producer({
-        "bootstrap.servers": broker.bootstrap, "linger.ms": 20, "max.in.flight.requests.per.connection": 1,
+        "bootstrap.servers": broker.bootstrap, "linger.ms": 50, "max.in.flight.requests.per.connection": 1,
         **settings,
     })
     for rec in stream(tag):

@@ -39,7 +39,7 @@ def test_round_trip(broker, codec):
     for partition in (0, 1):
         text, _ = lines(codec, partition)
         kcat(broker.bootstrap, "-P", "-t", topic, "-p", str(partition), "-K", "|", "-Z", "-z", codec,
-             "-H", "h=1", stdin=text)
+             "-H", "h=1", "-X", "linger.ms=100", stdin=text)
     assert {b.codec for p in (0, 1) for b in stored_batches(broker.bootstrap, topic, p)} == {codec}
     by_other = read_all(broker.bootstrap, topic)
     for partition in (0, 1):

@@ -20,10 +20,29 @@ Stored = namedtuple(
 Stored.__doc__ = "The header of one stored record batch."
 
 
+def make(request_class, version, **fields):
+    """A request from nested dicts: fields left out have their defaults, those of other versions are left out."""
+    def value_of(owner, name, value):
+        field = owner.fields[name]
+        if value is None or not (field.is_struct() or field.is_struct_array()):
+            return value
+        data_class = getattr(owner, field.type_str)
+        return struct_of(data_class, value) if field.is_struct() else [struct_of(data_class, v) for v in value]
+
+    def struct_of(data_class, values):
+        unknown = set(values) - set(data_class.fields)
+        assert not unknown, f"no such fields of {data_class.__name__}: {unknown}"
+        return data_class(version=version, **{
+            name: value_of(data_class, name, v) for name, v in values.items()
+            if data_class.fields[name].for_version_q(version)})
+
+    return struct_of(request_class, fields)
+
+
 class Wire:
     """One connection that sends requests of chosen versions."""
 
-    def __init__(self, address, timeout_s=30):
+    def __init__(self, address, timeout_s=20):
         host, port = address.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), timeout_s)
         self.correlation_id = 0
@@ -42,11 +61,15 @@ class Wire:
 
     def receive(self, response_class, version):
         """The next response, as nested dicts and lists."""
-        (length,) = struct.unpack(">i", self._exactly(4))
-        body = self._exactly(length)
+        body = self.receive_body()
         (correlation_id,) = struct.unpack(">i", body[:4])
         assert correlation_id == self.correlation_id, "answers come in the order of the requests"
         return response_class.decode(io.BytesIO(body), version=version, header=True).to_dict(json=False)
+
+    def receive_body(self):
+        """The next response's bytes, from its correlation id on."""
+        (length,) = struct.unpack(">i", self._exactly(4))
+        return self._exactly(length)
 
     def call(self, request, response_class):
         self.send(request)
@@ -62,27 +85,18 @@ class Wire:
         return bytes(data)
 
 
-def fetch(wire, topic, partition, offset, version=11, max_bytes=1 << 24, max_wait_ms=0):
+def fetch(wire, topic, partition, offset, version=11, max_bytes=1 << 24):
     """One partition's answer to a Fetch by topic name."""
-    Topic = FetchRequest.FetchTopic
-    request = FetchRequest(
-        version=version, replica_id=-1, max_wait_ms=max_wait_ms, min_bytes=0, max_bytes=max_bytes, isolation_level=0,
-        session_id=0, session_epoch=-1, forgotten_topics_data=[], rack_id="",
-        topics=[Topic(topic=topic, partitions=[Topic.FetchPartition(
-            partition=partition, current_leader_epoch=-1, fetch_offset=offset, last_fetched_epoch=-1,
-            log_start_offset=-1, partition_max_bytes=max_bytes)])],
-    )
-    answer = wire.call(request, FetchResponse)
-    return answer["responses"][0]["partitions"][0]
+    wanted = {"partition": partition, "fetch_offset": offset, "partition_max_bytes": max_bytes}
+    request = make(FetchRequest, version, max_bytes=max_bytes, session_epoch=-1,
+                   topics=[{"topic": topic, "partitions": [wanted]}])
+    return wire.call(request, FetchResponse)["responses"][0]["partitions"][0]
 
 
 def list_offset(wire, topic, partition, timestamp, version=5):
     """One partition's answer to ListOffsets."""
-    Topic = ListOffsetsRequest.ListOffsetsTopic
-    request = ListOffsetsRequest(
-        version=version, replica_id=-1, isolation_level=0,
-        topics=[Topic(name=topic, partitions=[Topic.ListOffsetsPartition(
-            partition_index=partition, current_leader_epoch=-1, timestamp=timestamp, max_num_offsets=1)])])
+    wanted = {"partition_index": partition, "timestamp": timestamp}
+    request = make(ListOffsetsRequest, version, replica_id=-1, topics=[{"name": topic, "partitions": [wanted]}])
     return wire.call(request, ListOffsetsResponse)["topics"][0]["partitions"][0]
 
 
