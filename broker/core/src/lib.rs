@@ -5,4 +5,5 @@
 //! as values that a driver carries out.
 
 pub mod config;
+pub mod fetch_session;
 pub mod metadata;
