@@ -3,12 +3,7 @@
 They run in this order, and later ones see what earlier ones wrote.
 """
 
-import time
-
-from batches import batch, legacy_message, record
-
-# The records' own time is not the present, so that the two are told apart.
-NOW = int(time.time()) * 1000 - 3_600_000
+from batches import NOW, batch, legacy_message, record
 
 
 def produce(topic, *records, partition=0, acks=-1, **more):
@@ -151,8 +146,9 @@ def list_offsets(topic, timestamp, partition=0, epoch=-1, **more):
 
 def reading_cases(prefix):
     time_topic, pid = f"{prefix}.time", f"{prefix}.pid"
-    for timestamp in (-1, -2, -3, -4, -5, -6, -7, 0, NOW, NOW + 1, 1 << 62):
-        yield f"ListOffsets {min(timestamp, 999)}", "ListOffsets", None, list_offsets(pid, timestamp)
+    times = {str(t): t for t in (-1, -2, -3, -4, -5, -6, -7, 0)}
+    for name, timestamp in {**times, "its time": NOW, "past its time": NOW + 1, "never": 1 << 62}.items():
+        yield f"ListOffsets {name}", "ListOffsets", None, list_offsets(pid, timestamp)
     yield "ListOffsets of an empty partition", "ListOffsets", None, list_offsets(f"{prefix}.two", -3)
     yield "ListOffsets read committed", "ListOffsets", None, list_offsets(pid, -1, isolation_level=1)
     yield "ListOffsets isolation 7", "ListOffsets", 5, list_offsets(pid, -1, isolation_level=7)

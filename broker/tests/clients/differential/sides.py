@@ -1,18 +1,18 @@
 """One broker of the two, and what of its answers is compared."""
 
 import importlib
-import time
 
+from batches import NOW
 from wire import Wire, make, parse_batches
 
 MODULES = ("admin", "consumer", "metadata", "producer")
 DROPPED = {"throttle_time_ms", "cluster_id", "host", "port", "rack", "node_endpoints", "finalized_features_epoch",
            "finalized_features", "supported_features"}
 # Compared by whether they are set at all.
-SIGNS = {"producer_id", "log_append_time_ms", "session_id", "controller_id", "leader_id", "broker_id", "node_id",
-         "preferred_read_replica"}
+SIGNS = {"producer_id", "session_id", "controller_id", "leader_id", "broker_id", "node_id",
+         "preferred_read_replica", "log_append_time_ms"}
 LENGTHS = {"replica_nodes", "isr_nodes", "eligible_leader_replicas", "last_known_elr", "offline_replicas"}
-NO_ID = (None, "", "00000000-0000-0000-0000-000000000000")
+NO_ID = ("None", "", "00000000-0000-0000-0000-000000000000")
 
 
 def message_class(name):
@@ -55,42 +55,42 @@ class Side:
         return max(low, request._valid_versions[0]), min(high, request._valid_versions[1])
 
 
-def normal(value, messages, key=None):
+def normal(value, key=None):
     """An answer without what two right brokers may say differently."""
     if isinstance(value, dict):
-        return {k: normal(v, messages, k) for k, v in value.items() if k not in DROPPED}
+        return {k: normal(v, k) for k, v in value.items() if k not in DROPPED}
     if key == "records":
         return [(b.base_offset, b.last_offset_delta, b.count, b.codec, b.log_append_time, b.leader_epoch)
                 for b in parse_batches(value)]
     if key in LENGTHS:
         return None if value is None else len(value)
     if key in SIGNS:
-        return None if value is None else (value > 0) - (value < 0) if key != "node_id" else value >= 0
+        return None if value is None else "set" if value > 0 or key.endswith("_id") and value == 0 else value
     if key == "topic_id":
-        return "none" if str(value) in map(str, NO_ID) else "id"
-    if key in ("error_message", "batch_index_error_message") and not messages:
-        return None if value is None else "text"
-    if key == "timestamp" and abs(value / 1000 - time.time()) < 600:
-        return "the present"
+        return None if str(value) in NO_ID else "set"
+    if key == "timestamp" and value > NOW - 1000:
+        return "the records' time" if value == NOW else "the present"
     if isinstance(value, (list, tuple)):
-        rows = [normal(v, messages) for v in value]
+        rows = [normal(v) for v in value]
         return sorted(rows, key=repr) if key in ("configs", "topics", "synonyms") else rows
     return value
 
 
-def differences(a, b, path=""):
+def differences(a, b, messages, path=""):
     """The leaves at which two answers differ, as (path, a, b)."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in [*a, *(k for k in b if k not in a)]:
-            yield from differences(a.get(key, "(absent)"), b.get(key, "(absent)"), f"{path}.{key}")
+            yield from differences(a.get(key, "(absent)"), b.get(key, "(absent)"), messages, f"{path}.{key}")
     elif isinstance(a, list) and isinstance(b, list):
-        named = all(isinstance(x, dict) and "name" in x for x in a + b) and path.endswith("configs")
-        if named:
-            yield from differences({x["name"]: x for x in a}, {x["name"]: x for x in b}, path)
+        if path.endswith("configs") and all(isinstance(x, dict) and "name" in x for x in a + b):
+            yield from differences({x["name"]: x for x in a}, {x["name"]: x for x in b}, messages, path)
         elif len(a) != len(b):
             yield path, a, b
         else:
             for index, (x, y) in enumerate(zip(a, b)):
-                yield from differences(x, y, f"{path}[{index}]")
+                yield from differences(x, y, messages, f"{path}[{index}]")
+    elif path.endswith("_message") and not messages:
+        if (a is None) != (b is None):
+            yield path, a, b
     elif a != b:
-        yield path.lstrip("."), a, b
+        yield path, a, b
