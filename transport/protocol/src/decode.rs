@@ -145,6 +145,7 @@ impl Decoder {
     }
 
     /// The next `len` bytes, shared.
+    #[inline]
     fn slice(&mut self, len: usize) -> Result<Bytes, DecodeError> {
         if len > self.remaining() {
             return Err(self.truncated(len));
@@ -162,49 +163,65 @@ impl Decoder {
         }
     }
 
+    #[inline]
     pub(crate) fn bool(&mut self) -> Result<bool, DecodeError> {
         self.fixed::<1>().map(|[byte]| byte != 0)
     }
 
+    #[inline]
     pub(crate) fn i8(&mut self) -> Result<i8, DecodeError> {
         self.fixed().map(i8::from_be_bytes)
     }
 
+    #[inline]
     pub(crate) fn i16(&mut self) -> Result<i16, DecodeError> {
         self.fixed().map(i16::from_be_bytes)
     }
 
+    #[inline]
     pub(crate) fn i32(&mut self) -> Result<i32, DecodeError> {
         self.fixed().map(i32::from_be_bytes)
     }
 
+    #[inline]
     pub(crate) fn i64(&mut self) -> Result<i64, DecodeError> {
         self.fixed().map(i64::from_be_bytes)
     }
 
+    #[inline]
     pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
         self.fixed().map(u16::from_be_bytes)
     }
 
+    #[inline]
     pub(crate) fn f64(&mut self) -> Result<f64, DecodeError> {
         self.fixed().map(f64::from_be_bytes)
     }
 
+    #[inline]
     pub(crate) fn uuid(&mut self) -> Result<Uuid, DecodeError> {
         self.fixed().map(Uuid)
     }
 
     /// At most 32 bits in at most five bytes.
+    #[inline]
     pub(crate) fn uvarint(&mut self) -> Result<u32, DecodeError> {
-        let [first] = self.fixed::<1>()?;
-        if first < 0x80 {
-            return Ok(u32::from(first));
+        // Nearly all fit into one byte.
+        match self.input.get(self.position) {
+            Some(byte) if *byte < 0x80 => {
+                self.position += 1;
+                Ok(u32::from(*byte))
+            }
+            _ => self.long_uvarint(),
         }
-        let mut value = u32::from(first & 0x7f);
-        for shift in [7, 14, 21, 28] {
+    }
+
+    fn long_uvarint(&mut self) -> Result<u32, DecodeError> {
+        let mut value = 0;
+        for shift in [0, 7, 14, 21, 28] {
             let [byte] = self.fixed::<1>()?;
             if shift == 28 && byte > 0x0f {
-                return Err(self.fault(DecodeFault::VarintTooLong));
+                break;
             }
             value |= u32::from(byte & 0x7f) << shift;
             if byte < 0x80 {
@@ -215,6 +232,7 @@ impl Decoder {
     }
 
     /// A length in front of bytes or elements; `None` is null.
+    #[inline]
     fn length(&mut self, flexible: bool) -> Result<Option<usize>, DecodeError> {
         if flexible {
             return Ok((self.uvarint()? as usize).checked_sub(1));
@@ -354,7 +372,16 @@ impl Decoder {
     }
 
     /// Skips tagged fields none of which is known.
+    #[inline]
     pub(crate) fn skip_tags(&mut self) -> Result<(), DecodeError> {
+        if self.input.get(self.position) == Some(&0) {
+            self.position += 1;
+            return Ok(());
+        }
+        self.skip_some_tags()
+    }
+
+    fn skip_some_tags(&mut self) -> Result<(), DecodeError> {
         let mut tags = self.tags()?;
         while tags.next(self)?.is_some() {
             tags.skip(self)?;

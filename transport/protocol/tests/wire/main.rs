@@ -8,5 +8,6 @@ mod corpus;
 mod debug_tree;
 mod limits;
 mod mutations;
+mod seeds;
 mod tags;
 mod vectors;
