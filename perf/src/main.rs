@@ -1,6 +1,7 @@
 //! Measured ceilings of a machine, and the figures of the broker beside them.
 //!
-//! `raw-writer` and `loopback` say what the disk and the loopback can do with nothing around them.
+//! `raw-writer` and `loopback` say what the disk and the loopback can do with nothing around them;
+//! `figures` measures the broker's release binary beside them in one run.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -12,10 +13,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
+mod broker;
+mod figures;
 mod loopback;
-#[allow(dead_code)]
 mod machine;
-#[allow(dead_code)]
 mod process;
 mod raw_writer;
 mod ring;
@@ -36,6 +37,8 @@ enum Command {
     RawWriter(RawWriterArgs),
     /// The loopback's ceilings: bytes each way between two cores, and echoed requests
     Loopback(LoopbackArgs),
+    /// The broker's figures beside these ceilings, in one run
+    Figures(figures::FiguresArgs),
 }
 
 /// The disk's ceiling.
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::RawWriter(args) => raw_writer(&args),
         Command::Loopback(args) => loopback(&args),
+        Command::Figures(args) => figures::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

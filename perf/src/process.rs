@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Pins the calling thread, and what it starts from now on, to one core.
 pub(crate) fn pin_thread(core: usize) -> io::Result<()> {
-    set_affinity(&[core])
+    allow_cores(&[core])
 }
 
 /// The cores that the calling thread may run on.
@@ -30,9 +30,9 @@ pub(crate) fn spawn_pinned(command: &mut Command, core: Option<usize>) -> io::Re
     };
     // A child inherits the affinity of the thread that starts it.
     let before = allowed_cores()?;
-    set_affinity(&[core])?;
+    allow_cores(&[core])?;
     let child = command.spawn();
-    set_affinity(&before)?;
+    allow_cores(&before)?;
     child
 }
 
@@ -63,7 +63,8 @@ pub(crate) fn ticks_per_second() -> u64 {
     u64::try_from(ticks).unwrap_or(100).max(1)
 }
 
-fn set_affinity(cores: &[usize]) -> io::Result<()> {
+/// Lets the calling thread, and what it starts from now on, run on these cores.
+pub(crate) fn allow_cores(cores: &[usize]) -> io::Result<()> {
     // SAFETY: a cpu_set_t is plain bits, for which zero is a value.
     let mut set: libc::cpu_set_t = unsafe { zeroed() };
     for core in cores {

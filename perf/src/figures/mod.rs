@@ -1,0 +1,157 @@
+//! The broker's figures beside the machine's ceilings, all in one run: each figure at least `--seconds` long, the broker on
+//! one core and the client on another, segments written behind, ratios only between figures of the same run.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use crate::broker::BrokerSpec;
+use crate::{machine, process};
+
+mod ceilings;
+mod scenarios;
+mod table;
+
+/// What to measure, with what, and where.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FiguresArgs {
+    /// The broker's release binary [default: penstock beside this program]
+    #[arg(long)]
+    broker: Option<PathBuf>,
+    /// The load generator's release binary [default: penstock-loadgen beside this program]
+    #[arg(long)]
+    loadgen: Option<PathBuf>,
+    /// Directory for data, on the file system to measure; about 30 GiB are used
+    #[arg(long, default_value = "penstock-perf-data")]
+    data_dir: PathBuf,
+    /// Where the figures are written
+    #[arg(long, default_value = "perf/results")]
+    out: PathBuf,
+    /// Name of the figures: they go to DATE-NAME.json and DATE-NAME.md
+    #[arg(long, default_value = "figures")]
+    name: String,
+    /// How long each measurement takes
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// How long each scenario runs before it is measured
+    #[arg(long, default_value_t = 10)]
+    warm_up: u64,
+    /// Shards of the broker
+    #[arg(long, default_value_t = 1)]
+    shards: usize,
+    /// Core of the broker
+    #[arg(long, default_value_t = 0)]
+    server_core: usize,
+    /// Core of the client
+    #[arg(long, default_value_t = 1)]
+    client_core: usize,
+    /// Only these measurements, separated by commas; ratios need both of their sides
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+/// What all measurements need.
+#[derive(Debug, Clone)]
+pub(crate) struct Bench {
+    pub(crate) loadgen: PathBuf,
+    pub(crate) broker: BrokerSpec,
+    pub(crate) work_dir: PathBuf,
+    pub(crate) duration: Duration,
+    pub(crate) warm_up: Duration,
+    pub(crate) server_core: usize,
+    pub(crate) client_core: usize,
+}
+
+/// A measurement: its name, and what does it. It may look at what was measured before it.
+pub(crate) type Measurement = (&'static str, fn(&Bench, &Map<String, Value>) -> io::Result<Value>);
+
+/// Measures everything in turn and writes the figures.
+pub(crate) fn run(args: &FiguresArgs) -> io::Result<()> {
+    let bench = prepare(args)?;
+    let all: Vec<Measurement> = ceilings::ALL.iter().chain(scenarios::ALL).copied().collect();
+    if let Some(unknown) = args.only.iter().find(|name| !all.iter().any(|(known, _)| known == name)) {
+        let known: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+        return Err(io::Error::other(format!("`{unknown}` is none of {}", known.join(", "))));
+    }
+    let mut figures = Map::new();
+    for (name, measure) in all {
+        if !args.only.is_empty() && !args.only.iter().any(|only| only == name) {
+            continue;
+        }
+        eprintln!("measuring {name}");
+        // One that fails must not take the others with it.
+        let value = measure(&bench, &figures).unwrap_or_else(|error| json!({ "failed": error.to_string() }));
+        eprintln!("{name}: {value}");
+        figures.insert(name.to_owned(), value);
+    }
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?.as_secs();
+    let date = machine::date_of(seconds);
+    let report = json!({
+        "date": date,
+        "command": command_line(args),
+        "machine": machine::fingerprint(&bench.work_dir),
+        "cores": { "broker": args.server_core, "client": args.client_core },
+        "seconds": args.seconds,
+        "warm_up_seconds": args.warm_up,
+        "shards": args.shards,
+        "ratios": table::ratios(&figures),
+        "figures": figures,
+    });
+    fs::create_dir_all(&args.out)?;
+    let stem = args.out.join(format!("{date}-{}", args.name));
+    fs::write(stem.with_extension("json"), format!("{report:#}\n"))?;
+    let text = table::markdown(&report);
+    fs::write(stem.with_extension("md"), &text)?;
+    println!("{text}");
+    fs::remove_dir_all(&bench.work_dir)
+}
+
+fn prepare(args: &FiguresArgs) -> io::Result<Bench> {
+    let beside = |given: &Option<PathBuf>, name: &str| -> io::Result<PathBuf> {
+        let path = match given {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?.parent().unwrap_or(Path::new(".")).join(name),
+        };
+        match path.exists() {
+            true => fs::canonicalize(path),
+            false => Err(io::Error::other(format!("{} is not there; build it first", path.display()))),
+        }
+    };
+    let cores = process::allowed_cores()?;
+    if let Some(core) = [args.server_core, args.client_core].iter().find(|core| !cores.contains(core)) {
+        return Err(io::Error::other(format!("core {core} may not be used here; usable: {cores:?}")));
+    }
+    fs::create_dir_all(&args.data_dir)?;
+    let work_dir = fs::canonicalize(&args.data_dir)?;
+    let broker = BrokerSpec {
+        binary: beside(&args.broker, "penstock")?,
+        data_dir: work_dir.join("broker"),
+        shards: args.shards,
+        core: Some(args.server_core),
+    };
+    Ok(Bench {
+        loadgen: beside(&args.loadgen, "penstock-loadgen")?,
+        broker,
+        work_dir,
+        duration: Duration::from_secs(args.seconds),
+        warm_up: Duration::from_secs(args.warm_up),
+        server_core: args.server_core,
+        client_core: args.client_core,
+    })
+}
+
+/// What repeats these figures, without the paths of this machine.
+fn command_line(args: &FiguresArgs) -> String {
+    let mut command = format!(
+        "penstock-perf figures --name {} --seconds {} --warm-up {} --shards {} --server-core {} --client-core {}",
+        args.name, args.seconds, args.warm_up, args.shards, args.server_core, args.client_core
+    );
+    if !args.only.is_empty() {
+        command.push_str(&format!(" --only {}", args.only.join(",")));
+    }
+    command
+}

@@ -1,0 +1,172 @@
+//! Ratios between figures of one run, and all of it as a table.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value, json};
+
+/// A ratio of a figure to what limits it.
+struct Ratio {
+    name: &'static str,
+    of: &'static str,
+    to: &'static [&'static str],
+}
+
+/// The lowest of `to` counts: more than the lower of two limits nothing can give.
+const RATIOS: &[Ratio] = &[
+    Ratio {
+        name: "durable produce, 16 partitions, to the lower of raw writer and loopback",
+        of: "/produce_16_partitions/megabytes_per_second",
+        to: &["/raw_writer_16_files/megabytes_per_second", "/loopback/receive_megabytes_per_second"],
+    },
+    Ratio {
+        name: "durable produce, 1,000 partitions, to the lower of raw writer and loopback",
+        of: "/produce_1000_partitions/megabytes_per_second",
+        to: &["/raw_writer_1000_files/megabytes_per_second", "/loopback/receive_megabytes_per_second"],
+    },
+    Ratio {
+        name: "durable produce, 1,000 partitions to 16",
+        of: "/produce_1000_partitions/megabytes_per_second",
+        to: &["/produce_16_partitions/megabytes_per_second"],
+    },
+    Ratio {
+        name: "fetch, 1 reader, to the loopback",
+        of: "/fetch_tail/readers_1/megabytes_per_second",
+        to: &["/loopback/send_megabytes_per_second"],
+    },
+    Ratio {
+        name: "fetch, 5 readers, to the loopback",
+        of: "/fetch_tail/readers_5/megabytes_per_second",
+        to: &["/loopback/send_megabytes_per_second"],
+    },
+];
+
+/// Rows of the table: what, where it stands, unit.
+const ROWS: &[(&str, &str, &str)] = &[
+    ("raw writer, 16 files, 1 MiB groups", "/raw_writer_16_files/megabytes_per_second", "MB/s"),
+    ("raw writer, 1,000 files, 1 MiB groups", "/raw_writer_1000_files/megabytes_per_second", "MB/s"),
+    ("loopback, to the broker's core", "/loopback/receive_megabytes_per_second", "MB/s"),
+    ("loopback, from the broker's core", "/loopback/send_megabytes_per_second", "MB/s"),
+    ("loopback, 1 KiB echo, 16 connections", "/loopback/echo_requests_per_second", "requests/s"),
+    ("client alone, producing to nothing", "/client_produce/megabytes_per_second", "MB/s"),
+    ("client alone, consuming from nothing", "/client_consume/megabytes_per_second", "MB/s"),
+    ("durable produce, 16 partitions", "/produce_16_partitions/megabytes_per_second", "MB/s"),
+    ("  broker processor time", "/produce_16_partitions/broker_cpu_seconds_per_gb", "s/GB"),
+    ("  broker memory", "/produce_16_partitions/broker_resident_mib", "MiB"),
+    ("durable produce, 1,000 partitions", "/produce_1000_partitions/megabytes_per_second", "MB/s"),
+    ("durable produce at half load", "/produce_half_load/megabytes_per_second", "MB/s"),
+    ("  p50", "/produce_half_load/latency_us/p50", "us"),
+    ("  p99", "/produce_half_load/latency_us/p99", "us"),
+    ("  p99.9", "/produce_half_load/latency_us/p99.9", "us"),
+    ("fetch at the tail, 1 reader", "/fetch_tail/readers_1/megabytes_per_second", "MB/s"),
+    ("fetch at the tail, 5 readers", "/fetch_tail/readers_5/megabytes_per_second", "MB/s"),
+    ("idle, 16 partitions", "/idle/cpu_percent", "% of a core"),
+    ("memory, 10,000 partitions", "/memory/bytes_per_partition", "bytes/partition"),
+];
+
+/// The ratios whose sides were both measured.
+pub(crate) fn ratios(figures: &Map<String, Value>) -> Value {
+    let figures = Value::Object(figures.clone());
+    let mut found = Map::new();
+    for ratio in RATIOS {
+        let limits: Option<Vec<f64>> = ratio.to.iter().map(|path| number(&figures, path)).collect();
+        let limit = limits.and_then(|limits| limits.into_iter().reduce(f64::min));
+        if let (Some(value), Some(limit)) = (number(&figures, ratio.of), limit)
+            && limit > 0.0
+        {
+            found.insert(ratio.name.to_owned(), json!((value / limit * 1000.0).round() / 1000.0));
+        }
+    }
+    Value::Object(found)
+}
+
+/// The whole report as Markdown.
+pub(crate) fn markdown(report: &Value) -> String {
+    let text = |path: &str| report.pointer(path).map_or_else(String::new, plain);
+    let mut out = format!("# Figures of {}\n\n", text("/date"));
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "`{}`\n", text("/command"));
+    let _ = writeln!(
+        out,
+        "{}, {} cores{}, {} GiB, Linux {}, {}. Broker on core {}, client on core {}; each measurement {} s after a \
+         warm-up of {} s.\n",
+        text("/machine/processor"),
+        text("/machine/cores"),
+        if report.pointer("/machine/virtual_machine") == Some(&json!(true)) {
+            " (virtual machine)"
+        } else {
+            ""
+        },
+        text("/machine/memory_gib"),
+        text("/machine/kernel"),
+        text("/machine/file_system"),
+        text("/cores/broker"),
+        text("/cores/client"),
+        text("/seconds"),
+        text("/warm_up_seconds"),
+    );
+    out.push_str("| what | figure | |\n|---|---:|---|\n");
+    let figures = report.pointer("/figures").cloned().unwrap_or_default();
+    for (what, path, unit) in ROWS {
+        if let Some(value) = number(&figures, path) {
+            let _ = writeln!(out, "| {what} | {} | {unit} |", rounded(value));
+        }
+    }
+    out.push_str("\n| ratio | |\n|---|---:|\n");
+    for (name, value) in report.pointer("/ratios").and_then(Value::as_object).into_iter().flatten() {
+        let _ = writeln!(out, "| {name} | {value} |");
+    }
+    let failed =
+        figures.as_object().into_iter().flatten().filter(|(_, figure)| figure.get("failed").is_some());
+    for (name, figure) in failed {
+        let _ = writeln!(out, "\n{name} failed: {}", plain(&figure["failed"]));
+    }
+    out
+}
+
+fn number(figures: &Value, path: &str) -> Option<f64> {
+    figures.pointer(path).and_then(Value::as_f64)
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn rounded(value: f64) -> String {
+    if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_take_the_lower_limit_and_leave_out_what_is_missing() {
+        let figures = json!({
+            "produce_16_partitions": { "megabytes_per_second": 900.0 },
+            "raw_writer_16_files": { "megabytes_per_second": 1800.0 },
+            "loopback": { "receive_megabytes_per_second": 1000.0 },
+        });
+        let found = ratios(figures.as_object().unwrap());
+        let found = found.as_object().unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[RATIOS[0].name], 0.9);
+    }
+
+    #[test]
+    fn the_table_shows_figures_and_failures() {
+        let report = json!({
+            "date": "2026-01-02",
+            "figures": { "idle": { "cpu_percent": 0.5 }, "memory": { "failed": "no memory" } },
+            "ratios": { "a to b": 0.8 },
+        });
+        let text = markdown(&report);
+        for part in [
+            "# Figures of 2026-01-02",
+            "| idle, 16 partitions | 0.50 |",
+            "| a to b | 0.8 |",
+            "memory failed: no memory",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}
