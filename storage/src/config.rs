@@ -5,7 +5,7 @@
 pub struct StoreConfig {
     /// Size of one journal file in bytes, a multiple of 4096. A frame lies within one file.
     pub journal_file_bytes: u64,
-    /// Files in the journal's ring, at least 2. They are written in full once, then reused.
+    /// Files in the journal's ring, at least 4. They are written in full once, then reused.
     pub journal_files: u32,
     /// Bytes that may be appended and not yet be settled in their segments; at the bound [`crate::Store::reserve`] waits.
     pub unsettled_bytes_max: usize,
@@ -27,6 +27,31 @@ pub struct StoreConfig {
     pub checkpoint_bytes: u64,
     /// Idempotent producers remembered per log.
     pub producers_per_log_max: usize,
+}
+
+impl StoreConfig {
+    /// Most bytes of one append: a frame holds it in any case.
+    pub fn append_bytes_max(&self) -> usize {
+        (self.journal_file_bytes / 4) as usize
+    }
+
+    /// Says what cannot work.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        let block = crate::disk::BLOCK as u64;
+        if !self.journal_file_bytes.is_multiple_of(block) || self.journal_file_bytes < 16 * block {
+            return Err("journal_file_bytes must be a multiple of 4096 and at least 65536");
+        }
+        if self.journal_file_bytes > 1 << 30 || self.segment_bytes_max > 1 << 31 {
+            return Err("journal_file_bytes may be 1 GiB and segment_bytes_max 2 GiB at most");
+        }
+        if self.journal_files < 4 {
+            return Err("journal_files must be at least 4");
+        }
+        if self.segment_bytes_max < 2 * block || !self.segment_bytes_max.is_multiple_of(block) {
+            return Err("segment_bytes_max must be a multiple of 4096 and at least 8192");
+        }
+        Ok(())
+    }
 }
 
 impl Default for StoreConfig {

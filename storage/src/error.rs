@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::rc::Rc;
 
+use crate::producer::ProducerError;
+
 /// Why a log or a whole store stopped serving. It stays so until the store is opened anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offline {
@@ -92,37 +94,12 @@ pub enum AppendError {
         /// Leader epoch found.
         epoch: i32,
     },
-    /// The producer's sequence does not follow its last one.
-    #[error("producer {producer_id} sent sequence {found} out of order")]
-    OutOfOrderSequence {
-        /// The producer.
-        producer_id: i64,
-        /// First sequence of the refused batch.
-        found: i32,
-    },
-    /// The producer's epoch was superseded.
-    #[error("producer {producer_id} is fenced")]
-    InvalidProducerEpoch {
-        /// The producer.
-        producer_id: i64,
-    },
-    /// The sequences were all written before, but too long ago to tell their offsets.
-    #[error("producer {producer_id} repeats sequence {found}")]
-    DuplicateSequence {
-        /// The producer.
-        producer_id: i64,
-        /// First sequence of the refused batch.
-        found: i32,
-    },
-    /// Unknown producer with a sequence other than 0, where the log still knows better.
-    #[error("producer {producer_id} is unknown here")]
-    UnknownProducer {
-        /// The producer.
-        producer_id: i64,
-    },
-    /// The bound on producers per log is reached.
-    #[error("too many idempotent producers")]
-    TooManyProducers,
+    /// The producer's sequence or epoch does not fit what it wrote before, or the bound on producers is met.
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+    /// More is waiting for the journal than it can take; retriable. Does not happen to who calls `reserve`.
+    #[error("journal is full")]
+    JournalFull,
 }
 
 /// Why a read gave nothing.
@@ -181,6 +158,12 @@ pub enum StoreError {
     /// The store is closing or closed, or the log was removed.
     #[error("closed")]
     Closed,
+    /// No space; retriable, clears by itself when space returns.
+    #[error("disk is full")]
+    DiskFull,
+    /// More is waiting for the journal than it can take; retriable.
+    #[error("journal is full")]
+    JournalFull,
     /// The disk refused something that changed nothing; retriable.
     #[error("{0}")]
     Io(String),

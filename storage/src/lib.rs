@@ -6,18 +6,42 @@
 //!
 //! Single-threaded: stores and logs are cheap handles that belong to one thread.
 
+mod append;
 mod bytes_io;
+mod checkpoint;
+mod checkpointer;
+mod commit;
+mod committer;
 mod config;
+mod cut;
 pub mod disk;
 pub mod epochs;
 mod error;
+mod files;
+mod frame;
 pub mod index;
+mod journal;
 mod log;
+mod lookup;
+mod memory;
+mod pending;
+mod plan;
+mod prepare;
 pub mod producer;
+mod read;
+mod recovery;
+mod recycle;
 pub mod retention;
+mod segment;
+mod state;
 mod store;
+mod wait;
+mod writeback;
 
 pub use config::{LogConfig, StoreConfig};
 pub use error::{AppendError, Offline, OpenError, ReadError, StoreError};
 pub use log::{AppendContext, Appended, Log, Origin, ProducerState, ReadBatches, Ticket, TimestampOffset};
 pub use store::{RecoveryReport, Reservation, Store, StoreStats};
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,5 @@
 //! One partition's log as its owner sees it.
 
-use std::marker::PhantomData;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -9,6 +8,9 @@ use penstock_format::Batch;
 use crate::config::LogConfig;
 use crate::disk::Disk;
 use crate::error::{AppendError, Offline, ReadError, StoreError};
+use crate::producer::Producer;
+use crate::state::{LogInner, StoreInner};
+use crate::{append, cut, lookup, read};
 
 /// Names the commit that an append joined; give it to [`Log::durable`]. Later appends have equal or larger tickets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,78 +94,84 @@ pub struct ProducerState {
 
 /// A log. Clones are handles on the same log; a removed log answers `Closed`.
 pub struct Log<D: Disk> {
-    _disk: PhantomData<D>,
+    pub(crate) store: Rc<StoreInner<D>>,
+    pub(crate) inner: Rc<LogInner<D>>,
 }
 
 impl<D: Disk> Clone for Log<D> {
     fn clone(&self) -> Self {
-        Log { _disk: PhantomData }
+        Log { store: self.store.clone(), inner: self.inner.clone() }
     }
 }
 
-#[allow(clippy::unimplemented, unused_variables, missing_docs)]
 impl<D: Disk> Log<D> {
     /// Name given at creation.
     pub fn name(&self) -> Rc<str> {
-        unimplemented!()
+        self.inner.name.clone()
     }
 
     /// Current settings.
     pub fn config(&self) -> LogConfig {
-        unimplemented!()
+        self.inner.state.borrow().config.clone()
     }
 
     /// Replaces the settings, from the next append on.
     pub fn set_config(&self, config: LogConfig) {
-        unimplemented!()
+        self.inner.state.borrow_mut().config = config;
     }
 
     /// Appends validated batches: assigns offsets, checks sequences, and joins the running commit. Takes effect at
     /// once in memory; wait for [`Log::durable`] before acknowledging. Call [`crate::Store::reserve`] before.
     pub fn append(&self, batches: Vec<Batch>, context: AppendContext) -> Result<Appended, AppendError> {
-        unimplemented!()
+        append::append(&self.store, &self.inner, batches, context)
     }
 
     /// Waits until the commit is stable (or only appended, if the log's `flush_messages` is not 1). Cancel-safe.
     pub async fn durable(&self, ticket: Ticket) -> Result<(), Offline> {
-        unimplemented!()
+        match self.poll_durable(ticket) {
+            Some(outcome) => outcome,
+            None => self.store.pipeline.wait_durable(&self.store, ticket.0).await,
+        }
     }
 
     /// Whether [`Log::durable`] would answer at once, and what.
     pub fn poll_durable(&self, ticket: Ticket) -> Option<Result<(), Offline>> {
-        unimplemented!()
+        if !self.inner.state.borrow().config.is_durable() && self.store.is_offline().is_none() {
+            return Some(Ok(()));
+        }
+        self.store.pipeline.poll_durable(&self.store, ticket.0)
     }
 
     /// First readable offset.
     pub fn log_start_offset(&self) -> i64 {
-        unimplemented!()
+        self.inner.state.borrow().start_offset
     }
 
     /// Offset that the next record gets.
     pub fn log_end_offset(&self) -> i64 {
-        unimplemented!()
+        self.inner.state.borrow().end_offset
     }
 
     /// Exclusive end of what is stable.
     pub fn durable_offset(&self) -> i64 {
-        unimplemented!()
+        self.inner.state.borrow().durable_offset
     }
 
     /// Exclusive end of what counts as written on this replica: `durable_offset`, or `log_end_offset` if the log's
     /// `flush_messages` is not 1.
     pub fn written_offset(&self) -> i64 {
-        unimplemented!()
+        self.inner.state.borrow().written_offset()
     }
 
     /// Called after `written_offset` or `log_start_offset` changed or the log went offline; replaces the one before.
-    /// It runs inside the engine: it may wake tasks, and must not call back into the store.
+    /// It runs inside the engine: it may read offsets and wake tasks, and must not append or change the log.
     pub fn on_change(&self, callback: Option<Rc<dyn Fn()>>) {
-        unimplemented!()
+        self.inner.state.borrow_mut().on_change = callback;
     }
 
     /// Why the log is offline, if it is.
     pub fn offline(&self) -> Option<Offline> {
-        unimplemented!()
+        self.inner.state.borrow().offline.clone().or_else(|| self.store.is_offline())
     }
 
     /// Reads whole batches from the one that holds `from`, up to `upper` (exclusive), about `bytes_max` bytes. The
@@ -175,51 +183,67 @@ impl<D: Disk> Log<D> {
         upper: i64,
         at_least_one: bool,
     ) -> Result<ReadBatches, ReadError> {
-        unimplemented!()
+        let wanted = read::Wanted { from, bytes_max, upper, at_least_one };
+        read::read(&self.store, &self.inner, &wanted).await
     }
 
     /// First record, by offset, with a timestamp of at least `timestamp`.
     pub async fn offset_for_time(&self, timestamp: i64) -> Result<Option<TimestampOffset>, ReadError> {
-        unimplemented!()
+        lookup::offset_for_time(&self.store, &self.inner, timestamp).await
     }
 
     /// The record with the largest timestamp (KIP-734), the first of them.
     pub async fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
-        unimplemented!()
+        lookup::max_timestamp(&self.store, &self.inner).await
     }
 
-    /// Largest epoch not above `epoch` that the log has, and the offset where it ends; `None` if it has none.
+    /// Largest epoch not above `epoch` that the log has, and the offset where it ends; see
+    /// [`crate::epochs::LeaderEpochs::end_offset`].
     pub fn epoch_end_offset(&self, epoch: i32) -> Option<(i32, i64)> {
-        unimplemented!()
+        let state = self.inner.state.borrow();
+        state.epochs.end_offset(epoch, state.end_offset)
     }
 
     /// Newest leader epoch in the log.
     pub fn latest_epoch(&self) -> Option<i32> {
-        unimplemented!()
+        self.inner.state.borrow().epochs.latest().map(|latest| latest.epoch)
     }
 
     /// Epoch of the record at `offset`.
     pub fn epoch_at(&self, offset: i64) -> Option<i32> {
-        unimplemented!()
+        self.inner.state.borrow().epochs.epoch_at(offset)
     }
 
     /// Moves the start to `offset` (KIP-107), durably; gives the start offset in force.
     pub async fn delete_records(&self, offset: i64) -> Result<i64, StoreError> {
-        unimplemented!()
+        cut::delete_records(&self.store, &self.inner, offset).await
     }
 
-    /// Drops everything from `offset` on, durably; gives the end offset in force (no batch is cut in two).
+    /// Drops everything from `offset` on, durably; gives the end offset in force (no batch is cut in two, so it may
+    /// lie below `offset`). Appends are refused with `Busy` meanwhile.
     pub async fn truncate(&self, offset: i64) -> Result<i64, StoreError> {
-        unimplemented!()
+        cut::truncate(&self.store, &self.inner, offset).await
     }
 
     /// Bytes of all batches.
     pub fn size_bytes(&self) -> u64 {
-        unimplemented!()
+        self.inner.state.borrow().size_bytes()
+    }
+
+    /// Segments.
+    pub fn segment_count(&self) -> usize {
+        self.inner.state.borrow().segments.len()
     }
 
     /// Idempotent producers known.
     pub fn producers(&self) -> Vec<ProducerState> {
-        unimplemented!()
+        let state = self.inner.state.borrow();
+        let of = |(producer_id, producer): (i64, &Producer)| ProducerState {
+            producer_id,
+            producer_epoch: producer.epoch,
+            last_sequence: producer.last_sequence(),
+            last_timestamp: producer.last_timestamp,
+        };
+        state.producers.iter().map(of).collect()
     }
 }

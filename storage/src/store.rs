@@ -1,12 +1,24 @@
 //! The logs of one shard, with their journal.
 
-use std::marker::PhantomData;
 use std::path::Path;
+use std::rc::Rc;
 
+use crate::checkpointer::run_checkpointer;
+use crate::committer::{run_committer, run_flusher};
 use crate::config::{LogConfig, StoreConfig};
+use crate::cut::{check_open, retain, retained};
 use crate::disk::Disk;
 use crate::error::{OpenError, StoreError};
+use crate::frame::Entry;
 use crate::log::Log;
+use crate::prepare::run_preparer;
+use crate::recovery::recover;
+use crate::recycle::recycle_dir;
+use crate::state::{LogInner, StoreInner, logs_dir};
+use crate::writeback::run_writeback;
+
+/// Longest name of a log in bytes.
+const NAME_LEN_MAX: usize = 249;
 
 /// What opening found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,9 +29,9 @@ pub struct RecoveryReport {
     pub frames_replayed: u64,
     /// Bytes of batches in them.
     pub bytes_replayed: u64,
-    /// Frames after the last whole one that were discarded as never acknowledged.
+    /// There were frames after the last whole one, never acknowledged; they were dropped.
     pub torn_tail: bool,
-    /// Logs taken offline because acknowledged data is damaged, with the reason.
+    /// Logs offline because acknowledged data is damaged: name and reason.
     pub offline: Vec<(String, String)>,
 }
 
@@ -44,7 +56,7 @@ pub struct StoreStats {
     pub journal_used_bytes: u64,
     /// Bytes appended and not yet settled in segments.
     pub unsettled_bytes: usize,
-    /// Bytes of batches in memory, settled or not.
+    /// Memory of batches, settled or not, in bytes.
     pub cache_bytes: usize,
     /// Checkpoints taken.
     pub checkpoints: u64,
@@ -56,22 +68,30 @@ pub struct StoreStats {
 
 /// All logs of one shard. Clones are handles on the same store.
 pub struct Store<D: Disk> {
-    _disk: PhantomData<D>,
+    inner: Rc<StoreInner<D>>,
 }
 
 impl<D: Disk> Clone for Store<D> {
     fn clone(&self) -> Self {
-        Store { _disk: PhantomData }
+        Store { inner: self.inner.clone() }
     }
 }
 
 /// Room in the unsettled budget, held until the append it was asked for has been made.
 #[must_use = "room is given back when this is dropped"]
 pub struct Reservation<D: Disk> {
-    _disk: PhantomData<D>,
+    store: Rc<StoreInner<D>>,
+    bytes: usize,
 }
 
-#[allow(clippy::unimplemented, unused_variables, missing_docs)]
+impl<D: Disk> Drop for Reservation<D> {
+    fn drop(&mut self) {
+        let reserved = &self.store.levels.reserved_bytes;
+        reserved.set(reserved.get() - self.bytes);
+        self.store.room.wake_all();
+    }
+}
+
 impl<D: Disk> Store<D> {
     /// Opens the store in `dir` (created if missing), recovers what the journal holds, and starts its tasks.
     /// Configs of logs are the defaults until set.
@@ -81,49 +101,242 @@ impl<D: Disk> Store<D> {
         config: StoreConfig,
         now_ms: i64,
     ) -> Result<(Store<D>, RecoveryReport), OpenError> {
-        unimplemented!()
+        let (inner, report) = recover(disk, dir, config, now_ms).await?;
+        inner.spawn(run_committer(inner.clone()));
+        inner.spawn(run_flusher(inner.clone()));
+        inner.spawn(run_preparer(inner.clone()));
+        inner.spawn(run_writeback(inner.clone()));
+        inner.spawn(run_checkpointer(inner.clone()));
+        Ok((Store { inner }, report))
     }
 
     /// All logs, sorted by name.
     pub fn logs(&self) -> Vec<Log<D>> {
-        unimplemented!()
+        self.inner.logs.borrow().values().map(|log| self.handle(log)).collect()
     }
 
     /// The log of that name.
     pub fn log(&self, name: &str) -> Option<Log<D>> {
-        unimplemented!()
+        self.inner.logs.borrow().get(name).map(|log| self.handle(log))
+    }
+
+    fn handle(&self, log: &Rc<LogInner<D>>) -> Log<D> {
+        Log { store: self.inner.clone(), inner: log.clone() }
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        if let Some(offline) = self.inner.is_offline() {
+            return Err(StoreError::Offline(offline));
+        }
+        if self.inner.closing.get() { Err(StoreError::Closed) } else { Ok(()) }
     }
 
     /// Creates an empty log, durably.
     pub async fn create_log(&self, name: &str, config: LogConfig) -> Result<Log<D>, StoreError> {
-        unimplemented!()
+        let store = &self.inner;
+        self.check_open()?;
+        if !is_valid_name(name) {
+            return Err(StoreError::InvalidName(name.to_owned()));
+        }
+        if store.logs.borrow().contains_key(name) {
+            return Err(StoreError::Exists(name.to_owned()));
+        }
+        if store.removing.borrow().iter().any(|removing| **removing == *name) {
+            return Err(StoreError::Busy);
+        }
+        if !store.pipeline.has_room(store, 0, 1) {
+            return Err(StoreError::JournalFull);
+        }
+        let log = LogInner::new(&store.config, store.unique(), name, config);
+        store.logs.borrow_mut().insert(log.name.clone(), log.clone());
+        let entry = Entry::Create { log_id: log.id, name: name.to_owned() };
+        let seq = store.pipeline.add_entry(store, entry);
+        store.pipeline.wait_durable(store, seq).await?;
+        Ok(self.handle(&log))
     }
 
-    /// Removes a log and its data, durably.
+    /// Removes a log and its data, durably. Its name may be used again when this returned.
     pub async fn remove_log(&self, name: &str) -> Result<(), StoreError> {
-        unimplemented!()
+        let store = &self.inner;
+        self.check_open()?;
+        let log = store.logs.borrow().get(name).cloned();
+        let log = log.ok_or_else(|| StoreError::NotFound(name.to_owned()))?;
+        {
+            let mut state = log.state.borrow_mut();
+            match check_open(store, &state) {
+                Ok(()) => {}
+                // A damaged log may be removed.
+                Err(StoreError::Offline(_)) if store.is_offline().is_none() => {}
+                Err(error) => return Err(error),
+            }
+            if !store.pipeline.has_room(store, 0, 1) {
+                return Err(StoreError::JournalFull);
+            }
+            state.removed = true;
+        }
+        let seq = store.pipeline.add_entry(store, Entry::Remove { log_id: log.id });
+        store.logs.borrow_mut().remove(name);
+        store.removing.borrow_mut().push(log.name.clone());
+        log.changed();
+        // The work goes on to its end even if the caller gives up waiting.
+        let (worker, removed) = (store.clone(), log.clone());
+        store.spawn(async move {
+            if worker.pipeline.wait_durable(&worker, seq).await.is_ok() {
+                discard(&worker, &removed).await;
+            }
+            worker.removing.borrow_mut().retain(|name| *name != removed.name);
+            worker.work.wake_all();
+        });
+        let done = || {
+            let removing = store.removing.borrow().iter().any(|removing| **removing == *name);
+            (!removing || store.is_offline().is_some()).then_some(())
+        };
+        store.work.until(done).await;
+        store.is_offline().map_or(Ok(()), |offline| Err(StoreError::Offline(offline)))
     }
 
     /// Waits until `bytes` more may be appended within the budget (a request larger than the whole budget waits
-    /// until nothing else is unsettled). Hold the answer until the append was made. Fails only when offline or closed.
+    /// until nothing else is unsettled). Hold the answer until the append was made. Cancel-safe. Fails when the store
+    /// is offline or closing, and while the disk is full and the budget with it.
     pub async fn reserve(&self, bytes: usize) -> Result<Reservation<D>, StoreError> {
-        unimplemented!()
+        let store = &self.inner;
+        let levels = &store.levels;
+        let fits = || {
+            if let Err(error) = self.check_open() {
+                return Some(Err(error));
+            }
+            let taken = levels.unsettled_bytes.get() + levels.reserved_bytes.get();
+            if taken == 0 || taken + bytes <= store.config.unsettled_bytes_max {
+                return Some(Ok(()));
+            }
+            (store.disk_full.get() > 0).then_some(Err(StoreError::DiskFull))
+        };
+        store.room.until(fits).await?;
+        levels.reserved_bytes.set(levels.reserved_bytes.get() + bytes);
+        Ok(Reservation { store: store.clone(), bytes })
     }
 
-    /// Work of the clock, to be called about once a second: retention, expiry of producers, checkpoint, retry
-    /// after a full disk.
+    /// Work of the clock, to be called about once a second: retention, expiry of producers, checkpoint.
     pub async fn tick(&self, now_ms: i64) {
-        unimplemented!()
+        let store = &self.inner;
+        let logs: Vec<_> = store.logs.borrow().values().cloned().collect();
+        let mut moved = Vec::new();
+        let mut last_seq = 0;
+        for log in logs {
+            if let Some(seq) = retain(store, &log, now_ms) {
+                last_seq = last_seq.max(seq);
+                moved.push(log.clone());
+            }
+            let mut state = log.state.borrow_mut();
+            let expiration_ms = state.config.producer_expiration_ms;
+            state.producers.expire(now_ms, expiration_ms);
+        }
+        if !moved.is_empty() && store.pipeline.wait_durable(store, last_seq).await.is_ok() {
+            moved.iter().for_each(|log| retained(store, log));
+        }
+        if store.is_offline().is_none() {
+            store.recycle.collect(store).await;
+        }
+        if store.wants_checkpoint() {
+            store.pipeline.request_checkpoint(store);
+        }
+    }
+
+    /// Takes a checkpoint now and waits for it: what was appended before needs no replay.
+    pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        self.check_open()?;
+        let wanted = self.inner.pipeline.request_checkpoint(&self.inner);
+        Ok(self.inner.pipeline.wait_checkpoint(&self.inner, wanted).await?)
     }
 
     /// Settles everything and writes a clean checkpoint; reopening then replays nothing. Appends are refused from
     /// the call on. All tasks of the store have ended when it returns.
     pub async fn close(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        let store = &self.inner;
+        if store.closing.replace(true) {
+            return Err(StoreError::Closed);
+        }
+        store.wake_everything();
+        let settled = self.settle_for_close().await;
+        store.stopped.set(true);
+        store.wake_everything();
+        store.work.until(|| (store.tasks.get() == 0).then_some(())).await;
+        settled
+    }
+
+    async fn settle_for_close(&self) -> Result<(), StoreError> {
+        let store = &self.inner;
+        store.pipeline.wait_durable(store, store.pipeline.last_seq()).await?;
+        let quiet = || {
+            let busy = store.logs.borrow().values().any(|log| log.state.borrow().busy);
+            let quiet = !busy && store.removing.borrow().is_empty();
+            (quiet || store.is_offline().is_some()).then_some(())
+        };
+        store.work.until(quiet).await;
+        let wanted = store.pipeline.request_checkpoint(store);
+        Ok(store.pipeline.wait_checkpoint(store, wanted).await?)
     }
 
     /// Counters and levels.
     pub fn stats(&self) -> StoreStats {
-        unimplemented!()
+        let store = &self.inner;
+        let levels = &store.levels;
+        StoreStats {
+            logs: store.logs.borrow().len(),
+            commits: levels.commits.get(),
+            flushes: levels.flushes.get(),
+            appended_bytes: levels.appended_bytes.get(),
+            journal_bytes: levels.journal_bytes.get(),
+            direct_bytes: levels.direct_bytes.get(),
+            writeback_bytes: levels.writeback_bytes.get(),
+            journal_used_bytes: store.journal.used_bytes(),
+            unsettled_bytes: levels.unsettled_bytes.get(),
+            cache_bytes: levels.cache_bytes.get(),
+            checkpoints: levels.checkpoints.get(),
+            open_files: store.files.count(),
+            disk_full: store.disk_full.get() > 0,
+        }
     }
+}
+
+/// Frees what a removed log held. Its files are not reused: readers may still hold them.
+async fn discard<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
+    let segments: Vec<_> = {
+        let mut state = log.state.borrow_mut();
+        let freed = state.memory.truncate(i64::MIN);
+        store.levels.cache_bytes.set(store.levels.cache_bytes.get() - freed);
+        state.segments.drain(..).collect()
+    };
+    for segment in &segments {
+        segment.retired.set(true);
+        let unsettled = segment.pending.borrow_mut().clear();
+        store.settled(unsettled);
+    }
+    // A file that is just being made or written belongs into the directory before that goes.
+    let in_use = || segments.iter().any(|segment| segment.preparing.get() && !store.stopped.get());
+    store.work.until(|| (!in_use()).then_some(())).await;
+    for segment in &segments {
+        store.files.close(segment);
+        store.writeback.unflushed.borrow_mut().remove(&segment.life);
+    }
+    let dead = store.recycle.new_path("dead");
+    let move_away = async || {
+        let dir = store.log_dir(&log.name);
+        if store.disk.exists(&dir).await? {
+            store.disk.rename(&dir, &dead).await?;
+            store.disk.sync_dir(&recycle_dir(&store.dir)).await?;
+            store.disk.sync_dir(&logs_dir(&store.dir)).await?;
+            store.disk.remove_dir_all(&dead).await?;
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    if let Err(error) = move_away().await {
+        tracing::warn!(log = %log.name, "removing a log's directory: {error}");
+    }
+}
+
+/// Names are 1 to 249 bytes of letters, digits and `._@-`, and neither `.` nor `..`.
+pub(crate) fn is_valid_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
+    (1..=NAME_LEN_MAX).contains(&name.len()) && name.bytes().all(plain) && name != "." && name != ".."
 }

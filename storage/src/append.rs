@@ -1,0 +1,290 @@
+//! Appending: checks, offsets, segment roll, and the share in the running commit. Synchronous: the state of the log
+//! changes in one step, in the order of the calls.
+
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader, TimestampType};
+
+use crate::commit::Share;
+use crate::disk::Disk;
+use crate::error::AppendError;
+use crate::index::AppendedBatch;
+use crate::log::{AppendContext, Appended, Origin, Ticket};
+use crate::memory::Recent;
+use crate::producer::{ProducedBatch, ProducerCheck};
+use crate::retention::{ActiveSegment, Incoming, RollRules, plan_roll};
+use crate::segment::Segment;
+use crate::state::{LogInner, LogState, StoreInner, add};
+
+/// See [`crate::Log::append`].
+pub(crate) fn append<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    mut batches: Vec<Batch>,
+    context: AppendContext,
+) -> Result<Appended, AppendError> {
+    let bytes = check_admission(store, log, &batches, context.origin)?;
+    let mut state = log.state.borrow_mut();
+    if let Some(first) = check_producers(&state, &batches, context.origin)? {
+        return Ok(duplicate(store, &state, &first, &batches));
+    }
+    if context.origin == Origin::Replica {
+        check_contiguous(&state, &batches)?;
+    } else {
+        assign(&mut batches, state.end_offset, context.leader_epoch)?;
+    }
+    let (first, last) = (batches[0].header, batches[batches.len() - 1].header);
+    let seq = place_all(store, log, &mut state, &batches, context.now_ms);
+    let appended = Appended {
+        base_offset: first.base_offset,
+        last_offset: last.last_offset(),
+        append_time_ms: append_time(&last),
+        log_start_offset: state.start_offset,
+        ticket: Ticket(seq),
+        duplicate: false,
+    };
+    let durable = state.config.is_durable();
+    drop(state);
+    add(&store.levels.unsettled_bytes, bytes);
+    add(&store.levels.appended_bytes, bytes as u64);
+    store.mark_dirty(log);
+    if !durable {
+        log.changed();
+    }
+    Ok(appended)
+}
+
+/// Whether the log takes appends now, and these; gives their bytes.
+fn check_admission<D: Disk>(
+    store: &StoreInner<D>,
+    log: &LogInner<D>,
+    batches: &[Batch],
+    origin: Origin,
+) -> Result<usize, AppendError> {
+    if let Some(offline) = store.is_offline() {
+        return Err(AppendError::Offline(offline));
+    }
+    let state = log.state.borrow();
+    if let Some(offline) = &state.offline {
+        return Err(AppendError::Offline(offline.clone()));
+    }
+    if store.closing.get() || state.removed {
+        return Err(AppendError::Closed);
+    }
+    if state.busy {
+        return Err(AppendError::Busy);
+    }
+    if batches.is_empty() {
+        return Err(AppendError::Empty);
+    }
+    // The broker's own logs go on: they have the journal, which has its space.
+    if store.disk_full.get() > 0 && origin != Origin::Coordinator {
+        return Err(AppendError::DiskFull);
+    }
+    let bytes = batches.iter().map(Batch::len).sum();
+    let bytes_max = store.config.append_bytes_max();
+    if bytes > bytes_max {
+        return Err(AppendError::TooLarge { bytes, bytes_max });
+    }
+    if !store.pipeline.has_room(store, bytes, batches.len()) {
+        return Err(AppendError::JournalFull);
+    }
+    Ok(bytes)
+}
+
+/// Judges sequences and epochs; gives the first batch's place if it was written before.
+fn check_producers<D: Disk>(
+    state: &LogState<D>,
+    batches: &[Batch],
+    origin: Origin,
+) -> Result<Option<ProducedBatch>, AppendError> {
+    for batch in batches {
+        match origin {
+            Origin::Client => {
+                if let ProducerCheck::Duplicate(first) = state.producers.check(&batch.header)? {
+                    return Ok(Some(first));
+                }
+            }
+            Origin::Coordinator => state.producers.check_epoch(&batch.header)?,
+            Origin::Replica => {}
+        }
+    }
+    Ok(None)
+}
+
+/// The answer for batches written before: the offsets of the first time, durable with what is newest.
+fn duplicate<D: Disk>(
+    store: &StoreInner<D>,
+    state: &LogState<D>,
+    first: &ProducedBatch,
+    batches: &[Batch],
+) -> Appended {
+    let log_append_time = batches[0].header.timestamp_type() == TimestampType::LogAppendTime;
+    let newest = if first.last_offset < state.durable_offset { 0 } else { store.pipeline.last_seq() };
+    Appended {
+        base_offset: first.base_offset(),
+        last_offset: first.last_offset,
+        append_time_ms: if log_append_time { first.timestamp } else { -1 },
+        log_start_offset: state.start_offset,
+        ticket: Ticket(newest),
+        duplicate: true,
+    }
+}
+
+/// A leader's batches must follow each other and the log, with epochs that do not go back.
+fn check_contiguous<D: Disk>(state: &LogState<D>, batches: &[Batch]) -> Result<(), AppendError> {
+    let mut expected = state.end_offset;
+    let mut latest = state.epochs.latest().map_or(-1, |latest| latest.epoch);
+    for Batch { header, .. } in batches {
+        let (found, epoch) = (header.base_offset, header.partition_leader_epoch);
+        if found < expected || epoch < latest || header.last_offset_delta < 0 || header.next_offset() == i64::MAX {
+            return Err(AppendError::NotContiguous { expected, found, epoch });
+        }
+        (expected, latest) = (header.next_offset(), epoch);
+    }
+    Ok(())
+}
+
+fn assign(batches: &mut [Batch], end_offset: i64, leader_epoch: i32) -> Result<(), AppendError> {
+    let mut next = end_offset;
+    for Batch { header, .. } in batches {
+        (header.base_offset, header.partition_leader_epoch) = (next, leader_epoch);
+        if header.last_offset_delta < 0 || header.next_offset() == i64::MAX {
+            return Err(AppendError::NotContiguous { expected: next, found: next, epoch: leader_epoch });
+        }
+        next = header.next_offset();
+    }
+    Ok(())
+}
+
+fn append_time(header: &BatchHeader) -> i64 {
+    match header.timestamp_type() {
+        TimestampType::LogAppendTime => header.max_timestamp,
+        TimestampType::CreateTime => -1,
+    }
+}
+
+/// Puts the batches into segments, memory and the running commit; gives the commit of the last.
+fn place_all<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    state: &mut LogState<D>,
+    batches: &[Batch],
+    now_ms: i64,
+) -> u64 {
+    let mut heads = BytesMut::with_capacity(batches.len() * BATCH_HEADER_LEN);
+    batches.iter().for_each(|batch| heads.extend_from_slice(&batch.header.to_array()));
+    let mut heads = heads.freeze();
+    let mut open: Option<Share<D>> = None;
+    let mut seq = 0;
+    for batch in batches {
+        let segment = segment_for(store, log, state, batch, now_ms);
+        let parts = [heads.split_to(BATCH_HEADER_LEN), batch.body.clone()];
+        note(state, &segment, &batch.header, now_ms);
+        let recent = Recent {
+            base_offset: batch.header.base_offset,
+            next_offset: batch.header.next_offset(),
+            segment_base: segment.base,
+            position: segment.end.get(),
+            head: parts[0].clone(),
+            body: parts[1].clone(),
+        };
+        segment.end.set(recent.end());
+        add(&store.levels.cache_bytes, recent.cost());
+        state.memory.push(recent);
+        store.cached.borrow_mut().push_back(log.clone());
+        let to = segment.end.get();
+        match &mut open {
+            Some(share) if Rc::ptr_eq(&share.segment, &segment) => {
+                (share.to, share.next_offset) = (to, batch.header.next_offset());
+                share.batch_count += 1;
+                share.parts.extend(parts);
+            }
+            _ => {
+                let next = Share {
+                    log: log.clone(),
+                    from: to - batch.len() as u64,
+                    to,
+                    first_offset: batch.header.base_offset,
+                    next_offset: batch.header.next_offset(),
+                    batch_count: 1,
+                    parts: Vec::from(parts),
+                    segment,
+                };
+                if let Some(full) = open.replace(next) {
+                    store.pipeline.add_share(store, full);
+                }
+            }
+        }
+    }
+    if let Some(last) = open {
+        seq = store.pipeline.add_share(store, last);
+    }
+    seq
+}
+
+/// The active segment, or a new one where it is time to roll.
+fn segment_for<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    state: &mut LogState<D>,
+    batch: &Batch,
+    now_ms: i64,
+) -> Rc<Segment<D>> {
+    let header = &batch.header;
+    if let Some(active) = state.segments.back() {
+        let rules = RollRules {
+            segment_bytes: store.segment_bytes(state.config.segment_bytes),
+            segment_ms: state.config.segment_ms,
+        };
+        let incoming = Incoming {
+            bytes: batch.len() as u64,
+            last_offset: header.last_offset(),
+            max_timestamp: header.max_timestamp,
+        };
+        let current = ActiveSegment {
+            base_offset: active.base,
+            bytes: active.size(),
+            first_timestamp: active.first_timestamp.get(),
+            opened_ms: active.opened_ms,
+            index_full: active.index.borrow().is_full(),
+        };
+        if plan_roll(&current, &incoming, &rules, now_ms).is_none() {
+            let prepared_to = active.prepared_to.get();
+            if prepared_to > 0 && active.end.get() + incoming.bytes > prepared_to / 2 {
+                store.extend(log, active, rules.segment_bytes);
+            }
+            return active.clone();
+        }
+    }
+    let dir = store.log_dir(&log.name);
+    let segment = Segment::new(&dir, header.base_offset, store.unique(), now_ms);
+    state.segments.push_back(segment.clone());
+    store.prepare(log, &segment);
+    segment
+}
+
+/// Takes note of a batch about to stand at the segment's end: index, timestamps, epoch, producer, end offset. Replay
+/// does the same.
+pub(crate) fn note<D: Disk>(state: &mut LogState<D>, segment: &Segment<D>, header: &BatchHeader, now_ms: i64) {
+    let position = segment.end.get();
+    let batch = AppendedBatch {
+        base_offset: header.base_offset,
+        position,
+        len: header.total_len() as u64,
+        max_timestamp: header.max_timestamp,
+    };
+    segment.index.borrow_mut().note(&batch, state.config.index_interval_bytes);
+    if segment.size() == 0 {
+        segment.first_timestamp.set(header.max_timestamp);
+    }
+    if header.max_timestamp > segment.max_timestamp.get().0 {
+        segment.max_timestamp.set((header.max_timestamp, header.base_offset));
+    }
+    if header.partition_leader_epoch >= 0 {
+        state.epochs.assign(header.partition_leader_epoch, header.base_offset);
+    }
+    state.producers.record(header, now_ms);
+    state.end_offset = header.next_offset();
+}

@@ -1,0 +1,270 @@
+//! Bytes of a checkpoint: pure encoding and bounded decoding. Layout: `docs/format.md`, "Checkpoint".
+//!
+//! A checkpoint is the state of every log just before one frame of the journal, the redo frame. Everything it
+//! claims is stable in segment files when it is written; recovery is this state plus the frames from there on.
+//! One file, replaced atomically: after a crash it is the old or the new one, whole.
+
+use crate::bytes_io::{Reader, put_string};
+
+const MAGIC: [u8; 4] = *b"PSCP";
+/// Version of the checkpoint format.
+pub(crate) const VERSION: u16 = 1;
+/// Longest checkpoint read: far above what the limits of a shard allow.
+pub(crate) const LEN_MAX: usize = 1 << 30;
+const HEADER_LEN: usize = 64;
+const LOG_LEN_MIN: usize = 8 + 2 + 8 + 8 + 4 + 4 + 4 + 4;
+const SEGMENT_LEN: usize = 48;
+const EPOCH_LEN: usize = 12;
+
+/// Where the journal stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Redo {
+    /// Run of the store that writes the frames from here on.
+    pub run: u64,
+    /// First frame not covered by the checkpoint.
+    pub seq: u64,
+    /// Number of the journal file (since the run began) where that frame begins, or the one before it.
+    pub file_number: u64,
+    /// Position in that file.
+    pub position: u64,
+    /// Size of journal files.
+    pub file_bytes: u64,
+    /// Files in the ring.
+    pub file_count: u32,
+    /// The store was closed after it: nothing was left behind on disk.
+    pub clean: bool,
+}
+
+/// A segment as of the redo frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentRecord {
+    pub base: i64,
+    pub life: u64,
+    /// File position after the last batch.
+    pub end: u64,
+    /// Largest timestamp of a batch, -1 if none has one.
+    pub max_timestamp: i64,
+    /// Base offset of the first batch that has it.
+    pub max_timestamp_offset: i64,
+    /// Largest timestamp of the first batch.
+    pub first_timestamp: i64,
+}
+
+/// A log as of the redo frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogRecord {
+    pub id: u64,
+    pub name: String,
+    pub start_offset: i64,
+    pub end_offset: i64,
+    pub segments: Vec<SegmentRecord>,
+    /// Leader epochs with the offsets where they begin.
+    pub epochs: Vec<(i32, i64)>,
+    /// Snapshot of the producers, in their own format.
+    pub producers: Vec<u8>,
+    /// Why the log is offline for damage; empty if it is sound.
+    pub damage: String,
+}
+
+/// A decoded checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    pub redo: Redo,
+    pub logs: Vec<LogRecord>,
+}
+
+/// Why a checkpoint cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CheckpointError {
+    NewerVersion(u16),
+    Damaged,
+}
+
+/// Collects the logs of a checkpoint.
+pub(crate) struct Encoder {
+    out: Vec<u8>,
+    log_count: u32,
+}
+
+impl Encoder {
+    pub(crate) fn new() -> Encoder {
+        Encoder { out: vec![0; HEADER_LEN], log_count: 0 }
+    }
+
+    pub(crate) fn log(&mut self, log: &LogRecord) {
+        let out = &mut self.out;
+        out.extend_from_slice(&log.id.to_le_bytes());
+        put_string(out, &log.name);
+        out.extend_from_slice(&log.start_offset.to_le_bytes());
+        out.extend_from_slice(&log.end_offset.to_le_bytes());
+        put_count(out, log.segments.len());
+        for segment in &log.segments {
+            out.extend_from_slice(&segment.base.to_le_bytes());
+            out.extend_from_slice(&segment.life.to_le_bytes());
+            out.extend_from_slice(&segment.end.to_le_bytes());
+            out.extend_from_slice(&segment.max_timestamp.to_le_bytes());
+            out.extend_from_slice(&segment.max_timestamp_offset.to_le_bytes());
+            out.extend_from_slice(&segment.first_timestamp.to_le_bytes());
+        }
+        put_count(out, log.epochs.len());
+        for (epoch, offset) in &log.epochs {
+            out.extend_from_slice(&epoch.to_le_bytes());
+            out.extend_from_slice(&offset.to_le_bytes());
+        }
+        put_count(out, log.producers.len());
+        out.extend_from_slice(&log.producers);
+        put_count(out, log.damage.len());
+        out.extend_from_slice(log.damage.as_bytes());
+        self.log_count += 1;
+    }
+
+    /// The finished bytes: header, logs, crc32c over both.
+    pub(crate) fn finish(mut self, redo: &Redo) -> Vec<u8> {
+        let mut header = Vec::with_capacity(HEADER_LEN);
+        header.extend_from_slice(&MAGIC);
+        header.extend_from_slice(&VERSION.to_le_bytes());
+        header.extend_from_slice(&u16::from(redo.clean).to_le_bytes());
+        for field in [redo.run, redo.seq, redo.file_number, redo.position, redo.file_bytes] {
+            header.extend_from_slice(&field.to_le_bytes());
+        }
+        header.extend_from_slice(&redo.file_count.to_le_bytes());
+        header.extend_from_slice(&self.log_count.to_le_bytes());
+        header.resize(HEADER_LEN, 0);
+        self.out[..HEADER_LEN].copy_from_slice(&header);
+        let crc = crc32c::crc32c(&self.out);
+        self.out.extend_from_slice(&crc.to_le_bytes());
+        self.out
+    }
+}
+
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    let count = u32::try_from(count).expect("counts in a checkpoint are far below 2^32");
+    out.extend_from_slice(&count.to_le_bytes());
+}
+
+/// Reads a checkpoint file.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
+    let version = bytes.get(4..6).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    if bytes.starts_with(&MAGIC)
+        && let Some(version) = version
+        && version > VERSION
+    {
+        return Err(CheckpointError::NewerVersion(version));
+    }
+    let Some((content, crc)) = bytes.split_last_chunk::<4>() else {
+        return Err(CheckpointError::Damaged);
+    };
+    if crc32c::crc32c(content) != u32::from_le_bytes(*crc) {
+        return Err(CheckpointError::Damaged);
+    }
+    read(content).ok_or(CheckpointError::Damaged)
+}
+
+fn read(content: &[u8]) -> Option<Checkpoint> {
+    let mut header = Reader::new(content.get(..HEADER_LEN)?);
+    if header.bytes(4)? != MAGIC || header.u16()? != VERSION {
+        return None;
+    }
+    let clean = header.u16()? & 1 != 0;
+    let redo = Redo {
+        run: header.u64()?,
+        seq: header.u64()?,
+        file_number: header.u64()?,
+        position: header.u64()?,
+        file_bytes: header.u64()?,
+        file_count: header.u32()?,
+        clean,
+    };
+    let log_count = header.u32()? as usize;
+    let mut reader = Reader::new(&content[HEADER_LEN..]);
+    if log_count.checked_mul(LOG_LEN_MIN)? > reader.remaining() {
+        return None;
+    }
+    let logs = (0..log_count).map(|_| read_log(&mut reader)).collect::<Option<Vec<_>>>()?;
+    (reader.remaining() == 0).then_some(Checkpoint { redo, logs })
+}
+
+fn read_log(reader: &mut Reader<'_>) -> Option<LogRecord> {
+    let id = reader.u64()?;
+    let name = reader.string().filter(|name| crate::store::is_valid_name(name))?.to_owned();
+    let (start_offset, end_offset) = (reader.i64()?, reader.i64()?);
+    let segments = (0..reader.count(SEGMENT_LEN)?).map(|_| read_segment(reader)).collect::<Option<Vec<_>>>()?;
+    let epoch_count = reader.count(EPOCH_LEN)?;
+    let epochs = (0..epoch_count)
+        .map(|_| Some((reader.i32()?, reader.i64()?)))
+        .collect::<Option<Vec<_>>>()?;
+    let producers_len = reader.count(1)?;
+    let producers = reader.bytes(producers_len)?.to_vec();
+    let damage_len = reader.count(1)?;
+    let damage = String::from_utf8(reader.bytes(damage_len)?.to_vec()).ok()?;
+    Some(LogRecord { id, name, start_offset, end_offset, segments, epochs, producers, damage })
+}
+
+fn read_segment(reader: &mut Reader<'_>) -> Option<SegmentRecord> {
+    Some(SegmentRecord {
+        base: reader.i64()?,
+        life: reader.u64()?,
+        end: reader.u64()?,
+        max_timestamp: reader.i64()?,
+        max_timestamp_offset: reader.i64()?,
+        first_timestamp: reader.i64()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> (Redo, LogRecord) {
+        let redo = Redo { run: 7, seq: 9, file_number: 3, position: 8192, file_bytes: 65536, file_count: 2, clean: true };
+        let segment = SegmentRecord {
+            base: 5,
+            life: 11,
+            end: 5000,
+            max_timestamp: 77,
+            max_timestamp_offset: 6,
+            first_timestamp: 70,
+        };
+        let log = LogRecord {
+            id: 1,
+            name: "a-0".into(),
+            start_offset: 5,
+            end_offset: 8,
+            segments: vec![segment],
+            epochs: vec![(2, 5)],
+            producers: vec![1, 2, 3],
+            damage: "lost".into(),
+        };
+        (redo, log)
+    }
+
+    fn encoded() -> Vec<u8> {
+        let (redo, log) = sample();
+        let mut encoder = Encoder::new();
+        encoder.log(&log);
+        encoder.finish(&redo)
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let (redo, log) = sample();
+        let hex: String = encoded().iter().map(|b| format!("{b:02x}")).collect();
+        let golden = include_str!("../tests/golden/checkpoint.hex").split_whitespace().collect::<String>();
+        assert_eq!(hex, golden);
+        assert_eq!(decode(&encoded()), Ok(Checkpoint { redo, logs: vec![log] }));
+    }
+
+    #[test]
+    fn any_change_is_noticed() {
+        let bytes = encoded();
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert!(decode(&bad).is_err(), "byte {at}");
+            assert!(decode(&bytes[..at]).is_err(), "length {at}");
+        }
+        let mut newer = bytes;
+        newer[4] = 2;
+        assert_eq!(decode(&newer), Err(CheckpointError::NewerVersion(2)));
+    }
+}

@@ -1,0 +1,105 @@
+//! Takes checkpoints: captures the state of all logs between two commits, settles everything before in segments,
+//! flushes those, replaces the checkpoint file, and frees the journal.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+
+use crate::checkpoint::Encoder;
+use crate::disk::{Disk, DiskFile};
+use crate::state::{StoreInner, add};
+use crate::writeback;
+
+/// Files flushed at once.
+const FLUSHES_AT_ONCE: usize = 64;
+/// Pause before looking again at what cannot be settled yet.
+const UNSETTLED_PAUSE: Duration = Duration::from_millis(5);
+
+/// Path of the checkpoint.
+pub(crate) fn checkpoint_path(dir: &Path) -> PathBuf {
+    dir.join("checkpoint")
+}
+
+impl<D: Disk> StoreInner<D> {
+    /// Whether the journal, or recovery's work, has grown enough for a checkpoint.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        let idle = self.pipeline.checkpoint_done.get() == self.pipeline.checkpoint_wanted.get();
+        let appended = self.levels.appended_bytes.get() - self.levels.appended_at_checkpoint.get();
+        idle && (appended >= self.config.checkpoint_bytes || self.journal.wants_checkpoint())
+    }
+}
+
+/// Takes checkpoints on request, until the store stops.
+pub(crate) async fn run_checkpointer<D: Disk>(store: Rc<StoreInner<D>>) {
+    loop {
+        let pipeline = &store.pipeline;
+        let wanted = || {
+            let wanted = pipeline.checkpoint_wanted.get() > pipeline.checkpoint_done.get();
+            (wanted || store.stopped.get()).then_some(())
+        };
+        store.work.until(wanted).await;
+        if store.stopped.get() {
+            return;
+        }
+        if take(&store).await.is_none() {
+            return;
+        }
+        store.work.wake_all();
+    }
+}
+
+/// One checkpoint; `None` if the store stopped.
+async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
+    let pipeline = &store.pipeline;
+    let wanted = pipeline.checkpoint_wanted.get();
+    let clean = store.closing.get() && pipeline.is_idle();
+    let seq = pipeline.seal();
+    pipeline.redo_floor_before.set(pipeline.redo_floor.get());
+    pipeline.redo_floor.set(seq);
+    store.journal.begin_checkpoint(seq);
+    store.levels.appended_at_checkpoint.set(store.levels.appended_bytes.get());
+    let mut encoder = Encoder::new();
+    for log in store.logs.borrow().values() {
+        encoder.log(&log.state.borrow().record(log));
+    }
+
+    pipeline.wait_durable(store, seq - 1).await.ok()?;
+    settle(store, seq).await?;
+    let files = std::mem::take(&mut *store.writeback.unflushed.borrow_mut());
+    let mut flushes = stream::iter(files.values())
+        .map(async |file| file.sync_data().await)
+        .buffer_unordered(FLUSHES_AT_ONCE);
+    while let Some(flushed) = flushes.next().await {
+        if let Err(error) = flushed {
+            store.fail(format_args!("flush of a segment failed: {error}"));
+            return None;
+        }
+    }
+    let redo = store.journal.redo_of_mark();
+    let bytes = encoder.finish(&store.journal.redo(store.run, seq, redo, clean));
+    let path = checkpoint_path(&store.dir);
+    store.retry_no_space("writing a checkpoint", || store.disk.write_small(&path, &bytes)).await?;
+    store.journal.end_checkpoint(redo);
+    pipeline.checkpoint_done.set(wanted);
+    add(&store.levels.checkpoints, 1);
+    Some(())
+}
+
+/// Waits until nothing of commits before `seq` is unsettled; `None` if the store stopped.
+async fn settle<D: Disk>(store: &Rc<StoreInner<D>>, seq: u64) -> Option<()> {
+    loop {
+        writeback::pass(store).await;
+        if store.stopped.get() {
+            return None;
+        }
+        let unsettled = store.dirty.borrow().iter().any(|log| {
+            log.state.borrow().segments.iter().any(|segment| segment.pending.borrow().any_before(seq))
+        });
+        if !unsettled {
+            return Some(());
+        }
+        store.disk.sleep(UNSETTLED_PAUSE).await;
+    }
+}

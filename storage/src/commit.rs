@@ -1,0 +1,279 @@
+//! Group commit: what is appended gathers in the running commit; the committer plans one commit after the other,
+//! writes its frame and direct shares, and the flusher makes it stable.
+//!
+//! Invariants:
+//! - Commits are planned, placed and acknowledged in the order of their numbers (`seq`, also the frame's number).
+//! - A commit is acknowledged when its writes completed before a flush of every file they touched began, that flush
+//!   succeeded, and so did those of all commits before it.
+//! - Writes of later commits overlap the flush of earlier ones. Bounds: [`WRITING_MAX`], [`IN_FLIGHT_MAX`], and the
+//!   queue by the journal's room.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::disk::{BLOCK, Disk};
+use crate::error::Offline;
+use crate::frame::{APPEND_ENTRY_LEN, Entry, HEADER_LEN, OTHER_ENTRY_LEN_MAX};
+use crate::segment::Segment;
+use crate::state::{LogInner, StoreInner};
+use crate::wait::WaitList;
+
+/// Commits whose writes are in flight at once.
+const WRITING_MAX: usize = 4;
+/// Commits placed and not yet stable.
+const IN_FLIGHT_MAX: usize = 16;
+
+/// Consecutive batches of one log in one segment, part of a commit.
+pub(crate) struct Share<D: Disk> {
+    pub log: Rc<LogInner<D>>,
+    pub segment: Rc<Segment<D>>,
+    /// File positions of the first byte and after the last.
+    pub from: u64,
+    pub to: u64,
+    pub first_offset: i64,
+    pub next_offset: i64,
+    pub batch_count: u32,
+    /// Header and body of each batch.
+    pub parts: Vec<Bytes>,
+}
+
+/// What a commit is made of.
+pub(crate) struct Commit<D: Disk> {
+    pub seq: u64,
+    pub shares: Vec<Share<D>>,
+    /// Entries other than appends, in order, after which the shares follow.
+    pub others: Vec<Entry>,
+    /// Bytes of batches.
+    pub bytes: usize,
+    /// Most bytes its frame may take, in whole blocks.
+    pub frame_len_max: usize,
+}
+
+impl<D: Disk> Commit<D> {
+    fn new(seq: u64) -> Commit<D> {
+        Commit { seq, shares: Vec::new(), others: Vec::new(), bytes: 0, frame_len_max: HEADER_LEN + BLOCK }
+    }
+}
+
+/// Most bytes a share of `len` bytes adds to a frame.
+pub(crate) fn share_frame_len_max(len: usize) -> usize {
+    APPEND_ENTRY_LEN + BLOCK + len
+}
+
+/// A commit that was placed.
+pub(crate) struct InFlight<D: Disk> {
+    pub seq: u64,
+    pub written: bool,
+    pub shares: Vec<(Rc<LogInner<D>>, Rc<Segment<D>>, i64)>,
+    /// Files that its writes touched, each with a key that tells them apart.
+    pub touched: Vec<(FileKey, D::File)>,
+}
+
+/// Tells the files of a flush apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum FileKey {
+    Journal(u64),
+    /// Life of the segment.
+    Segment(u64),
+}
+
+/// The commits of a store, from gathering to stable.
+pub(crate) struct Pipeline<D: Disk> {
+    /// Commits that gather or wait, in order; the last takes what is appended.
+    queue: RefCell<VecDeque<Commit<D>>>,
+    queue_frame_bytes: Cell<u64>,
+    /// Number of the next commit to begin.
+    next_seq: Cell<u64>,
+    /// The last commit in the queue takes no more.
+    sealed: Cell<bool>,
+    pub durable_seq: Cell<u64>,
+    /// Commits from this one on must not rely on frames before it: a checkpoint will free them.
+    pub redo_floor: Cell<u64>,
+    /// The same for commits before `redo_floor`: frames before this one are free already.
+    pub redo_floor_before: Cell<u64>,
+    pub in_flight: RefCell<VecDeque<InFlight<D>>>,
+    /// Commits of `in_flight` that the running flush covers.
+    pub flushing: Cell<usize>,
+    pub writing: Cell<usize>,
+    pub checkpoint_wanted: Cell<u64>,
+    pub checkpoint_done: Cell<u64>,
+    /// Something for committer or flusher to look at.
+    pub work: WaitList,
+    /// Waiters for commits, by number.
+    durable: WaitList,
+}
+
+impl<D: Disk> Pipeline<D> {
+    /// A pipeline whose first commit gets number `seq`.
+    pub(crate) fn new(seq: u64) -> Pipeline<D> {
+        Pipeline {
+            queue: RefCell::default(),
+            queue_frame_bytes: Cell::new(0),
+            next_seq: Cell::new(seq),
+            sealed: Cell::new(true),
+            durable_seq: Cell::new(seq - 1),
+            redo_floor: Cell::new(seq),
+            redo_floor_before: Cell::new(seq),
+            in_flight: RefCell::default(),
+            flushing: Cell::new(0),
+            writing: Cell::new(0),
+            checkpoint_wanted: Cell::new(0),
+            checkpoint_done: Cell::new(0),
+            work: WaitList::default(),
+            durable: WaitList::default(),
+        }
+    }
+
+    pub(crate) fn wake_all(&self) {
+        self.work.wake_all();
+        self.durable.wake_all();
+    }
+
+    /// Whether the queue can take `bytes` more of batches in `shares` shares and still be placed.
+    pub(crate) fn has_room(&self, store: &StoreInner<D>, bytes: usize, shares: usize) -> bool {
+        let more = share_frame_len_max(0) * (shares + 1) + bytes + BLOCK + HEADER_LEN;
+        self.queue_frame_bytes.get() + more as u64 <= store.journal.queue_bytes_max()
+    }
+
+    /// Adds batches that follow each other in one segment; gives the commit's number.
+    pub(crate) fn add_share(&self, store: &Rc<StoreInner<D>>, share: Share<D>) -> u64 {
+        let len = (share.to - share.from) as usize;
+        let joins = share.segment.open_share.get().map(|(seq, _)| seq);
+        let seq = self.open_commit(store, share_frame_len_max(len), joins.map(|seq| (seq, len)));
+        share.segment.pending.borrow_mut().append(share.from, share.to, seq);
+        let mut queue = self.queue.borrow_mut();
+        let commit = queue.back_mut().expect("a commit is open");
+        commit.bytes += len;
+        let same = |s: &&mut Share<D>| Rc::ptr_eq(&s.segment, &share.segment) && s.to == share.from;
+        let joined = share.segment.open_share.get().filter(|(open_seq, _)| *open_seq == seq);
+        match joined.and_then(|(_, at)| commit.shares.get_mut(at)).filter(same) {
+            Some(open) => {
+                open.to = share.to;
+                open.next_offset = share.next_offset;
+                open.batch_count += share.batch_count;
+                open.parts.extend(share.parts);
+            }
+            None => {
+                share.segment.open_share.set(Some((seq, commit.shares.len())));
+                commit.shares.push(share);
+            }
+        }
+        seq
+    }
+
+    /// Adds an entry that is no append; gives the commit's number.
+    pub(crate) fn add_entry(&self, store: &Rc<StoreInner<D>>, entry: Entry) -> u64 {
+        let seq = self.open_commit(store, OTHER_ENTRY_LEN_MAX, None);
+        self.queue.borrow_mut().back_mut().expect("a commit is open").others.push(entry);
+        seq
+    }
+
+    /// Makes sure that the last commit of the queue takes `frame_len` more (less where `joins` names that commit);
+    /// gives its number.
+    fn open_commit(&self, store: &StoreInner<D>, frame_len: usize, joins: Option<(u64, usize)>) -> u64 {
+        let mut queue = self.queue.borrow_mut();
+        let frame_len_max = store.config.journal_file_bytes as usize;
+        let full = |commit: &Commit<D>| {
+            commit.bytes >= store.config.commit_bytes_target
+                || commit.frame_len_max + frame_len > frame_len_max
+        };
+        if self.sealed.get() || queue.back().is_none_or(full) {
+            let seq = self.next_seq.get();
+            self.next_seq.set(seq + 1);
+            self.sealed.set(false);
+            queue.push_back(Commit::new(seq));
+            self.queue_frame_bytes.set(self.queue_frame_bytes.get() + (HEADER_LEN + BLOCK) as u64);
+        }
+        let commit = queue.back_mut().expect("just made sure");
+        let frame_len = joins.filter(|(seq, _)| *seq == commit.seq).map_or(frame_len, |(_, less)| less);
+        commit.frame_len_max += frame_len;
+        self.queue_frame_bytes.set(self.queue_frame_bytes.get() + frame_len as u64);
+        self.work.wake_all();
+        commit.seq
+    }
+
+    /// Ends the commit that gathers; gives the number of the next one. All state changes so far belong to commits
+    /// before it.
+    pub(crate) fn seal(&self) -> u64 {
+        self.sealed.set(true);
+        self.next_seq.get()
+    }
+
+    /// First frame whose bytes stay live while commit `seq` may need them.
+    pub(crate) fn live_from(&self, seq: u64) -> u64 {
+        let floor = self.redo_floor.get();
+        if seq >= floor { floor } else { self.redo_floor_before.get() }
+    }
+
+    /// Number of the newest commit.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.next_seq.get() - 1
+    }
+
+    /// Takes the next commit if it should start now. Small ones wait until nothing but the running flush is ahead
+    /// of them, and gather meanwhile.
+    pub(crate) fn take(&self, store: &StoreInner<D>) -> Option<Commit<D>> {
+        let mut queue = self.queue.borrow_mut();
+        let front = queue.front()?;
+        let in_flight = self.in_flight.borrow().len();
+        let ahead = in_flight - self.flushing.get();
+        let large = front.bytes >= store.config.commit_bytes_target;
+        let start = ahead == 0 || (large && self.writing.get() < WRITING_MAX);
+        if !start || in_flight >= IN_FLIGHT_MAX {
+            return None;
+        }
+        if queue.len() == 1 {
+            self.sealed.set(true);
+        }
+        let commit = queue.pop_front()?;
+        self.queue_frame_bytes.set(self.queue_frame_bytes.get() - commit.frame_len_max as u64);
+        Some(commit)
+    }
+
+    /// Whether nothing waits and nothing is in flight.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.borrow().is_empty() && self.in_flight.borrow().is_empty()
+    }
+
+    /// Commits up to `seq` are stable.
+    pub(crate) fn set_durable(&self, seq: u64) {
+        assert!(seq > self.durable_seq.get(), "commits become stable in order");
+        self.durable_seq.set(seq);
+        self.durable.wake_up_to(seq);
+    }
+
+    /// Whether commit `seq` is stable, or will never be.
+    pub(crate) fn poll_durable(&self, store: &StoreInner<D>, seq: u64) -> Option<Result<(), Offline>> {
+        if self.durable_seq.get() >= seq {
+            return Some(Ok(()));
+        }
+        store.is_offline().map(Err)
+    }
+
+    /// Waits until commit `seq` is stable.
+    pub(crate) async fn wait_durable(&self, store: &StoreInner<D>, seq: u64) -> Result<(), Offline> {
+        self.durable.until_level(seq, || self.poll_durable(store, seq)).await
+    }
+
+    /// Asks for a checkpoint of everything so far; gives what [`Pipeline::wait_checkpoint`] waits for.
+    pub(crate) fn request_checkpoint(&self, store: &StoreInner<D>) -> u64 {
+        let wanted = self.checkpoint_wanted.get() + 1;
+        self.checkpoint_wanted.set(wanted);
+        store.work.wake_all();
+        wanted
+    }
+
+    /// Waits until a checkpoint that began after the request is stable.
+    pub(crate) async fn wait_checkpoint(&self, store: &StoreInner<D>, wanted: u64) -> Result<(), Offline> {
+        let ready = || {
+            if self.checkpoint_done.get() >= wanted {
+                return Some(Ok(()));
+            }
+            store.is_offline().map(Err)
+        };
+        store.work.until(ready).await
+    }
+}

@@ -1,0 +1,317 @@
+//! Taking records away: from the front (delete records, retention) and from the end (truncation).
+//!
+//! A new start is an entry of the journal. A truncation is a checkpoint of its own: the log takes no appends until a
+//! checkpoint without the cut-off records is stable, so no frame ever has to be judged by what was cut after it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::disk::{BLOCK, Disk};
+use crate::error::{ReadError, StoreError};
+use crate::frame::Entry;
+use crate::index::SegmentIndex;
+use crate::producer::ProducerTable;
+use crate::read::walk;
+use crate::retention::{RetentionRules, SegmentSummary, plan_deletion};
+use crate::segment::{DATA_START, Segment};
+use crate::state::{LogInner, LogState, StoreInner};
+use crate::writeback;
+
+/// Pause before looking again at what cannot be settled yet.
+const UNSETTLED_PAUSE: Duration = Duration::from_millis(5);
+
+/// Whether the log may be changed.
+pub(crate) fn check_open<D: Disk>(store: &StoreInner<D>, state: &LogState<D>) -> Result<(), StoreError> {
+    if let Some(offline) = store.is_offline().or_else(|| state.offline.clone()) {
+        return Err(StoreError::Offline(offline));
+    }
+    if state.busy {
+        return Err(StoreError::Busy);
+    }
+    if store.closing.get() || state.removed { Err(StoreError::Closed) } else { Ok(()) }
+}
+
+/// See [`crate::Log::delete_records`].
+pub(crate) async fn delete_records<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    offset: i64,
+) -> Result<i64, StoreError> {
+    let seq = {
+        let mut state = log.state.borrow_mut();
+        check_open(store, &state)?;
+        let (start, end) = (state.start_offset, state.written_offset());
+        if offset > end || offset < 0 {
+            return Err(StoreError::OutOfRange { start, end });
+        }
+        if offset <= start {
+            // Perhaps another call moved it just now: then wait until that is stable.
+            store.pipeline.last_seq()
+        } else {
+            move_start(store, log, &mut state, offset)?
+        }
+    };
+    log.changed();
+    store.pipeline.wait_durable(store, seq).await?;
+    drop_segments(store, log);
+    store.recycle.collect(store).await;
+    let state = log.state.borrow();
+    Ok(state.start_offset)
+}
+
+/// Moves the start in memory and in the running commit; gives the commit's number.
+fn move_start<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    state: &mut LogState<D>,
+    offset: i64,
+) -> Result<u64, StoreError> {
+    if !store.pipeline.has_room(store, 0, 1) {
+        return Err(StoreError::JournalFull);
+    }
+    state.start_offset = offset;
+    state.epochs.truncate_start(offset);
+    Ok(store.pipeline.add_entry(store, Entry::StartOffset { log_id: log.id, offset }))
+}
+
+/// Lets go of the segments that lie wholly before the start. The start is stable.
+fn drop_segments<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
+    let mut state = log.state.borrow_mut();
+    if state.busy {
+        return;
+    }
+    while let Some(front) = state.segments.front().cloned() {
+        let end = state.segment_end_offset(front.base);
+        if end > state.start_offset || end > state.durable_offset {
+            break;
+        }
+        state.segments.pop_front();
+        let next = state.segments.front().map_or(i64::MAX, |next| next.base);
+        let freed = state.memory.drop_segments_below(next);
+        store.levels.cache_bytes.set(store.levels.cache_bytes.get() - freed);
+        store.recycle.retire(store, front);
+    }
+}
+
+/// Applies retention to one log; gives the commit to wait for, if its start moved.
+pub(crate) fn retain<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, now_ms: i64) -> Option<u64> {
+    let mut state = log.state.borrow_mut();
+    if check_open(store, &state).is_err() || state.segments.is_empty() {
+        return None;
+    }
+    let rules = RetentionRules {
+        retention_ms: state.config.retention_ms,
+        retention_bytes: state.config.retention_bytes,
+        log_start_offset: state.start_offset,
+        high_watermark: state.durable_offset,
+    };
+    if rules.retention_ms < 0 && rules.retention_bytes < 0 {
+        return None;
+    }
+    let summary = |segment: &Rc<Segment<D>>| SegmentSummary {
+        end_offset: state.segment_end_offset(segment.base),
+        bytes: segment.size(),
+        max_timestamp: segment.max_timestamp.get().0,
+    };
+    let segments: Vec<_> = state.segments.iter().map(summary).collect();
+    let count = plan_deletion(&segments, &rules, now_ms).segments;
+    let offset = segments.get(count.checked_sub(1)?)?.end_offset;
+    if offset <= state.start_offset {
+        return None;
+    }
+    let seq = move_start(store, log, &mut state, offset).ok();
+    drop(state);
+    log.changed();
+    seq
+}
+
+/// The moved start is stable: free what lies before it.
+pub(crate) fn retained<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
+    drop_segments(store, log);
+}
+
+/// See [`crate::Log::truncate`]. The work goes on to its end even if the caller gives up waiting.
+pub(crate) async fn truncate<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    offset: i64,
+) -> Result<i64, StoreError> {
+    {
+        let mut state = log.state.borrow_mut();
+        check_open(store, &state)?;
+        let (start, end) = (state.start_offset, state.end_offset);
+        if offset < start {
+            return Err(StoreError::OutOfRange { start, end });
+        }
+        if offset >= end {
+            return Ok(end);
+        }
+        state.busy = true;
+    }
+    let slot = Rc::new(RefCell::new(None));
+    let (worker, cut_log, outcome) = (store.clone(), log.clone(), slot.clone());
+    store.spawn(async move {
+        let result = cut(&worker, &cut_log, offset).await;
+        if let Err(StoreError::Io(reason)) = &result {
+            cut_log.fail(format_args!("truncation failed: {reason}"));
+        }
+        cut_log.state.borrow_mut().busy = false;
+        *outcome.borrow_mut() = Some(result);
+        cut_log.changed();
+        worker.work.wake_all();
+    });
+    store.work.until(|| slot.borrow_mut().take()).await
+}
+
+async fn cut<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    offset: i64,
+) -> Result<i64, StoreError> {
+    store.pipeline.wait_durable(store, store.pipeline.last_seq()).await?;
+    settle(store, log).await?;
+    let dropped = cut_settled(store, log, offset).await?;
+    let wanted = store.pipeline.request_checkpoint(store);
+    store.pipeline.wait_checkpoint(store, wanted).await?;
+    for segment in dropped {
+        // The next segment may begin at the same offset, with the same file name: readers must be done with this one.
+        while Rc::strong_count(&segment) > 1 && !store.stopped.get() {
+            store.disk.sleep(UNSETTLED_PAUSE).await;
+        }
+        store.recycle.retire(store, segment);
+    }
+    store.recycle.collect(store).await;
+    Ok(log.state.borrow().end_offset)
+}
+
+/// Brings everything of the log into its segments.
+async fn settle<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) -> Result<(), StoreError> {
+    loop {
+        writeback::pass(store).await;
+        if let Some(offline) = store.is_offline() {
+            return Err(StoreError::Offline(offline));
+        }
+        let unsettled = |segment: &Rc<Segment<D>>| !segment.pending.borrow().is_empty();
+        if !log.state.borrow().segments.iter().any(unsettled) {
+            return Ok(());
+        }
+        store.disk.sleep(UNSETTLED_PAUSE).await;
+    }
+}
+
+/// What the segment that is cut will be.
+struct Kept<D: Disk> {
+    segment: Rc<Segment<D>>,
+    end: u64,
+    index: SegmentIndex,
+    max_timestamp: (i64, i64),
+}
+
+/// Cuts a settled log in memory; gives the segments that went.
+async fn cut_settled<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    offset: i64,
+) -> Result<Vec<Rc<Segment<D>>>, StoreError> {
+    let (kept, end_offset) = look_at_cut(store, log, offset).await.map_err(into_io)?;
+    let producers = if log.state.borrow().producers.reaches(end_offset) {
+        Some(producers_before(store, log, end_offset).await.map_err(into_io)?)
+    } else {
+        None
+    };
+    let mut state = log.state.borrow_mut();
+    let keep = state.segments.partition_point(|segment| segment.base < end_offset);
+    let dropped: Vec<_> = state.segments.drain(keep..).collect();
+    let freed = state.memory.truncate(end_offset);
+    store.levels.cache_bytes.set(store.levels.cache_bytes.get() - freed);
+    if let Some(kept) = kept {
+        let segment = kept.segment;
+        segment.end.set(kept.end);
+        segment.max_timestamp.set(kept.max_timestamp);
+        segment.image_seq.set(0);
+        *segment.index.borrow_mut() = kept.index;
+        segment.indexed_from.set(DATA_START);
+        let block = crate::plan::block_floor(kept.end);
+        let mut prefix = segment.prefix.borrow_mut();
+        if let Some(prefix) = prefix.as_mut().filter(|prefix| prefix.block == block) {
+            prefix.bytes.truncate((kept.end - block) as usize);
+        } else {
+            *prefix = None;
+        }
+        debug_assert!(prefix.as_ref().is_none_or(|prefix| prefix.bytes.len() < BLOCK));
+    }
+    state.end_offset = end_offset;
+    state.start_offset = state.start_offset.min(end_offset);
+    state.durable_offset = end_offset;
+    state.epochs.truncate_end(end_offset);
+    if let Some(producers) = producers {
+        state.producers = producers;
+    }
+    state.truncations += 1;
+    Ok(dropped)
+}
+
+fn into_io(error: ReadError) -> StoreError {
+    StoreError::Io(error.to_string())
+}
+
+/// Reads the headers of the segment that holds `offset`, up to the cut; gives what stays of it, if anything does, and
+/// the new end offset.
+async fn look_at_cut<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    offset: i64,
+) -> Result<(Option<Kept<D>>, i64), ReadError> {
+    let (segment, interval) = {
+        let state = log.state.borrow();
+        let segment = state.segment_of(offset).filter(|segment| segment.base < offset).cloned();
+        (segment, state.config.index_interval_bytes)
+    };
+    let Some(segment) = segment else { return Ok((None, offset)) };
+    let mut end_offset = segment.base;
+    let mut kept = Kept {
+        index: SegmentIndex::new(segment.base, DATA_START),
+        end: DATA_START,
+        max_timestamp: (-1, -1),
+        segment: segment.clone(),
+    };
+    walk(store, log, &segment, DATA_START..segment.end.get(), |batch, header| {
+        if header.next_offset() > offset {
+            return;
+        }
+        kept.index.note(batch, interval);
+        kept.end = batch.position + batch.len;
+        end_offset = header.next_offset();
+        if header.max_timestamp > kept.max_timestamp.0 {
+            kept.max_timestamp = (header.max_timestamp, header.base_offset);
+        }
+    })
+    .await?;
+    Ok(((kept.end > DATA_START).then_some(kept), end_offset))
+}
+
+/// The producers as the batches before `end_offset` tell.
+async fn producers_before<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    end_offset: i64,
+) -> Result<ProducerTable, ReadError> {
+    let (segments, seen): (Vec<_>, _) = {
+        let state = log.state.borrow();
+        let segments = state.segments.iter().filter(|segment| segment.base < end_offset).cloned().collect();
+        let seen: Vec<_> = state.producers.iter().map(|(id, producer)| (id, producer.last_seen_ms)).collect();
+        (segments, seen)
+    };
+    let mut producers = ProducerTable::new(store.config.producers_per_log_max);
+    for segment in segments {
+        walk(store, log, &segment, DATA_START..segment.end.get(), |_, header| {
+            let known = seen.binary_search_by_key(&header.producer_id, |(id, _)| *id);
+            if let (Ok(at), true) = (known, header.next_offset() <= end_offset) {
+                producers.record(header, seen[at].1);
+            }
+        })
+        .await?;
+    }
+    Ok(producers)
+}

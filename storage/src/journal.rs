@@ -1,0 +1,241 @@
+//! The journal's ring of files: where the next frame goes, and what a checkpoint frees.
+//!
+//! Files are written in full once, so that later writes never allocate. Files are numbered from 0 in each run of the
+//! store; number `n` is file `n % file_count`. A frame lies within one file; where it does not fit, it begins the
+//! next file.
+//!
+//! Invariant (freedom from deadlock): a checkpoint can complete only when every commit before it was placed. So
+//! commits that no checkpoint waits for may take half of the ring beyond the redo position (or beyond the position
+//! of the checkpoint under way), and the other half is left for those it does wait for, which `append` bounds.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::checkpoint::Redo;
+use crate::config::StoreConfig;
+use crate::disk::{AlignedBuf, Disk, DiskFile};
+use crate::state::StoreInner;
+use crate::wait::WaitList;
+
+/// Bytes of one write when a file is written for the first time.
+const FILL_BYTES: u64 = 1 << 20;
+
+/// A place in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Cursor {
+    /// Number of the file since the run began.
+    pub number: u64,
+    /// Position in it.
+    pub position: u64,
+}
+
+/// A checkpoint under way: commits from `seq` on are not part of it.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    seq: u64,
+    /// Where frame `seq` was placed; `None` while it was not.
+    cursor: Option<Cursor>,
+}
+
+/// See the module.
+pub(crate) struct Journal<D: Disk> {
+    dir: PathBuf,
+    file_bytes: u64,
+    file_count: u64,
+    files: RefCell<Vec<Option<D::File>>>,
+    cursor: Cell<Cursor>,
+    redo: Cell<Cursor>,
+    mark: Cell<Option<Mark>>,
+    /// A file is being made. One at a time, so that none is filled twice.
+    making: Cell<bool>,
+    /// A file was made, or a checkpoint began or ended.
+    pub changed: WaitList,
+}
+
+/// Directory of the journal's files.
+pub(crate) fn journal_dir(dir: &Path) -> PathBuf {
+    dir.join("journal")
+}
+
+/// Path of one file of the ring.
+pub(crate) fn journal_path(dir: &Path, index: u64) -> PathBuf {
+    journal_dir(dir).join(format!("{index:04}.journal"))
+}
+
+impl<D: Disk> Journal<D> {
+    pub(crate) fn new(dir: &Path, config: &StoreConfig) -> Journal<D> {
+        let file_count = u64::from(config.journal_files);
+        Journal {
+            dir: dir.to_owned(),
+            file_bytes: config.journal_file_bytes,
+            file_count,
+            files: RefCell::new((0..file_count).map(|_| None).collect()),
+            cursor: Cell::default(),
+            redo: Cell::default(),
+            mark: Cell::new(None),
+            making: Cell::new(false),
+            changed: WaitList::default(),
+        }
+    }
+
+    /// Opens the files that exist and makes the first; the others are made before they are needed.
+    pub(crate) async fn open(&self, disk: &D) -> io::Result<()> {
+        for entry in disk.list(&journal_dir(&self.dir)).await? {
+            let path = journal_dir(&self.dir).join(&entry.name);
+            let index = entry.name.strip_suffix(".journal").and_then(|digits| digits.parse::<u64>().ok());
+            match index.filter(|index| *index < self.file_count && entry.len == self.file_bytes) {
+                Some(index) => {
+                    let file = disk.open(&path).await?;
+                    file.sync_data().await?;
+                    self.files.borrow_mut()[index as usize] = Some(file);
+                }
+                None => disk.remove(&path).await?,
+            }
+        }
+        disk.sync_dir(&journal_dir(&self.dir)).await?;
+        self.make(disk, 0).await
+    }
+
+    /// Makes the file of that number unless it exists, written in full and stable.
+    async fn make(&self, disk: &D, number: u64) -> io::Result<()> {
+        let index = number % self.file_count;
+        self.changed.until(|| (!self.making.get()).then_some(())).await;
+        if self.files.borrow()[index as usize].is_some() {
+            return Ok(());
+        }
+        self.making.set(true);
+        let made = self.fill(disk, index).await;
+        self.making.set(false);
+        if let Ok(file) = &made {
+            self.files.borrow_mut()[index as usize] = Some(file.clone());
+        }
+        self.changed.wake_all();
+        made.map(|_| ())
+    }
+
+    async fn fill(&self, disk: &D, index: u64) -> io::Result<D::File> {
+        let path = journal_path(&self.dir, index);
+        let file = match disk.create(&path, self.file_bytes).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(&path).await?,
+            Err(error) => return Err(error),
+        };
+        let zeros = AlignedBuf::zeroed(FILL_BYTES.min(self.file_bytes) as usize).freeze();
+        let mut position = 0;
+        while position < self.file_bytes {
+            let len = (self.file_bytes - position).min(zeros.len() as u64);
+            file.write_at(zeros.slice(..len as usize), position).await?;
+            position += len;
+        }
+        file.sync_data().await?;
+        disk.sync_dir(&journal_dir(&self.dir)).await?;
+        Ok(file)
+    }
+
+    /// Waits until a frame of `len` bytes of commit `seq` can be placed, and moves to its file.
+    pub(crate) async fn reserve(&self, store: &Rc<StoreInner<D>>, seq: u64, len: u64) {
+        assert!(len <= self.file_bytes, "a frame fits a journal file");
+        if self.cursor.get().position + len <= self.file_bytes {
+            return;
+        }
+        let next = self.cursor.get().number + 1;
+        if !self.may_enter(next, seq) {
+            store.pipeline.request_checkpoint(store);
+        }
+        let changed = || (store.stopped.get() || self.may_enter(next, seq)).then_some(());
+        self.changed.until(changed).await;
+        if store.stopped.get() {
+            return;
+        }
+        store.retry_no_space("making a journal file", || self.make(&store.disk, next)).await;
+        if store.stopped.get() {
+            return;
+        }
+        self.cursor.set(Cursor { number: next, position: 0 });
+        if next + 1 < self.file_count {
+            let ahead = store.clone();
+            store.spawn(async move {
+                // A failure shows when the file is needed: then it is made again, and waited for.
+                if let Err(error) = ahead.journal.make(&ahead.disk, next + 1).await {
+                    tracing::warn!("making a journal file ahead: {error}");
+                }
+            });
+        }
+    }
+
+    fn may_enter(&self, number: u64, seq: u64) -> bool {
+        let half = self.file_count / 2;
+        match self.mark.get() {
+            Some(mark) if seq >= mark.seq => {
+                let from = mark.cursor.unwrap_or(self.cursor.get());
+                number - from.number < half && number - self.redo.get().number < self.file_count
+            }
+            Some(_) => number - self.redo.get().number < self.file_count,
+            None => number - self.redo.get().number < half,
+        }
+    }
+
+    /// Whether so much is in use that a checkpoint should free it.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        self.mark.get().is_none() && self.cursor.get().number - self.redo.get().number + 1 >= self.file_count / 2
+    }
+
+    /// Takes the place of the frame of commit `seq`, `len` bytes long in whole blocks, after [`Journal::reserve`].
+    pub(crate) fn place(&self, seq: u64, len: u64) -> (u64, D::File, u64) {
+        let cursor = self.cursor.get();
+        if let Some(mark) = self.mark.get()
+            && mark.seq == seq
+        {
+            self.mark.set(Some(Mark { cursor: Some(cursor), ..mark }));
+        }
+        assert!(cursor.position + len <= self.file_bytes, "room was reserved");
+        self.cursor.set(Cursor { position: cursor.position + len, ..cursor });
+        let file = self.files.borrow()[(cursor.number % self.file_count) as usize].clone();
+        (cursor.number, file.expect("reserved files exist"), cursor.position)
+    }
+
+    /// A checkpoint of everything before `seq` begins.
+    pub(crate) fn begin_checkpoint(&self, seq: u64) {
+        self.mark.set(Some(Mark { seq, cursor: None }));
+        self.changed.wake_all();
+    }
+
+    /// Where the frames after the checkpoint under way begin. All frames before were placed.
+    pub(crate) fn redo_of_mark(&self) -> Cursor {
+        let mark = self.mark.get().expect("a checkpoint is under way");
+        mark.cursor.unwrap_or(self.cursor.get())
+    }
+
+    /// The checkpoint is stable: what lies before `redo` is free.
+    pub(crate) fn end_checkpoint(&self, redo: Cursor) {
+        self.redo.set(redo);
+        self.mark.set(None);
+        self.changed.wake_all();
+    }
+
+    /// Bytes between redo position and cursor.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let (redo, cursor) = (self.redo.get(), self.cursor.get());
+        (cursor.number - redo.number) * self.file_bytes + cursor.position - redo.position
+    }
+
+    /// Bytes of frames that may wait to be placed.
+    pub(crate) fn queue_bytes_max(&self) -> u64 {
+        (self.file_count - self.file_count / 2) / 2 * self.file_bytes
+    }
+
+    /// The ring as a checkpoint names it.
+    pub(crate) fn redo(&self, run: u64, seq: u64, cursor: Cursor, clean: bool) -> Redo {
+        Redo {
+            run,
+            seq,
+            file_number: cursor.number,
+            position: cursor.position,
+            file_bytes: self.file_bytes,
+            file_count: self.file_count as u32,
+            clean,
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Makes and extends segment files in the background. No append waits for it: until a file is ready, the bytes of
+//! its segment stay in the journal and in memory.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::disk::{Disk, DiskFile};
+use crate::recycle::recycle_dir;
+use crate::segment::{Segment, SegmentHeader};
+use crate::state::{LogInner, StoreInner, logs_dir};
+
+/// Files made or extended at once.
+const AT_ONCE: usize = 8;
+/// First extent of a new file in bytes; each further one makes it four times as long.
+const FIRST_EXTENT: u64 = 256 << 10;
+/// Pause between attempts while the disk is full.
+const NO_SPACE_PAUSE: Duration = Duration::from_millis(200);
+
+impl<D: Disk> StoreInner<D> {
+    /// Asks for the segment's file, or for more of it, unless that is under way.
+    pub(crate) fn prepare(&self, log: &Rc<LogInner<D>>, segment: &Rc<Segment<D>>) {
+        if !segment.preparing.replace(true) {
+            self.to_prepare.borrow_mut().push_back((log.clone(), segment.clone()));
+            self.work.wake_all();
+        }
+    }
+
+    /// Asks for more of the segment's file if it is shorter than its limit.
+    pub(crate) fn extend(&self, log: &Rc<LogInner<D>>, segment: &Rc<Segment<D>>, limit: u64) {
+        if segment.prepared_to.get() < limit {
+            self.prepare(log, segment);
+        }
+    }
+
+    /// Physical size limit of the log's segments.
+    pub(crate) fn segment_bytes(&self, log_segment_bytes: u64) -> u64 {
+        log_segment_bytes.min(self.config.segment_bytes_max)
+    }
+
+    /// Repeats `op` while the disk is full, telling so to appenders. Any other failure takes the store offline.
+    /// `None` if the store stopped.
+    pub(crate) async fn retry_no_space<T, F: Future<Output = io::Result<T>>>(
+        &self,
+        what: &str,
+        mut op: impl FnMut() -> F,
+    ) -> Option<T> {
+        let mut waits = false;
+        let done = loop {
+            match op().await {
+                Ok(value) => break Some(value),
+                Err(error) if error.kind() == io::ErrorKind::StorageFull && !self.stopped.get() => {
+                    if !waits {
+                        waits = true;
+                        tracing::warn!("disk is full: {what} waits for space");
+                        self.disk_full.set(self.disk_full.get() + 1);
+                        self.room.wake_all();
+                    }
+                    self.disk.sleep(NO_SPACE_PAUSE).await;
+                }
+                Err(error) => {
+                    self.fail(format_args!("{what} failed: {error}"));
+                    break None;
+                }
+            }
+        };
+        if waits {
+            self.disk_full.set(self.disk_full.get() - 1);
+        }
+        done
+    }
+}
+
+/// Makes files until the store stops.
+pub(crate) async fn run_preparer<D: Disk>(store: Rc<StoreInner<D>>) {
+    let running = Rc::new(std::cell::Cell::new(0_usize));
+    loop {
+        let next = || {
+            if store.stopped.get() {
+                return Some(None);
+            }
+            if running.get() >= AT_ONCE {
+                return None;
+            }
+            store.to_prepare.borrow_mut().pop_front().map(Some)
+        };
+        let Some((log, segment)) = store.work.until(next).await else { return };
+        running.set(running.get() + 1);
+        let (worker, running) = (store.clone(), running.clone());
+        store.spawn(async move {
+            if !segment.retired.get() {
+                prepare(&worker, &log, &segment).await;
+            }
+            segment.preparing.set(false);
+            running.set(running.get() - 1);
+        });
+    }
+}
+
+async fn prepare<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segment: &Rc<Segment<D>>) {
+    let limit = store.segment_bytes(log.state.borrow().config.segment_bytes);
+    let limit = limit.max(segment.end.get()).next_multiple_of(crate::disk::BLOCK as u64);
+    if !segment.is_ready() {
+        make(store, log, segment, limit).await;
+        return;
+    }
+    let prepared_to = segment.prepared_to.get();
+    let to = limit.min(prepared_to.max(segment.end.get()) * 4).next_multiple_of(crate::disk::BLOCK as u64);
+    if to <= prepared_to {
+        return;
+    }
+    let file = match store.files.get(&store.disk, log, segment).await {
+        Ok(file) => file,
+        Err(error) => return store.fail(format_args!("log {}, segment {}: {error}", log.name, segment.base)),
+    };
+    let grow = || file.allocate(prepared_to, to - prepared_to);
+    if store.retry_no_space("extending a segment", grow).await.is_some() {
+        segment.prepared_to.set(to);
+    }
+}
+
+async fn make<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segment: &Rc<Segment<D>>, limit: u64) {
+    let spare = store.recycle.take(limit);
+    let made = match &spare {
+        Some(spare) => {
+            let reuse = || reuse_file(store, log, segment, &spare.path);
+            store.retry_no_space("reusing a segment file", reuse).await.map(|file| (file, spare.len))
+        }
+        None => {
+            let len = limit.min(FIRST_EXTENT.max(segment.end.get() * 2)).next_multiple_of(4096);
+            let new = || new_file(store, log, segment, len);
+            store.retry_no_space("making a segment file", new).await.map(|file| (file, len))
+        }
+    };
+    if let Some((file, len)) = made {
+        store.files.keep(segment, file);
+        segment.prepared_to.set(len);
+    }
+}
+
+async fn reuse_file<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    segment: &Rc<Segment<D>>,
+    spare: &std::path::Path,
+) -> io::Result<D::File> {
+    let disk = &store.disk;
+    make_log_dir(store, log).await?;
+    let file = disk.open(spare).await?;
+    write_header(log, segment, &file).await?;
+    disk.rename(spare, &segment.path).await?;
+    disk.sync_dir(&recycle_dir(&store.dir)).await?;
+    disk.sync_dir(&store.log_dir(&log.name)).await?;
+    Ok(file)
+}
+
+/// Makes a new file of `len` bytes with its header, stable. A file of that name is a leftover and is replaced.
+pub(crate) async fn new_file<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    segment: &Rc<Segment<D>>,
+    len: u64,
+) -> io::Result<D::File> {
+    let disk = &store.disk;
+    make_log_dir(store, log).await?;
+    let file = match disk.create(&segment.path, len).await {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.remove(&segment.path).await?;
+            disk.create(&segment.path, len).await?
+        }
+        created => created?,
+    };
+    write_header(log, segment, &file).await?;
+    disk.sync_dir(&store.log_dir(&log.name)).await?;
+    Ok(file)
+}
+
+async fn make_log_dir<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) -> io::Result<()> {
+    if log.has_dir.get() {
+        return Ok(());
+    }
+    store.disk.create_dir_all(&store.log_dir(&log.name)).await?;
+    store.disk.sync_dir(&logs_dir(&store.dir)).await?;
+    log.has_dir.set(true);
+    Ok(())
+}
+
+async fn write_header<D: Disk>(log: &LogInner<D>, segment: &Segment<D>, file: &D::File) -> io::Result<()> {
+    let header =
+        SegmentHeader { log_id: log.id, base: segment.base, life: segment.life, log_name: log.name.to_string() };
+    file.write_at(header.encode().freeze(), 0).await?;
+    file.sync_data().await
+}

@@ -1,0 +1,224 @@
+//! Opening a store: checkpoint, then the journal's frames from the redo position on.
+//!
+//! The chain of frames ends at the first that is not wholly valid: its own bytes, its inline bytes, or what it wrote
+//! straight to segments. Beyond the highest frame known to have been stable that is a torn tail, which was never
+//! acknowledged and is dropped; at or below it, it is corruption: of the journal, then the store does not open; of one
+//! log's share, then that log goes offline. Afterwards everything is settled, under a new run and a new checkpoint.
+
+mod chain;
+mod replay;
+
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+
+use crate::checkpoint::{self, Checkpoint, CheckpointError, Encoder, LogRecord, Redo};
+use crate::checkpointer::checkpoint_path;
+use crate::config::{LogConfig, StoreConfig};
+use crate::disk::{DirEntry, Disk, TEMP_SUFFIX};
+use crate::epochs::{EpochStart, LeaderEpochs};
+use crate::error::{Offline, OpenError};
+use crate::index::SegmentIndex;
+use crate::journal::journal_dir;
+use crate::plan::block_ceil;
+use crate::producer::ProducerTable;
+use crate::recycle::recycle_dir;
+use crate::segment::{DATA_START, Segment, parse_file_name};
+use crate::state::{LogInner, StoreInner, logs_dir};
+use crate::store::RecoveryReport;
+use chain::{Chain, JournalReader};
+use replay::Replay;
+
+/// Opens the store up to the point where its tasks may start.
+pub(crate) async fn recover<D: Disk>(
+    disk: D,
+    dir: &Path,
+    config: StoreConfig,
+    now_ms: i64,
+) -> Result<(Rc<StoreInner<D>>, RecoveryReport), OpenError> {
+    config.check().map_err(OpenError::Config)?;
+    make_dirs(&disk, dir).await?;
+    let checkpoint = load_checkpoint(&disk, dir).await?;
+    let mut report = RecoveryReport::default();
+    let Checkpoint { redo, logs } = checkpoint;
+    let reader = JournalReader::open(&disk, dir, redo).await?;
+    let chain = chain::scan(&reader).await?;
+    report.torn_tail = chain.torn;
+
+    let store = StoreInner::new(disk, dir, config, redo.run + 1, chain.next_seq);
+    for record in &logs {
+        let log = load_log(&store, record, now_ms)?;
+        store.logs.borrow_mut().insert(log.name.clone(), log);
+    }
+    let (frames, clean) = (chain.frames.len(), redo.clean && !chain.torn);
+    replay_chain(&store, &reader, chain, now_ms, &mut report).await?;
+    drop_deleted(&store);
+    if !clean || frames > 0 {
+        sweep(&store).await.map_err(OpenError::io("removing leftovers"))?;
+    }
+    write_checkpoint(&store).await?;
+    store.journal.open(&store.disk).await.map_err(OpenError::io("preparing the journal"))?;
+    store.recycle.open(&store.disk).await.map_err(OpenError::io("preparing the recycle directory"))?;
+    report.logs = store.logs.borrow().len();
+    for log in store.logs.borrow().values() {
+        if let Some(offline) = &log.state.borrow().offline {
+            report.offline.push((log.name.to_string(), offline.reason.to_string()));
+        }
+    }
+    Ok((store, report))
+}
+
+async fn make_dirs<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
+    let make = async || {
+        for part in [logs_dir(dir), journal_dir(dir), recycle_dir(dir)] {
+            disk.create_dir_all(&part).await?;
+        }
+        // All the way up: a killed process may have left ancestors that exist and are not stable.
+        for ancestor in dir.ancestors() {
+            let ancestor = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+            match disk.sync_dir(ancestor).await {
+                // Not ours to open, hence not ours to have made.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && ancestor != dir => break,
+                synced => synced?,
+            }
+        }
+        Ok(())
+    };
+    make().await.map_err(OpenError::io(dir.display()))
+}
+
+/// The checkpoint, or that of a new store.
+async fn load_checkpoint<D: Disk>(disk: &D, dir: &Path) -> Result<Checkpoint, OpenError> {
+    let path = checkpoint_path(dir);
+    let there = disk.exists(&path).await.map_err(OpenError::io(path.display()))?;
+    if !there {
+        let logs = disk.list(&logs_dir(dir)).await.map_err(OpenError::io(dir.display()))?;
+        if !logs.is_empty() {
+            return Err(OpenError::Corrupt(format!("there are logs but no checkpoint in {}", dir.display())));
+        }
+        return Ok(Checkpoint { redo: Redo { seq: 1, clean: true, ..Redo::default() }, logs: Vec::new() });
+    }
+    let bytes = disk.read_small(&path, checkpoint::LEN_MAX).await.map_err(OpenError::io(path.display()))?;
+    checkpoint::decode(&bytes).map_err(|error| match error {
+        CheckpointError::NewerVersion(found) => {
+            OpenError::NewerVersion { found, supported: checkpoint::VERSION }
+        }
+        CheckpointError::Damaged => OpenError::Corrupt(format!("checkpoint {} is damaged", path.display())),
+    })
+}
+
+fn load_log<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    record: &LogRecord,
+    now_ms: i64,
+) -> Result<Rc<LogInner<D>>, OpenError> {
+    let damaged = |what: &str| OpenError::Corrupt(format!("checkpoint of log {}: {what}", record.name));
+    let log = LogInner::new(&store.config, record.id, &record.name, LogConfig::default());
+    let mut state = log.state.borrow_mut();
+    let dir = store.log_dir(&record.name);
+    for known in &record.segments {
+        if known.end < DATA_START || state.segments.back().is_some_and(|last| last.base >= known.base) {
+            return Err(damaged("segments do not follow each other"));
+        }
+        let segment = Segment::new(&dir, known.base, known.life, now_ms);
+        segment.end.set(known.end);
+        segment.max_timestamp.set((known.max_timestamp, known.max_timestamp_offset));
+        segment.first_timestamp.set(known.first_timestamp);
+        segment.prepared_to.set(block_ceil(known.end));
+        segment.indexed_from.set(known.end);
+        *segment.index.borrow_mut() = SegmentIndex::new(known.base, known.end);
+        state.segments.push_back(segment);
+    }
+    let entry = |&(epoch, start_offset): &(i32, i64)| EpochStart { epoch, start_offset };
+    state.epochs = LeaderEpochs::from_entries(record.epochs.iter().map(entry).collect())
+        .ok_or_else(|| damaged("epochs do not grow"))?;
+    if !record.producers.is_empty() {
+        let decoded = ProducerTable::decode(&record.producers, store.config.producers_per_log_max);
+        state.producers = decoded.map_err(|error| damaged(&error.to_string()))?.0;
+    }
+    (state.start_offset, state.end_offset) = (record.start_offset, record.end_offset);
+    state.durable_offset = record.end_offset;
+    if !record.damage.is_empty() {
+        state.offline = Some(Offline::new(&record.damage));
+        state.damaged = true;
+    }
+    log.has_dir.set(!state.segments.is_empty());
+    drop(state);
+    Ok(log)
+}
+
+async fn replay_chain<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    reader: &JournalReader<D>,
+    chain: Chain,
+    now_ms: i64,
+    report: &mut RecoveryReport,
+) -> Result<(), OpenError> {
+    let mut replay = Replay::new(store, &chain, now_ms);
+    for place in &chain.frames {
+        let frame = reader.frame(place).await?;
+        let known_stable = place.header.seq <= chain.durable_seq;
+        if !replay.frame(&frame, &place.header, known_stable).await? {
+            report.torn_tail = true;
+            break;
+        }
+        report.frames_replayed += 1;
+    }
+    report.bytes_replayed = replay.bytes();
+    replay.finish().await
+}
+
+/// Lets go of segments that lie wholly before their log's start.
+fn drop_deleted<D: Disk>(store: &StoreInner<D>) {
+    for log in store.logs.borrow().values() {
+        let mut state = log.state.borrow_mut();
+        state.durable_offset = state.end_offset;
+        while let Some(front) = state.segments.front().cloned() {
+            if state.segment_end_offset(front.base) > state.start_offset {
+                break;
+            }
+            store.files.close(&front);
+            state.segments.pop_front();
+        }
+    }
+}
+
+/// Removes directories of no log and files of no segment: what a crash left between a change and its clean-up.
+async fn sweep<D: Disk>(store: &StoreInner<D>) -> std::io::Result<()> {
+    let dir = logs_dir(&store.dir);
+    for entry in store.disk.list(&dir).await? {
+        let path = dir.join(&entry.name);
+        let log = store.logs.borrow().get(entry.name.as_str()).cloned();
+        match log {
+            Some(log) if entry.is_dir => {
+                log.has_dir.set(true);
+                for file in store.disk.list(&path).await? {
+                    if !is_of_log(&log, &file) {
+                        store.disk.remove(&path.join(&file.name)).await?;
+                    }
+                }
+            }
+            _ if entry.is_dir => store.disk.remove_dir_all(&path).await?,
+            _ => store.disk.remove(&path).await?,
+        }
+    }
+    store.disk.sync_dir(&dir).await
+}
+
+fn is_of_log<D: Disk>(log: &LogInner<D>, file: &DirEntry) -> bool {
+    let name = file.name.strip_suffix(".index").map_or(file.name.clone(), |stem| format!("{stem}.log"));
+    let base = parse_file_name(&name).filter(|_| !file.name.ends_with(TEMP_SUFFIX));
+    base.is_some_and(|base| log.state.borrow().segments.iter().any(|segment| segment.base == base))
+}
+
+/// The first checkpoint of the run: from here on frames of older runs mean nothing.
+async fn write_checkpoint<D: Disk>(store: &Rc<StoreInner<D>>) -> Result<(), OpenError> {
+    let mut encoder = Encoder::new();
+    for log in store.logs.borrow().values() {
+        encoder.log(&log.state.borrow().record(log));
+    }
+    let seq = store.pipeline.last_seq() + 1;
+    let bytes = encoder.finish(&store.journal.redo(store.run, seq, crate::journal::Cursor::default(), false));
+    let path = checkpoint_path(&store.dir);
+    store.disk.write_small(&path, &bytes).await.map_err(OpenError::io(path.display()))
+}

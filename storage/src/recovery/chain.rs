@@ -1,0 +1,195 @@
+//! Walks the journal from the redo position and finds where its valid frames end.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::checkpoint::Redo;
+use crate::disk::{BLOCK, Disk, DiskFile};
+use crate::error::OpenError;
+use crate::frame::{self, Entry, FrameHeader};
+use crate::journal::{Cursor, journal_path};
+use crate::plan::{block_ceil, block_floor};
+
+/// Bytes read at once.
+const READ_BYTES: u64 = 1 << 20;
+
+/// A frame's place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub cursor: Cursor,
+    pub header: FrameHeader,
+}
+
+/// The frames to replay, and what they say as a whole.
+#[derive(Debug, Default)]
+pub(crate) struct Chain {
+    pub frames: Vec<Place>,
+    /// Highest frame known to have been stable.
+    pub durable_seq: u64,
+    /// A number that no frame of the run has.
+    pub next_seq: u64,
+    /// There are traces of frames beyond the last valid one.
+    pub torn: bool,
+    /// Logs removed in the end, by id.
+    pub removed: BTreeSet<u64>,
+    /// Starts of logs in the end, by id.
+    pub start_offsets: BTreeMap<u64, i64>,
+}
+
+/// Reads the journal's files as they were left.
+pub(crate) struct JournalReader<D: Disk> {
+    redo: Redo,
+    files: Vec<Option<D::File>>,
+    /// The piece read last: file, position, bytes.
+    piece: RefCell<(u64, u64, Bytes)>,
+}
+
+impl<D: Disk> JournalReader<D> {
+    /// Opens the files of the ring that the checkpoint names.
+    pub(crate) async fn open(disk: &D, dir: &Path, redo: Redo) -> Result<JournalReader<D>, OpenError> {
+        let mut files = Vec::new();
+        for index in 0..u64::from(redo.file_count) {
+            let path = journal_path(dir, index);
+            let there = disk.exists(&path).await.map_err(OpenError::io(path.display()))?;
+            files.push(match there {
+                true => Some(disk.open(&path).await.map_err(OpenError::io(path.display()))?),
+                false => None,
+            });
+        }
+        Ok(JournalReader { redo, files, piece: RefCell::new((u64::MAX, 0, Bytes::new())) })
+    }
+
+    /// Up to `len` bytes at `position`, fewer where the file ends.
+    async fn bytes(&self, number: u64, position: u64, len: u64) -> Result<Bytes, OpenError> {
+        let index = number % u64::from(self.redo.file_count).max(1);
+        let Some(Some(file)) = self.files.get(index as usize) else { return Ok(Bytes::new()) };
+        {
+            let (held, from, piece) = &*self.piece.borrow();
+            let to = from + piece.len() as u64;
+            if *held == index && *from <= position && position + len <= to {
+                let at = (position - from) as usize;
+                return Ok(piece.slice(at..at + len as usize));
+            }
+        }
+        let from = block_floor(position);
+        let to = block_ceil(position + len).max(from + READ_BYTES).min(block_floor(file.size()).max(from));
+        let mut out = BytesMut::new();
+        let mut at = from;
+        while at < to {
+            let data = file.read_at(at, (to - at).min(READ_BYTES) as usize).await;
+            let data = data.map_err(OpenError::io("reading the journal"))?;
+            if data.is_empty() {
+                break;
+            }
+            out.extend_from_slice(&data);
+            at += data.len() as u64;
+        }
+        let piece = out.freeze();
+        let end = ((position - from + len) as usize).min(piece.len());
+        let found = piece.slice(((position - from) as usize).min(end)..end);
+        *self.piece.borrow_mut() = (index, from, piece);
+        Ok(found)
+    }
+
+    /// A whole frame.
+    pub(crate) async fn frame(&self, place: &Place) -> Result<Bytes, OpenError> {
+        self.bytes(place.cursor.number, place.cursor.position, u64::from(place.header.len)).await
+    }
+
+    /// The header at a cursor, of whatever run.
+    async fn header(&self, cursor: Cursor) -> Result<Option<FrameHeader>, OpenError> {
+        let room = self.redo.file_bytes.saturating_sub(cursor.position);
+        if room < BLOCK as u64 {
+            return Ok(None);
+        }
+        let block = self.bytes(cursor.number, cursor.position, BLOCK as u64).await?;
+        if let Some(found) = frame::version(&block).filter(|version| *version > frame::VERSION) {
+            return Err(OpenError::NewerVersion { found, supported: frame::VERSION });
+        }
+        Ok(frame::decode_header(&block, room).filter(|header| header.run == self.redo.run))
+    }
+
+    /// Frame `seq` with its entries, if header and entries at the cursor are valid.
+    async fn entries(&self, cursor: Cursor, seq: u64) -> Result<Option<(Place, Vec<Entry>)>, OpenError> {
+        let Some(header) = self.header(cursor).await?.filter(|header| header.seq == seq) else {
+            return Ok(None);
+        };
+        let meta = self.bytes(cursor.number, cursor.position, u64::from(header.meta_len)).await?;
+        let entries = frame::decode_entries(&meta, &header);
+        Ok(entries.map(|entries| (Place { cursor, header }, entries)))
+    }
+}
+
+/// Finds the frames to replay.
+pub(crate) async fn scan<D: Disk>(reader: &JournalReader<D>) -> Result<Chain, OpenError> {
+    let redo = reader.redo;
+    let mut chain = Chain { durable_seq: redo.seq.saturating_sub(1), ..Chain::default() };
+    let mut cursor = Cursor { number: redo.file_number, position: redo.position };
+    let mut seq = redo.seq;
+    loop {
+        let next_file = Cursor { number: cursor.number + 1, position: 0 };
+        let mut found = reader.entries(cursor, seq).await?;
+        if found.is_none() && redo.file_count > 0 {
+            found = reader.entries(next_file, seq).await?;
+        }
+        let Some((place, entries)) = found else { break };
+        for entry in entries {
+            match entry {
+                Entry::Remove { log_id } => {
+                    chain.removed.insert(log_id);
+                }
+                Entry::StartOffset { log_id, offset } => {
+                    chain.start_offsets.insert(log_id, offset);
+                }
+                Entry::Append(_) | Entry::Create { .. } => {}
+            }
+        }
+        chain.durable_seq = chain.durable_seq.max(place.header.durable_seq);
+        let len = block_ceil(u64::from(place.header.len));
+        cursor = Cursor { number: place.cursor.number, position: place.cursor.position + len };
+        chain.frames.push(place);
+        seq += 1;
+    }
+    // After a clean close nothing was written.
+    chain.next_seq = if redo.clean { seq } else { look_beyond(reader, cursor, seq, &mut chain).await? };
+    Ok(chain)
+}
+
+/// Looks for frames beyond the end of the chain, which is where frame `seq` should be. One that says `seq` was stable
+/// proves that acknowledged data is damaged. Gives a number above all found.
+async fn look_beyond<D: Disk>(
+    reader: &JournalReader<D>,
+    end: Cursor,
+    seq: u64,
+    chain: &mut Chain,
+) -> Result<u64, OpenError> {
+    let mut next_seq = seq;
+    let blocks = reader.redo.file_bytes / BLOCK as u64;
+    for ahead in 0..u64::from(reader.redo.file_count) {
+        let first = if ahead == 0 { end.position / BLOCK as u64 } else { 0 };
+        // Frames in flight together reach no farther than into the next file; each file begins with a frame.
+        let last = if ahead <= 1 { blocks } else { blocks.min(1) };
+        for block in first..last {
+            let cursor = Cursor { number: end.number + ahead, position: block * BLOCK as u64 };
+            let Some(header) = reader.header(cursor).await?.filter(|header| header.seq >= seq) else {
+                continue;
+            };
+            chain.torn = true;
+            // Inline bytes could look like a header; only a valid one is believed.
+            if reader.entries(cursor, header.seq).await?.is_none() {
+                continue;
+            }
+            next_seq = next_seq.max(header.seq + 1);
+            if header.durable_seq >= seq {
+                return Err(OpenError::Corrupt(format!(
+                    "journal frame {seq} is damaged although it was stable (frame {} says so)",
+                    header.seq
+                )));
+            }
+        }
+    }
+    Ok(next_seq)
+}

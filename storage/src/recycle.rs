@@ -1,0 +1,126 @@
+//! Files of segments that left their logs: kept for reuse, because written files are several times faster to write
+//! than new ones, or removed beyond a bound.
+//!
+//! A file is touched only when nothing uses its segment any more: a reader in flight would else read another log's
+//! batches. The names in the pool come stable before a file is reused, so that no file ever has two names.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::disk::Disk;
+use crate::segment::Segment;
+use crate::state::StoreInner;
+
+/// A file waiting for reuse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Spare {
+    pub path: PathBuf,
+    pub len: u64,
+}
+
+/// See the module.
+pub(crate) struct Recycle<D: Disk> {
+    dir: PathBuf,
+    bytes_max: u64,
+    spares: RefCell<Vec<Spare>>,
+    bytes: Cell<u64>,
+    next_name: Cell<u64>,
+    retired: RefCell<Vec<Rc<Segment<D>>>>,
+}
+
+/// Directory of files for reuse and of what is being removed.
+pub(crate) fn recycle_dir(dir: &Path) -> PathBuf {
+    dir.join("recycle")
+}
+
+impl<D: Disk> Recycle<D> {
+    pub(crate) fn new(dir: &Path, bytes_max: u64) -> Recycle<D> {
+        Recycle {
+            dir: recycle_dir(dir),
+            bytes_max,
+            spares: RefCell::default(),
+            bytes: Cell::new(0),
+            next_name: Cell::new(0),
+            retired: RefCell::default(),
+        }
+    }
+
+    /// Takes stock of the directory, removing what is no spare file.
+    pub(crate) async fn open(&self, disk: &D) -> io::Result<()> {
+        for entry in disk.list(&self.dir).await? {
+            let path = self.dir.join(&entry.name);
+            let number = entry.name.strip_suffix(".free").and_then(|digits| digits.parse::<u64>().ok());
+            match number {
+                Some(number) if !entry.is_dir && self.bytes.get() + entry.len <= self.bytes_max => {
+                    self.next_name.set(self.next_name.get().max(number + 1));
+                    self.put(Spare { path, len: entry.len });
+                }
+                _ if entry.is_dir => disk.remove_dir_all(&path).await?,
+                _ => disk.remove(&path).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&self, spare: Spare) {
+        self.bytes.set(self.bytes.get() + spare.len);
+        self.spares.borrow_mut().push(spare);
+    }
+
+    /// A spare file of at least `len` bytes that would not waste more than it holds.
+    pub(crate) fn take(&self, len: u64) -> Option<Spare> {
+        let mut spares = self.spares.borrow_mut();
+        let at = spares.iter().rposition(|spare| spare.len >= len && spare.len <= len.saturating_mul(2))?;
+        let spare = spares.swap_remove(at);
+        self.bytes.set(self.bytes.get() - spare.len);
+        Some(spare)
+    }
+
+    /// A name in the directory never used before in this run.
+    pub(crate) fn new_path(&self, suffix: &str) -> PathBuf {
+        let number = self.next_name.get();
+        self.next_name.set(number + 1);
+        self.dir.join(format!("{number:020}.{suffix}"))
+    }
+
+    /// The segment left its log, durably.
+    pub(crate) fn retire(&self, store: &StoreInner<D>, segment: Rc<Segment<D>>) {
+        segment.retired.set(true);
+        let unsettled = segment.pending.borrow_mut().clear();
+        store.settled(unsettled);
+        self.retired.borrow_mut().push(segment);
+    }
+
+    /// Recycles or removes the files of retired segments that nothing uses any more.
+    pub(crate) async fn collect(&self, store: &Rc<StoreInner<D>>) {
+        let idle: Vec<_> = {
+            let mut retired = self.retired.borrow_mut();
+            let is_idle = |segment: &mut Rc<Segment<D>>| Rc::strong_count(segment) == 1 && !segment.preparing.get();
+            retired.extract_if(.., is_idle).collect()
+        };
+        for segment in idle.iter().filter(|segment| segment.is_ready()) {
+            store.files.close(segment);
+            store.writeback.unflushed.borrow_mut().remove(&segment.life);
+            if let Err(error) = self.reuse(&store.disk, segment).await {
+                tracing::warn!(path = %segment.path.display(), "retiring a segment file: {error}");
+            }
+        }
+    }
+
+    async fn reuse(&self, disk: &D, segment: &Segment<D>) -> io::Result<()> {
+        let len = segment.prepared_to.get();
+        if self.bytes.get() + len > self.bytes_max {
+            return disk.remove(&segment.path).await;
+        }
+        let path = self.new_path("free");
+        disk.rename(&segment.path, &path).await?;
+        if let Some(log_dir) = segment.path.parent() {
+            disk.sync_dir(&self.dir).await?;
+            disk.sync_dir(log_dir).await?;
+        }
+        self.put(Spare { path, len });
+        Ok(())
+    }
+}

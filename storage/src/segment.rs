@@ -1,0 +1,192 @@
+//! One segment of a log: a file with a header block, then batches.
+//!
+//! Invariant: bytes of the file count only below `end`, which the checkpoint and the journal know; a scan never
+//! decides what is live. The header names log, base offset and life, so that a wrong or recycled file is noticed.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::bytes_io::{Reader, put_string};
+use crate::disk::{AlignedBuf, BLOCK, Disk};
+use crate::index::SegmentIndex;
+use crate::pending::Pending;
+
+/// File position of the first batch.
+pub(crate) const DATA_START: u64 = BLOCK as u64;
+const MAGIC: [u8; 4] = *b"PSSG";
+const VERSION: u16 = 1;
+const CRC_AT: usize = BLOCK - 4;
+
+/// What a segment's header block says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub log_id: u64,
+    pub base: i64,
+    pub life: u64,
+    pub log_name: String,
+}
+
+impl SegmentHeader {
+    /// The header block.
+    pub(crate) fn encode(&self) -> AlignedBuf {
+        let mut out = Vec::with_capacity(BLOCK);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&self.log_id.to_le_bytes());
+        out.extend_from_slice(&self.base.to_le_bytes());
+        out.extend_from_slice(&self.life.to_le_bytes());
+        put_string(&mut out, &self.log_name);
+        out.resize(CRC_AT, 0);
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        let mut block = AlignedBuf::with_capacity(BLOCK);
+        block.extend_from_slice(&out);
+        block
+    }
+
+    /// Reads a header block; `None` if it is none, or of another version.
+    pub(crate) fn decode(block: &[u8]) -> Option<SegmentHeader> {
+        let content = block.get(..CRC_AT)?;
+        let crc = u32::from_le_bytes(*block.get(CRC_AT..BLOCK)?.first_chunk()?);
+        let mut reader = Reader::new(content);
+        if crc32c::crc32c(content) != crc || reader.bytes(4)? != MAGIC || reader.u16()? != VERSION {
+            return None;
+        }
+        reader.u16()?;
+        let (log_id, base, life) = (reader.u64()?, reader.i64()?, reader.u64()?);
+        Some(SegmentHeader { log_id, base, life, log_name: reader.string()?.to_owned() })
+    }
+}
+
+/// The beginning of the segment's last block, kept where its batches are no longer in memory.
+#[derive(Debug)]
+pub(crate) struct BlockPrefix {
+    /// File position of the block.
+    pub block: u64,
+    /// Its first bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A segment in use. Cells, because it is shared with operations in flight; never borrowed across an await.
+pub(crate) struct Segment<D: Disk> {
+    pub base: i64,
+    pub life: u64,
+    pub path: PathBuf,
+    /// File position after the last batch, durable or not.
+    pub end: Cell<u64>,
+    /// Largest timestamp and the base offset of the first batch that has it; -1 if none.
+    pub max_timestamp: Cell<(i64, i64)>,
+    /// Largest timestamp of the first batch.
+    pub first_timestamp: Cell<i64>,
+    /// When it began, or the store was opened, in milliseconds.
+    pub opened_ms: i64,
+    /// The index knows everything from this position on.
+    pub indexed_from: Cell<u64>,
+    /// How far the file is there for writing; 0 until it exists.
+    pub prepared_to: Cell<u64>,
+    /// A preparation is queued or under way.
+    pub preparing: Cell<bool>,
+    /// End of the write behind in flight; 0 if none.
+    pub writeback_to: Cell<u64>,
+    /// Live frames from this one on hold the whole of the block that `end` lies in.
+    pub image_seq: Cell<u64>,
+    /// That image begins with bytes settled before, so it protects them only once it is stable itself.
+    pub image_repeats: Cell<bool>,
+    /// Commit that has a share of this segment, and the share's place in it.
+    pub open_share: Cell<Option<(u64, usize)>>,
+    /// The segment left the log; nothing is written to it any more.
+    pub retired: Cell<bool>,
+    pub pending: RefCell<Pending>,
+    pub prefix: RefCell<Option<BlockPrefix>>,
+    pub index: RefCell<SegmentIndex>,
+    pub(crate) file: RefCell<Option<D::File>>,
+    /// Used since the open-files clock last came by.
+    pub(crate) used: Cell<bool>,
+}
+
+impl<D: Disk> Segment<D> {
+    /// A segment without a file, or one whose file is not open yet.
+    pub(crate) fn new(log_dir: &Path, base: i64, life: u64, opened_ms: i64) -> Rc<Segment<D>> {
+        Rc::new(Segment {
+            base,
+            life,
+            path: log_dir.join(file_name(base)),
+            end: Cell::new(DATA_START),
+            max_timestamp: Cell::new((-1, -1)),
+            first_timestamp: Cell::new(-1),
+            opened_ms,
+            indexed_from: Cell::new(DATA_START),
+            prepared_to: Cell::new(0),
+            preparing: Cell::new(false),
+            writeback_to: Cell::new(0),
+            image_seq: Cell::new(0),
+            image_repeats: Cell::new(false),
+            open_share: Cell::new(None),
+            retired: Cell::new(false),
+            pending: RefCell::default(),
+            prefix: RefCell::new(None),
+            index: RefCell::new(SegmentIndex::new(base, DATA_START)),
+            file: RefCell::new(None),
+            used: Cell::new(false),
+        })
+    }
+
+    /// Whether the file exists with a stable header.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.prepared_to.get() > 0
+    }
+
+    /// Forgets the kept block once neither the segment's end nor anything unsettled lies in it.
+    pub(crate) fn trim_prefix(&self) {
+        let mut prefix = self.prefix.borrow_mut();
+        let Some(block_end) = prefix.as_ref().map(|prefix| prefix.block + DATA_START) else { return };
+        let first = self.pending.borrow().first();
+        if self.end.get() >= block_end && first.is_none_or(|first| first >= block_end) {
+            *prefix = None;
+        }
+    }
+
+    /// Bytes of batches.
+    pub(crate) fn size(&self) -> u64 {
+        self.end.get() - DATA_START
+    }
+}
+
+/// Name of a segment file.
+pub(crate) fn file_name(base: i64) -> String {
+    format!("{base:020}.log")
+}
+
+/// Base offset that a file name tells, if it is a segment's.
+pub(crate) fn parse_file_name(name: &str) -> Option<i64> {
+    let digits = name.strip_suffix(".log")?;
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_says_whose_it_is_and_any_change_is_noticed() {
+        let header = SegmentHeader { log_id: 3, base: 77, life: 9, log_name: "a-0".into() };
+        let block = header.encode();
+        assert_eq!(SegmentHeader::decode(&block), Some(header));
+        for at in [0, 4, 8, 16, 24, 32, 40, 4000, 4095] {
+            let mut bad = block.to_vec();
+            bad[at] ^= 1;
+            assert_eq!(SegmentHeader::decode(&bad), None, "byte {at}");
+        }
+        assert_eq!(SegmentHeader::decode(&block[..4000]), None);
+    }
+
+    #[test]
+    fn file_names() {
+        assert_eq!(file_name(42), "00000000000000000042.log");
+        assert_eq!(parse_file_name("00000000000000000042.log"), Some(42));
+        assert_eq!(parse_file_name("0042.log"), None);
+        assert_eq!(parse_file_name("+0000000000000000042.log"), None);
+    }
+}

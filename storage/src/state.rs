@@ -1,0 +1,301 @@
+//! What a store and a log hold in memory, shared by the modules that work on it.
+//!
+//! Everything is reached through `Rc` on one thread. A `RefCell` is borrowed only between awaits.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::checkpoint::{LogRecord, SegmentRecord};
+use crate::commit::Pipeline;
+use crate::config::{LogConfig, StoreConfig};
+use crate::disk::Disk;
+use crate::epochs::LeaderEpochs;
+use crate::error::Offline;
+use crate::files::OpenFiles;
+use crate::journal::Journal;
+use crate::memory::Memory;
+use crate::producer::ProducerTable;
+use crate::recycle::Recycle;
+use crate::segment::Segment;
+use crate::wait::WaitList;
+use crate::writeback::Writeback;
+
+/// A store. Background tasks hold it; `closing` ends them.
+pub(crate) struct StoreInner<D: Disk> {
+    pub disk: D,
+    pub dir: PathBuf,
+    pub config: StoreConfig,
+    pub logs: RefCell<BTreeMap<Rc<str>, Rc<LogInner<D>>>>,
+    /// Names whose directory is being moved away.
+    pub removing: RefCell<Vec<Rc<str>>>,
+    pub run: u64,
+    /// Next log id or segment life; both are unique over the runs of a store.
+    next_unique: Cell<u64>,
+    pub pipeline: Pipeline<D>,
+    pub journal: Journal<D>,
+    pub files: OpenFiles<D>,
+    pub recycle: Recycle<D>,
+    pub writeback: Writeback<D>,
+    pub levels: Levels,
+    /// Logs with unsettled bytes, oldest first.
+    pub dirty: RefCell<VecDeque<Rc<LogInner<D>>>>,
+    /// One entry per batch in memory, oldest first.
+    pub cached: RefCell<VecDeque<Rc<LogInner<D>>>>,
+    /// Segments whose file has to be made or extended.
+    pub to_prepare: RefCell<VecDeque<(Rc<LogInner<D>>, Rc<Segment<D>>)>>,
+    pub offline: RefCell<Option<Offline>>,
+    pub closing: Cell<bool>,
+    /// Every task and retry ends.
+    pub stopped: Cell<bool>,
+    /// Operations that wait for space.
+    pub disk_full: Cell<u32>,
+    pub tasks: Cell<usize>,
+    /// Work for write behind, preparation, checkpoints; a segment became ready; a task ended.
+    pub work: WaitList,
+    /// Room in the unsettled budget.
+    pub room: WaitList,
+}
+
+/// Levels and counters.
+#[derive(Default)]
+pub(crate) struct Levels {
+    pub unsettled_bytes: Cell<usize>,
+    pub reserved_bytes: Cell<usize>,
+    pub cache_bytes: Cell<usize>,
+    pub appended_bytes: Cell<u64>,
+    pub appended_at_checkpoint: Cell<u64>,
+    pub journal_bytes: Cell<u64>,
+    pub direct_bytes: Cell<u64>,
+    pub writeback_bytes: Cell<u64>,
+    pub commits: Cell<u64>,
+    pub flushes: Cell<u64>,
+    pub checkpoints: Cell<u64>,
+}
+
+/// Adds to a counter.
+pub(crate) fn add<T: Copy + std::ops::Add<Output = T>>(cell: &Cell<T>, value: T) {
+    cell.set(cell.get() + value);
+}
+
+impl<D: Disk> StoreInner<D> {
+    pub(crate) fn new(disk: D, dir: &Path, config: StoreConfig, run: u64, seq: u64) -> Rc<StoreInner<D>> {
+        Rc::new(StoreInner {
+            disk,
+            dir: dir.to_owned(),
+            run,
+            next_unique: Cell::new(run << 32),
+            pipeline: Pipeline::new(seq),
+            journal: Journal::new(dir, &config),
+            files: OpenFiles::new(config.open_files_max),
+            recycle: Recycle::new(dir, config.recycle_bytes_max),
+            config,
+            logs: RefCell::default(),
+            removing: RefCell::default(),
+            writeback: Writeback::default(),
+            levels: Levels::default(),
+            dirty: RefCell::default(),
+            cached: RefCell::default(),
+            to_prepare: RefCell::default(),
+            offline: RefCell::new(None),
+            closing: Cell::new(false),
+            stopped: Cell::new(false),
+            disk_full: Cell::new(0),
+            tasks: Cell::new(0),
+            work: WaitList::default(),
+            room: WaitList::default(),
+        })
+    }
+
+    /// A number never used before in this store.
+    pub(crate) fn unique(&self) -> u64 {
+        let unique = self.next_unique.get();
+        self.next_unique.set(unique + 1);
+        unique
+    }
+
+    pub(crate) fn log_dir(&self, name: &str) -> PathBuf {
+        logs_dir(&self.dir).join(name)
+    }
+
+    /// Runs a task that [`StoreInner::tasks`] counts.
+    pub(crate) fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        add(&self.tasks, 1);
+        let store = self.clone();
+        self.disk.spawn(async move {
+            task.await;
+            store.tasks.set(store.tasks.get() - 1);
+            store.work.wake_all();
+        });
+    }
+
+    /// Takes the whole store offline: nothing more is acknowledged. The first reason stands.
+    pub(crate) fn fail(&self, reason: impl std::fmt::Display) {
+        if self.offline.borrow().is_some() {
+            return;
+        }
+        tracing::error!(dir = %self.dir.display(), "store goes offline: {reason}");
+        *self.offline.borrow_mut() = Some(Offline::new(reason));
+        self.stopped.set(true);
+        self.wake_everything();
+        let logs: Vec<_> = self.logs.borrow().values().cloned().collect();
+        logs.iter().for_each(|log| log.changed());
+    }
+
+    /// Wakes all that wait for anything, so that they see the store's state.
+    pub(crate) fn wake_everything(&self) {
+        self.work.wake_all();
+        self.room.wake_all();
+        self.journal.changed.wake_all();
+        self.pipeline.wake_all();
+    }
+
+    pub(crate) fn is_offline(&self) -> Option<Offline> {
+        self.offline.borrow().clone()
+    }
+
+    /// Bytes left the unsettled level.
+    pub(crate) fn settled(&self, bytes: usize) {
+        let unsettled = &self.levels.unsettled_bytes;
+        assert!(unsettled.get() >= bytes, "settled bytes were unsettled");
+        unsettled.set(unsettled.get() - bytes);
+        self.room.wake_all();
+    }
+
+    /// Marks the log as having unsettled bytes.
+    pub(crate) fn mark_dirty(&self, log: &Rc<LogInner<D>>) {
+        if !log.dirty.replace(true) {
+            self.dirty.borrow_mut().push_back(log.clone());
+        }
+    }
+}
+
+/// Directory of all logs.
+pub(crate) fn logs_dir(dir: &Path) -> PathBuf {
+    dir.join("logs")
+}
+
+/// A log.
+pub(crate) struct LogInner<D: Disk> {
+    pub id: u64,
+    pub name: Rc<str>,
+    pub dirty: Cell<bool>,
+    /// Its directory exists, stable.
+    pub has_dir: Cell<bool>,
+    pub state: RefCell<LogState<D>>,
+}
+
+/// The changing part of a log.
+pub(crate) struct LogState<D: Disk> {
+    pub config: LogConfig,
+    /// In order of base offset; the last is active.
+    pub segments: VecDeque<Rc<Segment<D>>>,
+    pub start_offset: i64,
+    pub end_offset: i64,
+    pub durable_offset: i64,
+    pub epochs: LeaderEpochs,
+    pub producers: ProducerTable,
+    pub memory: Memory,
+    pub offline: Option<Offline>,
+    /// It is offline because acknowledged data is damaged, which reopening does not mend.
+    pub damaged: bool,
+    /// A truncation is under way.
+    pub busy: bool,
+    pub removed: bool,
+    /// Truncations so far: readers notice one that happened while they waited.
+    pub truncations: u64,
+    pub on_change: Option<Rc<dyn Fn()>>,
+}
+
+impl<D: Disk> LogInner<D> {
+    pub(crate) fn new(store: &StoreConfig, id: u64, name: &str, config: LogConfig) -> Rc<LogInner<D>> {
+        let producers = ProducerTable::new(store.producers_per_log_max);
+        Rc::new(LogInner {
+            id,
+            name: name.into(),
+            dirty: Cell::new(false),
+            has_dir: Cell::new(false),
+            state: RefCell::new(LogState {
+                config,
+                segments: VecDeque::new(),
+                start_offset: 0,
+                end_offset: 0,
+                durable_offset: 0,
+                epochs: LeaderEpochs::new(),
+                producers,
+                memory: Memory::default(),
+                offline: None,
+                damaged: false,
+                busy: false,
+                removed: false,
+                truncations: 0,
+                on_change: None,
+            }),
+        })
+    }
+
+    /// Tells the owner that offsets or health changed.
+    pub(crate) fn changed(&self) {
+        let callback = self.state.borrow().on_change.clone();
+        if let Some(callback) = callback {
+            callback();
+        }
+    }
+
+    /// Takes this log alone offline.
+    pub(crate) fn fail(&self, reason: impl std::fmt::Display) {
+        if self.state.borrow().offline.is_some() {
+            return;
+        }
+        tracing::error!(log = %self.name, "log goes offline: {reason}");
+        self.state.borrow_mut().offline = Some(Offline::new(reason));
+        self.changed();
+    }
+}
+
+impl<D: Disk> LogState<D> {
+    /// Segment that holds `offset`, if any does.
+    pub(crate) fn segment_of(&self, offset: i64) -> Option<&Rc<Segment<D>>> {
+        let after = self.segments.partition_point(|segment| segment.base <= offset);
+        self.segments.get(after.checked_sub(1)?)
+    }
+
+    /// Offset after the last batch of the segment at `index`.
+    pub(crate) fn segment_end_offset(&self, base: i64) -> i64 {
+        let next = self.segments.partition_point(|segment| segment.base <= base);
+        self.segments.get(next).map_or(self.end_offset, |segment| segment.base)
+    }
+
+    /// Exclusive end of what counts as written.
+    pub(crate) fn written_offset(&self) -> i64 {
+        if self.config.is_durable() { self.durable_offset } else { self.end_offset }
+    }
+
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.size()).sum()
+    }
+
+    /// The log as a checkpoint holds it.
+    pub(crate) fn record(&self, log: &LogInner<D>) -> LogRecord {
+        let segment = |segment: &Rc<Segment<D>>| SegmentRecord {
+            base: segment.base,
+            life: segment.life,
+            end: segment.end.get(),
+            max_timestamp: segment.max_timestamp.get().0,
+            max_timestamp_offset: segment.max_timestamp.get().1,
+            first_timestamp: segment.first_timestamp.get(),
+        };
+        let damage = self.offline.as_ref().filter(|_| self.damaged);
+        LogRecord {
+            id: log.id,
+            name: log.name.to_string(),
+            start_offset: self.start_offset,
+            end_offset: self.end_offset,
+            segments: self.segments.iter().map(segment).collect(),
+            epochs: self.epochs.entries().iter().map(|entry| (entry.epoch, entry.start_offset)).collect(),
+            producers: if self.producers.is_empty() { Vec::new() } else { self.producers.encode(self.end_offset) },
+            damage: damage.map(|offline| offline.reason.to_string()).unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! One thing at a time.
+
+use super::*;
+
+#[test]
+fn appended_records_are_read_from_memory_and_after_reopening_from_disk() {
+    let world = world(1);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, report) = open(disk.clone(), small()).await;
+        assert_eq!(report, RecoveryReport::default());
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        let mut expected = Vec::new();
+        for n in 0..200_u64 {
+            let len = 100 + (n as usize * 997) % 30_000;
+            let _room = store.reserve(len).await.unwrap();
+            let appended = log.append(vec![batch(3, len, n, 5000 + n as i64)], client(2000)).unwrap();
+            assert_eq!(appended.base_offset, 3 * n as i64);
+            if n % 5 == 0 {
+                log.durable(appended.ticket).await.unwrap();
+                assert!(log.durable_offset() > appended.last_offset);
+            }
+            expected.push((appended.base_offset, len));
+        }
+        let seen = |batches: Vec<Batch>| batches.iter().map(|b| (b.header.base_offset, b.len())).collect::<Vec<_>>();
+        assert_eq!(seen(read_all(&log).await), expected);
+        store.close().await.unwrap();
+        let (store, report) = open(disk, small()).await;
+        assert_eq!((report.frames_replayed, report.logs, report.torn_tail), (0, 1, false));
+        let log = store.log("a-0").unwrap();
+        let batches = read_all(&log).await;
+        assert!(batches.iter().all(|batch| batch.crc_ok() && batch.header.partition_leader_epoch == 3));
+        assert_eq!(seen(batches), expected);
+        assert_eq!(log.latest_epoch(), Some(3));
+        store.close().await.unwrap();
+    });
+}

@@ -1,0 +1,190 @@
+//! Write behind: brings inline bytes from the journal's frames (kept in memory) to their segments, joined up into
+//! large aligned writes. Only stable bytes are written, so that every block rewritten is whole in live frames.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+
+use crate::committer::copy_bytes;
+use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
+use crate::plan::{block_ceil, block_floor};
+use crate::segment::{BlockPrefix, Segment};
+use crate::state::{LogInner, StoreInner, add};
+use crate::wait::WaitList;
+
+/// Longest write in bytes.
+const WRITE_BYTES_MAX: u64 = 1 << 20;
+/// Logs written at once.
+const LOGS_AT_ONCE: usize = 16;
+/// Pause after a pass that could write nothing, because files are still being made.
+const STALLED_PAUSE: Duration = Duration::from_millis(5);
+
+/// State of the write behind of a store.
+pub(crate) struct Writeback<D: Disk> {
+    running: Cell<bool>,
+    ended: WaitList,
+    /// The oldest batch in memory cannot be evicted before it is written.
+    evict_blocked: Cell<bool>,
+    /// Files written since the last checkpoint, by life of the segment, to be flushed by the next.
+    pub unflushed: RefCell<BTreeMap<u64, D::File>>,
+}
+
+impl<D: Disk> Default for Writeback<D> {
+    fn default() -> Self {
+        Writeback {
+            running: Cell::new(false),
+            ended: WaitList::default(),
+            evict_blocked: Cell::new(false),
+            unflushed: RefCell::default(),
+        }
+    }
+}
+
+impl<D: Disk> StoreInner<D> {
+    /// Whether unsettled bytes press on a budget.
+    pub(crate) fn wants_writeback(&self) -> bool {
+        self.levels.unsettled_bytes.get() > self.config.unsettled_bytes_max / 2
+            || self.writeback.evict_blocked.get()
+    }
+
+    /// Drops the oldest settled batches from memory while the cache is over its budget.
+    pub(crate) fn evict(&self) {
+        self.writeback.evict_blocked.set(false);
+        while self.levels.cache_bytes.get() > self.config.cache_bytes_max {
+            let Some(log) = self.cached.borrow().front().cloned() else { return };
+            if !evict_one(self, &log) {
+                self.writeback.evict_blocked.set(true);
+                self.work.wake_all();
+                return;
+            }
+            self.cached.borrow_mut().pop_front();
+        }
+    }
+}
+
+/// Drops the oldest batch of the log; says no if it is unsettled.
+fn evict_one<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>) -> bool {
+    let mut state = log.state.borrow_mut();
+    let Some(front) = state.memory.front() else { return true };
+    let segment = state.segments.iter().rev().find(|segment| segment.base == front.segment_base);
+    if let Some(segment) = segment {
+        let first = segment.pending.borrow().first();
+        if first.is_some_and(|first| front.end() > block_floor(first)) {
+            return false;
+        }
+        let block = block_floor(segment.end.get());
+        if front.end() > block {
+            let mut prefix = segment.prefix.borrow_mut();
+            if front.position <= block {
+                *prefix = Some(BlockPrefix { block, bytes: Vec::new() });
+            }
+            if let Some(prefix) = prefix.as_mut().filter(|prefix| {
+                prefix.block == block && front.position <= block.max(front.position).max(prefix.block)
+            }) {
+                keep_end(prefix, front.position, &[&front.head, &front.body]);
+            }
+        }
+    }
+    let cost = state.memory.pop_front().map_or(0, |batch| batch.cost());
+    drop(state);
+    store.levels.cache_bytes.set(store.levels.cache_bytes.get() - cost);
+    true
+}
+
+/// Adds what of a batch at `position` follows the bytes kept, if it does so without a gap.
+fn keep_end(prefix: &mut BlockPrefix, position: u64, parts: &[&[u8]]) {
+    let mut at = position;
+    for part in parts {
+        let known = prefix.block + prefix.bytes.len() as u64;
+        let end = at + part.len() as u64;
+        if at <= known && end > known {
+            prefix.bytes.extend_from_slice(&part[(known - at) as usize..]);
+        }
+        at = end;
+    }
+}
+
+/// Writes behind whenever a budget is pressed, until the store stops.
+pub(crate) async fn run_writeback<D: Disk>(store: Rc<StoreInner<D>>) {
+    loop {
+        let wanted = || (store.stopped.get() || store.wants_writeback()).then_some(());
+        store.work.until(wanted).await;
+        if store.stopped.get() {
+            return;
+        }
+        let written = pass(&store).await;
+        store.evict();
+        if !written {
+            store.disk.sleep(STALLED_PAUSE).await;
+        }
+    }
+}
+
+/// Writes everything that is stable and unsettled now. Says whether there was anything it could write.
+pub(crate) async fn pass<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
+    let writeback = &store.writeback;
+    writeback.ended.until(|| (!writeback.running.replace(true)).then_some(())).await;
+    let logs: Vec<_> = store.dirty.borrow_mut().drain(..).collect();
+    logs.iter().for_each(|log| log.dirty.set(false));
+    let before = store.levels.writeback_bytes.get();
+    let each = stream::iter(&logs).for_each_concurrent(LOGS_AT_ONCE, async |log| write_log(store, log).await);
+    each.await;
+    for log in &logs {
+        if log.state.borrow().segments.iter().any(|segment| !segment.pending.borrow().is_empty()) {
+            store.mark_dirty(log);
+        }
+    }
+    writeback.running.set(false);
+    writeback.ended.wake_all();
+    store.levels.writeback_bytes.get() > before
+}
+
+async fn write_log<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
+    let with_pending = |segment: &&Rc<Segment<D>>| !segment.pending.borrow().is_empty();
+    let segments: Vec<_> = log.state.borrow().segments.iter().filter(with_pending).cloned().collect();
+    for segment in segments.iter().filter(|segment| segment.is_ready()) {
+        write_segment(store, log, segment).await;
+        segment.writeback_to.set(0);
+        segment.trim_prefix();
+    }
+}
+
+async fn write_segment<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segment: &Rc<Segment<D>>) {
+    let mut position = 0;
+    loop {
+        if segment.retired.get() || store.stopped.get() {
+            return;
+        }
+        let durable_seq = store.pipeline.durable_seq.get();
+        let Some(range) = segment.pending.borrow().next_writable(position, durable_seq) else { return };
+        let range = range.start..range.end.min(block_floor(range.start) + WRITE_BYTES_MAX);
+        let (block, block_end) = (block_floor(range.start), block_ceil(range.end));
+        segment.writeback_to.set(block_end);
+        let file = match store.files.get(&store.disk, log, segment).await {
+            Ok(file) => file,
+            Err(error) => {
+                return store.fail(format_args!("log {}, segment {}: {error}", log.name, segment.base));
+            }
+        };
+        if segment.retired.get() {
+            return;
+        }
+        let mut data = AlignedBuf::with_capacity((block_end - block) as usize);
+        copy_bytes(log, segment, block..range.end, &mut data);
+        data.pad_to_block();
+        let data = data.freeze();
+        debug_assert!(data.len().is_multiple_of(BLOCK));
+        add(&store.levels.writeback_bytes, data.len() as u64);
+        let op = || file.write_at(data.clone(), block);
+        if store.retry_no_space("writing behind", op).await.is_none() {
+            return;
+        }
+        store.writeback.unflushed.borrow_mut().insert(segment.life, file);
+        let settled = segment.pending.borrow_mut().settle(range.clone());
+        store.settled(settled);
+        position = range.end;
+    }
+}
