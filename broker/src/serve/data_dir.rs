@@ -8,11 +8,15 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Version of everything in the directory that this program reads and writes.
 const FORMAT: u32 = 1;
 const META_FILE: &str = "penstock.meta";
 const LOCK_FILE: &str = "penstock.lock";
+/// Between two attempts at the lock.
+const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// Why a data directory cannot be used; each with what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -54,16 +58,17 @@ pub(crate) struct Meta {
     pub(crate) shards: usize,
 }
 
-/// A locked data directory. The lock ends with the process.
+/// A locked data directory. The lock ends with the process and the last operation of its shards' rings, which each hold
+/// the lock file: a killed process is gone while its writes may still be under way.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
-    /// Creates the directory where it is missing, and locks it.
-    pub(crate) fn lock(path: &Path) -> Result<DataDir, DataDirError> {
+    /// Creates the directory where it is missing, and locks it. Waits for `patience` for a predecessor's last writes.
+    pub(crate) fn lock(path: &Path, patience: Duration) -> Result<DataDir, DataDirError> {
         fs::create_dir_all(path).map_err(|e| DataDirError::Create(path.to_owned(), e))?;
         let path = path.canonicalize().map_err(|e| DataDirError::Create(path.to_owned(), e))?;
         let lock = OpenOptions::new()
@@ -72,12 +77,20 @@ impl DataDir {
             .write(true)
             .open(path.join(LOCK_FILE))
             .map_err(|e| DataDirError::NotWritable(path.clone(), e))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path)),
-            Err(TryLockError::Error(e)) => return Err(DataDirError::NotWritable(path, e)),
+        let deadline = Instant::now() + patience;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(DataDir { path, lock }),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_POLL),
+                Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path)),
+                Err(TryLockError::Error(e)) => return Err(DataDirError::NotWritable(path, e)),
+            }
         }
-        Ok(DataDir { path, _lock: lock })
+    }
+
+    /// The locked file, for a shard's ring to hold.
+    pub(crate) fn lock_file(&self) -> io::Result<File> {
+        self.lock.try_clone()
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -177,7 +190,7 @@ mod tests {
     #[test]
     fn the_mark_survives_and_is_checked() {
         let temp = tempfile::tempdir().unwrap();
-        let dir = DataDir::lock(&temp.path().join("data")).unwrap();
+        let dir = DataDir::lock(&temp.path().join("data"), Duration::ZERO).unwrap();
         assert_eq!(dir.read_meta().unwrap(), None);
         dir.write_meta(&meta()).unwrap();
         assert_eq!(dir.read_meta().unwrap(), Some(meta()));
@@ -189,8 +202,8 @@ mod tests {
     #[test]
     fn a_second_lock_is_refused() {
         let temp = tempfile::tempdir().unwrap();
-        let _held = DataDir::lock(temp.path()).unwrap();
-        assert!(matches!(DataDir::lock(temp.path()), Err(DataDirError::Locked(_))));
+        let _held = DataDir::lock(temp.path(), Duration::ZERO).unwrap();
+        assert!(matches!(DataDir::lock(temp.path(), Duration::ZERO), Err(DataDirError::Locked(_))));
     }
 
     #[test]

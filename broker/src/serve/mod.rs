@@ -10,6 +10,7 @@ mod stages;
 
 use std::process::ExitCode;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use penstock_storage::disk::preflight;
 
@@ -26,6 +27,9 @@ use crate::serve::stages::{Event, Fleet};
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Refusal(pub(crate) String);
+
+/// How long a start waits for the last writes of a predecessor that was killed.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Any error that says by itself what is wrong and what to do.
 pub(crate) fn refusal(error: impl std::fmt::Display) -> Refusal {
@@ -53,7 +57,7 @@ fn serve(args: &ServeArgs) -> Result<(), Refusal> {
     if let Some(warning) = preflight::warning(&options.data_dir) {
         tracing::warn!("{warning}");
     }
-    let dir = DataDir::lock(&options.data_dir).map_err(refusal)?;
+    let dir = DataDir::lock(&options.data_dir, LOCK_PATIENCE).map_err(refusal)?;
     let (meta, before) = claim(&dir, &options)?;
     raise_open_files();
     let sockets = SocketOptions {

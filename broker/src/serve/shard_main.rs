@@ -1,5 +1,6 @@
 //! One shard's life on its own thread, stage by stage as the main thread orders.
 
+use std::fs::File;
 use std::net::{Shutdown, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -31,6 +32,8 @@ const JOURNAL_FILE_BYTES: u64 = 32 << 20;
 pub(super) struct Seat {
     pub(super) index: usize,
     pub(super) dir: PathBuf,
+    /// The lock on `dir`.
+    pub(super) lock: File,
     pub(super) shards: usize,
     pub(super) config: BrokerConfig,
     pub(super) listener: TcpListener,
@@ -51,6 +54,7 @@ pub(super) async fn run(mut seat: Seat) {
 
 async fn stages(seat: &mut Seat) -> Result<(), String> {
     let ring = Ring::new(RingOptions::default()).map_err(|e| format!("cannot set up its ring: {e}"))?;
+    ring.hold_open(&seat.lock).map_err(|e| format!("cannot hold the lock of its directory: {e}"))?;
     let disk = RealDisk::new(ring.clone(), seat.disk_workers.clone());
     let Some((store, driver)) = seat.open(&disk).await? else { return Ok(()) };
     let Some(Order::Run(shared)) = seat.orders.recv().await else { return Ok(()) };

@@ -93,6 +93,7 @@ impl Fleet {
             seats.push(Some(Seat {
                 index,
                 dir: dir.path().to_owned(),
+                lock: dir.lock_file().map_err(threads)?,
                 shards: options.shards,
                 config: options.config.clone(),
                 listener,

@@ -22,6 +22,7 @@ mod core;
 mod keep;
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -92,6 +93,13 @@ impl Ring {
         }));
         glommio::spawn_local(ring.clone().drive(eventfd, options.spin)).detach();
         Ok(ring)
+    }
+
+    /// Has the kernel hold `file` open until the last operation of this ring has ended, though the process be killed
+    /// before: a killed process is gone while its writes are still under way to the disk. With a locked file, whoever
+    /// gets the lock knows that they have ended. Once in a ring's life.
+    pub fn hold_open(&self, file: &File) -> io::Result<()> {
+        self.0.core.borrow_mut().hold_open(file)
     }
 
     /// Queues an operation with one completion. Its `user_data` is the ring's own.

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::task::{Context, Poll, Waker};
@@ -81,6 +82,11 @@ impl Core {
             enters: 0,
         };
         Ok((core, eventfd))
+    }
+
+    /// Registers `file` with the ring: the kernel lets go of it after the last operation.
+    pub(super) fn hold_open(&mut self, file: &File) -> io::Result<()> {
+        self.ring.submitter().register_files(&[file.as_raw_fd()])
     }
 
     pub(super) fn begin(&mut self, entry: squeue::Entry, keep: Keep) -> Token {
