@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use penstock_protocol::messages::fetch_response::FetchableTopicResponse;
+use penstock_core::fetch_session::{FetchAnswer, PartitionName};
+use penstock_protocol::ApiKey;
+use penstock_protocol::messages::fetch_request::FetchPartition;
+use penstock_protocol::messages::fetch_response::{self, FetchableTopicResponse};
 use penstock_protocol::messages::{FetchRequest, FetchResponse};
-use penstock_protocol::{ApiKey, ErrorCode};
 
 use super::RequestContext;
 use super::fetch_plan::{Part, State, find_topic};
@@ -24,6 +26,8 @@ use crate::shard::{
 
 /// The version from which topics are named by their ids alone.
 const TOPIC_ID_VERSION: i16 = 13;
+/// The isolation level that asks for settled transactions alone.
+const READ_COMMITTED: i8 = 1;
 /// Bytes that a fetch may give however many answers wait to be sent, so that every consumer gets on.
 const BYTES_MAX_LEAST: usize = 64 << 10;
 /// Pause after a wake-up that brought too little, so that a stream of small appends is read in larger pieces.
@@ -34,17 +38,24 @@ pub(super) async fn begin(context: RequestContext, request: FetchRequest) -> Res
 }
 
 async fn fetch(context: RequestContext, request: FetchRequest) -> Result<Answer, CloseReason> {
-    if request.session_id != 0 {
-        let error_code = ErrorCode::FetchSessionIdNotFound.code();
-        return context.encode(ApiKey::Fetch, &FetchResponse { error_code, ..FetchResponse::default() });
-    }
-    let mut fetch = Fetch::new(&context, &request);
+    let shard = &context.shard;
+    let begun = shard.fetch_sessions.borrow_mut().begin(&request, context.version, task::now_ms());
+    let session = match begun {
+        Ok(session) => session,
+        Err(error) => {
+            let response = FetchResponse { error_code: error.code(), ..FetchResponse::default() };
+            return context.encode(ApiKey::Fetch, &response);
+        }
+    };
+    let mut fetch = Fetch::new(&context, &request, &session.partitions);
     fetch.run().await;
     let bytes = fetch.bytes();
-    let budget = &context.shard.answer_budget;
+    let budget = &shard.answer_budget;
     let held = budget.try_acquire(bytes.min(budget.free()));
-    let response = respond(&context, &request, fetch.parts);
-    let answer = context.encode(ApiKey::Fetch, &response)?;
+    let read_committed = request.isolation_level == READ_COMMITTED;
+    let data: Vec<_> = fetch.parts.into_iter().map(|part| part.respond(read_committed)).collect();
+    let told = shard.fetch_sessions.borrow_mut().finish(&session, &data, task::now_ms());
+    let answer = context.encode(ApiKey::Fetch, &respond(session.partitions, data, &told))?;
     Ok(Answer { held, ..answer })
 }
 
@@ -65,17 +76,19 @@ struct Group {
 }
 
 impl Fetch {
-    fn new(context: &RequestContext, request: &FetchRequest) -> Fetch {
+    fn new(
+        context: &RequestContext,
+        request: &FetchRequest,
+        partitions: &[(PartitionName, FetchPartition)],
+    ) -> Fetch {
         let shard = context.shard.clone();
         let image = shard.shared.image.load_full();
         let by_id = context.version >= TOPIC_ID_VERSION;
-        let mut parts = Vec::new();
-        for topic in &request.topics {
-            let found = find_topic(&image, by_id, &topic.topic, topic.topic_id);
-            for asked in &topic.partitions {
-                parts.push(Part::new(&shard, found, (topic.topic.clone(), topic.topic_id), asked));
-            }
-        }
+        let parts = partitions.iter().map(|(name, asked)| {
+            let topic = find_topic(&image, by_id, name);
+            Part::new(&shard, topic, asked)
+        });
+        let parts = parts.collect();
         let room = shard.answer_budget.free().max(BYTES_MAX_LEAST);
         let asked = usize::try_from(request.max_bytes).unwrap_or(0);
         let bytes_max = asked.min(shard.shared.config.fetch_max_bytes).min(room);
@@ -111,7 +124,8 @@ impl Fetch {
     }
 
     fn is_satisfied(&self) -> bool {
-        self.bytes() >= self.bytes_min
+        self.parts.is_empty()
+            || self.bytes() >= self.bytes_min
             || self.parts.iter().any(Part::is_urgent)
             || Instant::now() >= self.deadline
             || self.shard.draining()
@@ -172,26 +186,26 @@ impl Fetch {
     }
 }
 
-fn respond(context: &RequestContext, request: &FetchRequest, parts: Vec<Part>) -> FetchResponse {
-    let read_committed = request.isolation_level == 1;
-    let by_id = context.version >= TOPIC_ID_VERSION;
+/// The partitions that are told, by topic.
+fn respond(
+    partitions: Vec<(PartitionName, FetchPartition)>,
+    data: Vec<fetch_response::PartitionData>,
+    told: &FetchAnswer,
+) -> FetchResponse {
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
-    for part in parts {
-        let same = responses.last().is_some_and(|topic| match by_id {
-            true => topic.topic_id == part.topic_id,
-            false => topic.topic == part.topic,
-        });
-        if !same {
-            let mut topic = FetchableTopicResponse::default();
-            match by_id {
-                true => topic.topic_id = part.topic_id,
-                false => topic.topic = part.topic.clone(),
+    let named = partitions.into_iter().zip(data).zip(&told.told);
+    for (((name, _), data), _) in named.filter(|(_, told)| **told) {
+        match responses.last_mut() {
+            Some(last) if last.topic_id == name.topic_id && last.topic == name.topic => {
+                last.partitions.push(data)
             }
-            responses.push(topic);
-        }
-        if let Some(topic) = responses.last_mut() {
-            topic.partitions.push(part.respond(read_committed));
+            _ => responses.push(FetchableTopicResponse {
+                topic: name.topic,
+                topic_id: name.topic_id,
+                partitions: vec![data],
+            }),
         }
     }
-    FetchResponse { responses, ..FetchResponse::default() }
+    let (error_code, session_id) = (told.error.code(), told.session_id);
+    FetchResponse { error_code, session_id, responses, ..FetchResponse::default() }
 }

@@ -1,19 +1,17 @@
 //! What a Fetch request reads: its partitions, located, with limits; and what they gave so far.
 
+use penstock_core::fetch_session::PartitionName;
 use penstock_core::metadata::{MetadataImage, TopicImage};
 use penstock_protocol::messages::fetch_request::FetchPartition;
 use penstock_protocol::messages::fetch_response::{self, AbortedTransaction};
-use penstock_protocol::{ErrorCode, Records, Uuid, WireString};
+use penstock_protocol::{ErrorCode, Records};
 
 use super::{errors, scatter};
 use crate::shard::{PartitionData, PartitionRead, ReadFailure, Shard};
 
 /// One partition of a fetch.
 pub(super) struct Part {
-    /// As the request names it: by name up to version 12, by id from 13.
-    pub(super) topic: WireString,
-    pub(super) topic_id: Uuid,
-    pub(super) partition: i32,
+    partition: i32,
     pub(super) state: State,
 }
 
@@ -27,12 +25,7 @@ pub(super) enum State {
 
 impl Part {
     /// Plans one partition of `topic`, which is an error where the topic is not known.
-    pub(super) fn new(
-        shard: &Shard,
-        topic: Result<&TopicImage, ErrorCode>,
-        named: (WireString, Uuid),
-        asked: &FetchPartition,
-    ) -> Part {
+    pub(super) fn new(shard: &Shard, topic: Result<&TopicImage, ErrorCode>, asked: &FetchPartition) -> Part {
         let located = topic.and_then(|topic| scatter::locate(shard, topic, asked.partition));
         let state = match located {
             Ok((key, to)) => State::Reading {
@@ -48,7 +41,7 @@ impl Part {
             },
             Err(error) => State::Refused(error),
         };
-        Part { topic: named.0, topic_id: named.1, partition: asked.partition, state }
+        Part { partition: asked.partition, state }
     }
 
     /// Bytes it gave so far.
@@ -145,11 +138,10 @@ impl Part {
 pub(super) fn find_topic<'a>(
     image: &'a MetadataImage,
     by_id: bool,
-    name: &str,
-    id: Uuid,
+    name: &PartitionName,
 ) -> Result<&'a TopicImage, ErrorCode> {
     match by_id {
-        true => image.topic_by_id(id).map(|topic| &**topic).ok_or(ErrorCode::UnknownTopicId),
-        false => image.topic(name).map(|topic| &**topic).ok_or(ErrorCode::UnknownTopicOrPartition),
+        true => image.topic_by_id(name.topic_id).map(|topic| &**topic).ok_or(ErrorCode::UnknownTopicId),
+        false => image.topic(&name.topic).map(|topic| &**topic).ok_or(ErrorCode::UnknownTopicOrPartition),
     }
 }

@@ -15,6 +15,9 @@ use penstock_protocol::{ErrorCode, WireString};
 use super::{RequestContext, scatter};
 use crate::shard::{PartitionQuery, Query, QueryAnswer, Shard};
 
+/// The first version whose answer has leader epochs.
+const EPOCH_VERSION: i16 = 4;
+
 /// Timestamps with a meaning of their own, and the version that brought each.
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -56,7 +59,7 @@ pub(super) async fn handle(context: RequestContext, request: ListOffsetsRequest)
             .partitions
             .iter()
             .zip(&mut outcomes)
-            .map(|(partition, (outcome, nothing))| respond(partition, outcome, nothing))
+            .map(|(partition, (outcome, nothing))| respond(context.version, partition, outcome, nothing))
             .collect(),
         name: topic.name,
     });
@@ -92,6 +95,7 @@ fn plan(
 }
 
 fn respond(
+    version: i16,
     partition: &ListOffsetsPartition,
     outcome: Result<QueryAnswer, ErrorCode>,
     nothing: bool,
@@ -104,7 +108,7 @@ fn respond(
         Ok(found) => ListOffsetsPartitionResponse {
             timestamp: found.timestamp,
             offset: found.offset,
-            leader_epoch: found.leader_epoch,
+            leader_epoch: if version >= EPOCH_VERSION { found.leader_epoch } else { -1 },
             ..none
         },
         Err(_) if nothing => none,

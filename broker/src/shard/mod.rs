@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use penstock_core::config::BrokerConfig;
+use penstock_core::fetch_session::FetchSessions;
 use penstock_core::metadata::MetadataImage;
 use penstock_storage::Store;
 use penstock_storage::disk::ring::Ring;
@@ -38,6 +39,7 @@ use crate::network::admission::Admission;
 use crate::network::connections::Connections;
 use crate::runtime::mailbox::{Mailboxes, Post};
 use crate::runtime::semaphore::Semaphore;
+use crate::runtime::task;
 use crate::runtime::workers::ShardWorkers;
 
 /// The disk under a shard's store.
@@ -85,6 +87,8 @@ pub(crate) struct Shard {
     pub(crate) connections: Connections,
     /// Bytes of requests held at once.
     pub(crate) budget: Semaphore,
+    /// Fetch sessions of this shard's connections.
+    pub(crate) fetch_sessions: RefCell<FetchSessions>,
     /// Bytes of fetched records that wait to be sent.
     pub(crate) answer_budget: Semaphore,
     pub(crate) metrics: Arc<ShardMetrics>,
@@ -125,6 +129,12 @@ impl Shard {
     pub(crate) fn new(parts: ShardParts) -> Rc<Shard> {
         let ShardParts { index, shared, ring, store, workers } = parts;
         let budget = usize::try_from(shared.config.limits.inflight_bytes).unwrap_or(usize::MAX);
+        // The broker's slots are shared out evenly: a session stays with the shard of its connection.
+        let slots = shared.config.fetch_sessions_max.div_ceil(shared.shards);
+        // Ids of different shards begin far apart, so that none takes another's for its own.
+        let apart = u32::MAX / u32::try_from(shared.shards).unwrap_or(1);
+        let seed = (task::now_ms() as u32).wrapping_add(apart.wrapping_mul(index as u32));
+        let fetch_sessions = FetchSessions::new(slots, shared.config.fetch_session_eviction_ms, seed);
         Rc::new(Shard {
             index,
             ring,
@@ -135,6 +145,7 @@ impl Shard {
             connections: Connections::default(),
             budget: Semaphore::new(budget),
             answer_budget: Semaphore::new(budget),
+            fetch_sessions: RefCell::new(fetch_sessions),
             metrics: shared.metrics[index].clone(),
             append_line: Semaphore::new(1),
             draining: Cell::new(false),
