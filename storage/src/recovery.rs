@@ -42,18 +42,21 @@ pub(crate) async fn recover<D: Disk>(
     let mut report = RecoveryReport::default();
     let Checkpoint { redo, logs } = checkpoint;
     let reader = JournalReader::open(&disk, dir, redo).await?;
-    let chain = chain::scan(&reader).await?;
+    let mut chain = chain::scan(&reader).await?;
+    let store = loop {
+        let store = StoreInner::new(disk.clone(), dir, config.clone(), redo.run + 1, chain.next_seq);
+        for record in &logs {
+            let log = load_log(&store, record, now_ms)?;
+            store.logs.borrow_mut().insert(log.name.clone(), log);
+        }
+        if replay_chain(&store, &reader, &mut chain, now_ms, &mut report).await? {
+            break store;
+        }
+    };
     report.torn_tail = chain.torn;
-
-    let store = StoreInner::new(disk, dir, config, redo.run + 1, chain.next_seq);
-    for record in &logs {
-        let log = load_log(&store, record, now_ms)?;
-        store.logs.borrow_mut().insert(log.name.clone(), log);
-    }
-    let (frames, clean) = (chain.frames.len(), redo.clean && !chain.torn);
-    replay_chain(&store, &reader, chain, now_ms, &mut report).await?;
+    report.frames_replayed = chain.frames.len() as u64;
     drop_deleted(&store);
-    if !clean || frames > 0 {
+    if !redo.clean || chain.torn || report.frames_replayed > 0 {
         sweep(&store).await.map_err(OpenError::io("removing leftovers"))?;
     }
     write_checkpoint(&store).await?;
@@ -147,25 +150,32 @@ fn load_log<D: Disk>(
     Ok(log)
 }
 
+/// Replays the chain. Says no, and settles nothing, if it had to be cut so that it must be replayed from the start.
 async fn replay_chain<D: Disk>(
     store: &Rc<StoreInner<D>>,
     reader: &JournalReader<D>,
-    chain: Chain,
+    chain: &mut Chain,
     now_ms: i64,
     report: &mut RecoveryReport,
-) -> Result<(), OpenError> {
-    let mut replay = Replay::new(store, &chain, now_ms);
-    for place in &chain.frames {
+) -> Result<bool, OpenError> {
+    let mut replay = Replay::new(store, chain, now_ms);
+    let mut torn_at = None;
+    for (index, place) in chain.frames.iter().enumerate() {
         let frame = reader.frame(place).await?;
         let known_stable = place.header.seq <= chain.durable_seq;
         if !replay.frame(&frame, &place.header, known_stable).await? {
-            report.torn_tail = true;
+            torn_at = Some(index);
             break;
         }
-        report.frames_replayed += 1;
     }
-    report.bytes_replayed = replay.bytes();
-    replay.finish().await
+    let Some(index) = torn_at else {
+        report.bytes_replayed = replay.bytes();
+        replay.finish().await?;
+        return Ok(true);
+    };
+    drop(replay);
+    chain.cut(index);
+    Ok(false)
 }
 
 /// Lets go of segments that lie wholly before their log's start.

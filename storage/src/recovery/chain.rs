@@ -37,6 +37,39 @@ pub(crate) struct Chain {
     pub removed: BTreeSet<u64>,
     /// Starts of logs in the end, by id.
     pub start_offsets: BTreeMap<u64, i64>,
+    /// What those two were made of: the index of the frame, and its entry.
+    verdicts: Vec<(usize, Entry)>,
+}
+
+impl Chain {
+    fn note(&mut self, entry: Entry) {
+        match &entry {
+            Entry::Remove { log_id } => {
+                self.removed.insert(*log_id);
+            }
+            Entry::StartOffset { log_id, offset } => {
+                self.start_offsets.insert(*log_id, *offset);
+            }
+            Entry::Append(_) | Entry::Create { .. } => return,
+        }
+        self.verdicts.push((self.frames.len(), entry));
+    }
+
+    /// Ends the chain before frame `index`, which is not wholly valid. What frames from there on removed or moved was
+    /// not: what was replayed under that belief has to be replayed again.
+    pub(crate) fn cut(&mut self, index: usize) {
+        self.frames.truncate(index);
+        self.torn = true;
+        let verdicts = std::mem::take(&mut self.verdicts);
+        self.removed.clear();
+        self.start_offsets.clear();
+        for (at, entry) in verdicts.into_iter().filter(|(at, _)| *at < index) {
+            self.note(entry);
+            if let Some(noted) = self.verdicts.last_mut() {
+                noted.0 = at;
+            }
+        }
+    }
 }
 
 /// Reads the journal's files as they were left.
@@ -136,17 +169,7 @@ pub(crate) async fn scan<D: Disk>(reader: &JournalReader<D>) -> Result<Chain, Op
             found = reader.entries(next_file, seq).await?;
         }
         let Some((place, entries)) = found else { break };
-        for entry in entries {
-            match entry {
-                Entry::Remove { log_id } => {
-                    chain.removed.insert(log_id);
-                }
-                Entry::StartOffset { log_id, offset } => {
-                    chain.start_offsets.insert(log_id, offset);
-                }
-                Entry::Append(_) | Entry::Create { .. } => {}
-            }
-        }
+        entries.into_iter().for_each(|entry| chain.note(entry));
         chain.durable_seq = chain.durable_seq.max(place.header.durable_seq);
         let len = block_ceil(u64::from(place.header.len));
         cursor = Cursor { number: place.cursor.number, position: place.cursor.position + len };

@@ -82,7 +82,10 @@ impl<'a, D: Disk> Replay<'a, D> {
         known_stable: bool,
     ) -> Result<bool, OpenError> {
         let Some(entries) = frame::decode_entries(frame, header) else {
-            return Err(OpenError::Corrupt(format!("journal frame {} changed while it was read", header.seq)));
+            return Err(OpenError::Corrupt(format!(
+                "journal frame {} changed while it was read",
+                header.seq
+            )));
         };
         for entry in entries.iter().filter(|entry| !matches!(entry, Entry::Append(_))) {
             self.prepare_entry(entry);
@@ -115,7 +118,11 @@ impl<'a, D: Disk> Replay<'a, D> {
     }
 
     /// The log of a share; none if the log was removed later, or is damaged already.
-    fn log_of(&self, append: &AppendEntry, header: &FrameHeader) -> Result<Option<Rc<LogInner<D>>>, OpenError> {
+    fn log_of(
+        &self,
+        append: &AppendEntry,
+        header: &FrameHeader,
+    ) -> Result<Option<Rc<LogInner<D>>>, OpenError> {
         if self.chain.removed.contains(&append.log_id) {
             return Ok(None);
         }
@@ -166,7 +173,8 @@ impl<'a, D: Disk> Replay<'a, D> {
 
     /// Acknowledged data of one log is damaged. If it was deleted since, nobody will miss it.
     fn damaged(&mut self, log: &Rc<LogInner<D>>, append: &AppendEntry, header: &FrameHeader, reason: &str) {
-        let deleted = self.chain.start_offsets.get(&append.log_id).is_some_and(|start| append.next_offset <= *start);
+        let deleted =
+            self.chain.start_offsets.get(&append.log_id).is_some_and(|start| append.next_offset <= *start);
         if !deleted {
             let (base, from) = (append.segment_base, append.position);
             log.state.borrow_mut().damaged = true;
@@ -231,7 +239,9 @@ impl<'a, D: Disk> Replay<'a, D> {
                 Ok(direct) => {
                     let seam = append.position.saturating_sub(append.direct_from) as usize;
                     if seam > 0 && tail.as_deref().is_none_or(|tail| tail != &direct[..seam]) {
-                        return Ok(Err("bytes before the share in its first block are not as they were".into()));
+                        return Ok(Err(
+                            "bytes before the share in its first block are not as they were".into()
+                        ));
                     }
                     let mut joined = BytesMut::with_capacity(append.len as usize);
                     joined.extend_from_slice(&head);
@@ -253,7 +263,9 @@ impl<'a, D: Disk> Replay<'a, D> {
         let failed = |error| OpenError::io(segment.path.display())(error);
         let file = match self.store.files.get(&self.store.disk, log, segment).await {
             Ok(file) => file,
-            Err(FileError::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(FileError::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
             Err(error) => return Ok(Err(error.to_string())),
         };
         self.segment(log, append).file = Some(file.clone());
@@ -261,7 +273,8 @@ impl<'a, D: Disk> Replay<'a, D> {
         let direct = append.direct();
         let mut at = direct.start;
         while at < direct.end {
-            let data = file.read_at(at, (direct.end - at).min(IO_BYTES_MAX) as usize).await.map_err(failed)?;
+            let data =
+                file.read_at(at, (direct.end - at).min(IO_BYTES_MAX) as usize).await.map_err(failed)?;
             if data.is_empty() {
                 return Ok(Err(format!("segment file ends at {at}")));
             }
@@ -318,12 +331,17 @@ impl<'a, D: Disk> Replay<'a, D> {
             flushed?;
         }
         let is_new = |touched: &&Touched<D>| touched.is_new && touched.file.is_some();
-        let mut dirs: BTreeSet<_> =
-            self.touched.values().filter(is_new).map(|touched| self.store.log_dir(&touched.log.name)).collect();
+        let mut dirs: BTreeSet<_> = self
+            .touched
+            .values()
+            .filter(is_new)
+            .map(|touched| self.store.log_dir(&touched.log.name))
+            .collect();
         if !dirs.is_empty() {
             dirs.insert(logs_dir(&self.store.dir));
         }
-        let sync = async |dir: PathBuf| self.store.disk.sync_dir(&dir).await.map_err(OpenError::io(dir.display()));
+        let sync =
+            async |dir: PathBuf| self.store.disk.sync_dir(&dir).await.map_err(OpenError::io(dir.display()));
         let mut syncs = stream::iter(dirs).map(sync).buffer_unordered(FLUSHES_AT_ONCE);
         while let Some(synced) = syncs.next().await {
             synced?;
@@ -448,7 +466,8 @@ async fn write_touched<D: Disk>(
                 touched.pieces.push((at, bytes.slice(start..)));
                 break;
             }
-            let joins = block.as_ref().is_some_and(|(from, data)| from + data.len() as u64 == at && data.room() > 0);
+            let joins =
+                block.as_ref().is_some_and(|(from, data)| from + data.len() as u64 == at && data.room() > 0);
             if !joins {
                 flush_block(&file, block.take()).await?;
                 block = Some(begin_block(&file, at).await?);

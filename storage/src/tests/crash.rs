@@ -99,7 +99,8 @@ fn run(seed: u64) {
 #[test]
 fn no_crash_loses_what_was_acknowledged() {
     let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    for seed in first.map_or(0..60, |seed| seed..seed + 1) {
+    let count = std::env::var("SEEDS").ok().and_then(|seed| seed.parse().ok()).unwrap_or(60);
+    for seed in first.map_or(0..count, |seed| seed..seed + 1) {
         println!("seed {seed}");
         run(seed);
     }
