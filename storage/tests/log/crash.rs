@@ -110,9 +110,11 @@ fn run_life(
 fn random_fault(below: &mut impl FnMut(u64) -> u64) -> Fault {
     let operations =
         [Operation::Write, Operation::Sync, Operation::Read, Operation::Allocate, Operation::SyncDir];
-    let errno = if below(3) == 0 { libc::ENOSPC } else { libc::EIO };
+    let operation = operations[below(5) as usize];
+    let full = operation != Operation::Read && below(3) == 0;
+    let errno = if full { libc::ENOSPC } else { libc::EIO };
     Fault {
-        operation: operations[below(5) as usize],
+        operation,
         path_contains: String::new(),
         skip: below(100),
         times: 1 + below(5),

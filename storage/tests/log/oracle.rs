@@ -74,12 +74,15 @@ pub async fn check_store(store: &Store<SimDisk>, oracle: &OracleRef) -> Result<(
     }
     for name in names {
         let log = store.log(&name);
-        let (possible, start_max) = {
+        let (possible, start_max, story) = {
             let mut oracle = oracle.borrow_mut();
             let known = oracle.known(&name);
-            (known.twin.possible(), known.start_max)
+            (known.twin.possible(), known.start_max, known.twin.story())
         };
-        let found = find_state(&name, log.as_ref(), possible, start_max).await?;
+        let found = match find_state(log.as_ref(), possible, start_max).await {
+            Err(Unjudged::Broken(what)) => return Err(broken(format!("log {name}: {}; {story}", what.0))),
+            found => found?,
+        };
         let mut oracle = oracle.borrow_mut();
         let known = oracle.known(&name);
         known.start_max = found.as_ref().map_or(0, |state| state.start);
@@ -91,12 +94,11 @@ pub async fn check_store(store: &Store<SimDisk>, oracle: &OracleRef) -> Result<(
 
 /// Which of the possible states the log is in.
 async fn find_state(
-    name: &str,
     log: Option<&Log<SimDisk>>,
     possible: Vec<Option<State>>,
     start_max: i64,
 ) -> Result<Option<State>, Unjudged> {
-    let broken = |what: String| Unjudged::Broken(Violation(format!("log {name}: {what}")));
+    let broken = |what: String| Unjudged::Broken(Violation(what));
     let Some(log) = log else {
         if possible.iter().any(Option::is_none) {
             return Ok(None);

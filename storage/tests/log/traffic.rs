@@ -76,7 +76,11 @@ pub async fn live(
     let (store, report) = match opened {
         Ok(opened) => opened,
         Err(_) if faulty => return Ok(Ending::Failed),
-        Err(error) => return Err(broken(format!("the store does not open: {error}"))),
+        Err(error) => {
+            let oracle = oracle.borrow();
+            let stories: Vec<_> = oracle.logs.iter().map(|(name, log)| (name, log.twin.story())).collect();
+            return Err(broken(format!("the store does not open: {error}; {stories:?}")));
+        }
     };
     if closed && (report.frames_replayed > 0 || report.torn_tail) {
         return Err(broken(format!("replayed after a clean close: {report:?}")));
@@ -334,6 +338,9 @@ impl Client {
         let mut next = log.log_end_offset();
         let appended = match log.append(batches.clone(), context) {
             Err(AppendError::DiskFull) if self.life.oracle.borrow().faulty => return Ok(()),
+            Err(AppendError::Producer(_)) if self.is_forgotten(batches[0].header.producer_id) => {
+                return Ok(());
+            }
             appended => appended.map_err(|error| self.failed("append", error))?,
         };
         drop(room);
@@ -349,6 +356,12 @@ impl Client {
         }
         self.await_durable(log, appended.ticket, move |client| client.acknowledge(number));
         Ok(())
+    }
+
+    /// Whether all that the log holds of a producer was deleted: what is remembered of it then depends on segments.
+    fn is_forgotten(&self, producer: i64) -> bool {
+        let start = self.log().log_start_offset();
+        self.current().producers().get(&producer).is_none_or(|last| last.base_offset < start)
     }
 
     /// Waits beside the client until the commit is stable, then notes it.
@@ -437,6 +450,14 @@ impl Client {
         let log = self.log();
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
         let offset = end - self.below((end - start) as u64 / 3 + 1) as i64;
+        if offset == end {
+            // Nothing to do, and nothing promised of what is not stable yet.
+            return match log.truncate(offset).await {
+                Ok(found) if found == end => Ok(()),
+                Ok(found) => Err(self.broken(format!("truncated to its end {end}, ends at {found}"))),
+                Err(error) => Err(self.failed("truncate", error)),
+            };
+        }
         let number = self.ask(Change::Truncate(offset));
         match log.truncate(offset).await {
             Ok(end) if end == self.current().end => self.acknowledge(number),

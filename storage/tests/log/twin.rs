@@ -43,7 +43,7 @@ impl Written {
 pub struct State {
     pub start: i64,
     pub end: i64,
-    /// In order; those wholly below `start` are kept while they are their producer's last.
+    /// In order, those below `start` included: they may still tell of producers.
     pub batches: Vec<Rc<Written>>,
 }
 
@@ -63,15 +63,6 @@ impl State {
     pub fn producers(&self) -> BTreeMap<i64, Rc<Written>> {
         let named = |batch: &Rc<Written>| Some((batch.producer_id()?, batch.clone()));
         self.batches.iter().filter_map(named).collect()
-    }
-
-    fn forget_below_start(&mut self) {
-        let last = self.producers();
-        let is_last = |batch: &Rc<Written>| {
-            batch.producer_id().is_some_and(|producer| Rc::ptr_eq(&last[&producer], batch))
-        };
-        let start = self.start;
-        self.batches.retain(|batch| batch.last_offset >= start || is_last(batch));
     }
 }
 
@@ -141,17 +132,38 @@ impl Twin {
         state
     }
 
-    /// Every state that a crash may leave: all that was acknowledged, then a prefix of the rest.
+    /// Every state that a crash may leave: all that was acknowledged, then a prefix of the rest. Batches of one append
+    /// are separate in this: only each batch is all or nothing.
     pub fn possible(&self) -> Vec<Option<State>> {
-        (self.acknowledged..=self.changes.len()).map(|changes| self.after(changes)).collect()
+        let mut state = self.after(self.acknowledged);
+        let mut possible = vec![state.clone()];
+        for change in &self.changes[self.acknowledged..] {
+            let steps = match change {
+                Change::Append(batches) => batches.iter().map(|b| Change::Append(vec![b.clone()])).collect(),
+                other => vec![other.clone()],
+            };
+            for step in steps {
+                apply(&mut state, &step);
+                possible.push(state.clone());
+            }
+        }
+        possible
+    }
+
+    /// The history in words, for messages.
+    pub fn story(&self) -> String {
+        let word = |change: &Change| match change {
+            Change::Append(batches) => format!("append {}", batches[0].base_offset),
+            other => format!("{other:?}"),
+        };
+        let words: Vec<String> = self.changes.iter().map(word).collect();
+        let from = self.base.as_ref().map(|state| state.start..state.end);
+        format!("from {from:?}, {} acknowledged of {words:?}", self.acknowledged)
     }
 
     /// Goes on from what was found.
     pub fn settle(&mut self, found: Option<State>) {
         self.base = found;
-        if let Some(state) = &mut self.base {
-            state.forget_below_start();
-        }
         self.current = self.base.clone();
         self.changes.clear();
         self.acknowledged = 0;
