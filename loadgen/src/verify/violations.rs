@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// How many violations are listed.
-const LISTED_MAX: usize = 100;
+/// How many violations of each kind are listed: one loss displaces all that comes after it, which must not crowd out what
+/// is missing.
+const LISTED_MAX: usize = 25;
 
 /// Something that must not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,9 +118,7 @@ impl Violations {
     /// Adds one.
     pub fn add(&mut self, violation: Violation) {
         *self.counts.entry(violation.kind()).or_default() += violation.records();
-        if self.listed.len() < LISTED_MAX {
-            self.listed.push(violation);
-        }
+        self.list(violation);
     }
 
     /// Adds those of another.
@@ -127,8 +126,15 @@ impl Violations {
         for (kind, count) in other.counts {
             *self.counts.entry(kind).or_default() += count;
         }
-        let room = LISTED_MAX - self.listed.len();
-        self.listed.extend(other.listed.into_iter().take(room));
+        for violation in other.listed {
+            self.list(violation);
+        }
+    }
+
+    fn list(&mut self, violation: Violation) {
+        if self.listed.iter().filter(|listed| listed.kind() == violation.kind()).count() < LISTED_MAX {
+            self.listed.push(violation);
+        }
     }
 
     /// Whether all is well.
@@ -141,8 +147,28 @@ impl Violations {
         &self.counts
     }
 
-    /// The first 100.
+    /// The first 25 of each kind.
     pub fn listed(&self) -> &[Violation] {
         &self.listed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_kind_does_not_crowd_out_another() {
+        let mut violations = Violations::default();
+        for offset in 0..1000 {
+            violations.add(Violation::Displaced { partition: 0, offset, what: String::new() });
+        }
+        violations.add(Violation::Missing { partition: 0, run_id: 1, first: 5, last: 9 });
+        let mut all = Violations::default();
+        all.merge(violations.clone());
+        all.merge(violations);
+        assert_eq!(all.counts().values().copied().collect::<Vec<_>>(), [2000, 10]);
+        assert_eq!(all.listed().iter().filter(|violation| violation.kind() == "missing").count(), 2);
+        assert_eq!(all.listed().len(), LISTED_MAX + 2);
     }
 }
