@@ -165,6 +165,8 @@ async fn write_segment<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>
         segment.writeback_to.set(block_end);
         let file = match store.files.get(&store.disk, log, segment).await {
             Ok(file) => file,
+            // The log was removed meanwhile, and its files with it.
+            Err(_) if segment.retired.get() => return,
             Err(error) => {
                 return store.fail(format_args!("log {}, segment {}: {error}", log.name, segment.base));
             }
