@@ -1,0 +1,97 @@
+//! Hostile peers against the running broker: damaged frames of every API and version, beside a client that behaves.
+//!
+//! The broker must not crash, must keep answering the client that behaves, must stay within its memory, and must
+//! end cleanly on SIGTERM. In the environment:
+//!
+//! - `PENSTOCK_BIN`: the binary (default: the one of this build);
+//! - `PENSTOCK_HOSTILE_FRAMES`: damaged frames to send (default 20,000; CI sends 1,000,000);
+//! - `PENSTOCK_HOSTILE_SHARDS`: shards of the broker (default 2);
+//! - `PENSTOCK_HOSTILE_RSS_MIB`: the most memory that the broker may ever hold (default 1,024).
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test fails by panicking, and tells what it saw
+
+mod attack;
+mod broker;
+mod mutants;
+mod neighbour;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use broker::Broker;
+use mutants::Mutants;
+use neighbour::Neighbour;
+
+/// Attacking connections at a time.
+const ATTACKERS: u64 = 4;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+}
+
+#[test]
+fn damaged_frames_harm_nobody_else() {
+    let frames = setting("PENSTOCK_HOSTILE_FRAMES", 20_000);
+    let rss_max = setting("PENSTOCK_HOSTILE_RSS_MIB", 1024) << 20;
+    let mut broker = Broker::start(setting("PENSTOCK_HOSTILE_SHARDS", 2));
+    let address = broker.kafka;
+
+    let mut neighbour = Neighbour::connect(address);
+    let served = neighbour.served();
+    let stop = AtomicBool::new(false);
+    let sent = AtomicU64::new(0);
+    let report = thread::scope(|scope| {
+        let polite = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                neighbour.round();
+            }
+            // One round more, after the last damaged frame.
+            neighbour.round();
+            neighbour.report()
+        });
+        let attack = |seed| {
+            let mutants = Mutants::new(seed, &served);
+            let sent = &sent;
+            scope.spawn(move || attack::run(address, mutants, frames / ATTACKERS, sent))
+        };
+        let attackers: Vec<_> = (0..ATTACKERS).map(attack).collect();
+        let watched = watch(&mut broker, rss_max, || attackers.iter().all(|attacker| attacker.is_finished()));
+        stop.store(true, Ordering::Relaxed);
+        let outcomes: Vec<_> = attackers.into_iter().map(|attacker| attacker.join().unwrap()).collect();
+        watched.unwrap();
+        (polite.join().unwrap(), outcomes)
+    });
+
+    let (rounds, outcomes) = report;
+    let connections: u64 = outcomes.iter().map(|outcome| outcome.connections).sum();
+    let answered: u64 = outcomes.iter().map(|outcome| outcome.bytes_answered).sum();
+    let answers = broker.metric("penstock_request_seconds_count{");
+    let (rss, peak) = broker.memory().unwrap();
+    eprintln!(
+        "{} damaged frames over {connections} connections ({answers} requests answered, {answered} bytes read); beside them {} rounds of a client \
+         that behaves, the slowest {} ms; resident memory {} MiB, at most {} MiB",
+        sent.load(Ordering::Relaxed),
+        rounds.rounds,
+        rounds.slowest.as_millis(),
+        rss >> 20,
+        peak >> 20,
+    );
+    assert!(peak <= rss_max, "{peak} bytes resident at the peak");
+    drop(neighbour);
+    broker.terminate();
+}
+
+/// Looks after the broker until `done`: it must live, within its memory.
+fn watch(broker: &mut Broker, rss_max: u64, done: impl Fn() -> bool) -> Result<(), String> {
+    while !done() {
+        broker.assert_alive()?;
+        let (rss, _) = broker.memory()?;
+        if rss > rss_max {
+            broker.kill();
+            return Err(format!("{rss} bytes resident"));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    broker.assert_alive()
+}
