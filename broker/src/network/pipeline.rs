@@ -112,8 +112,11 @@ impl Pipeline {
         .await
     }
 
-    /// Adds a begun request.
+    /// Adds a begun request; after an abort nobody would answer it, and it is dropped.
     pub(crate) fn push(&self, entry: Entry) {
+        if self.state.get() == State::Aborted {
+            return;
+        }
         if let Begun::Done(answer) = &entry.begun {
             self.answer_bytes.set(self.answer_bytes.get() + length(answer));
         }
@@ -135,9 +138,12 @@ impl Pipeline {
         wake(&self.responder);
     }
 
-    /// Gives up everything unanswered.
+    /// Gives up everything unanswered. Here and not when the responder next looks: it may have ended, and a request that
+    /// stayed would keep its connection, its socket and its share of the bytes in flight for ever.
     pub(crate) fn abort(&self) {
         self.state.set(State::Aborted);
+        let given_up = std::mem::take(&mut *self.entries.borrow_mut());
+        drop(given_up);
         wake(&self.reader);
         wake(&self.responder);
     }
@@ -159,8 +165,6 @@ impl Pipeline {
 
     fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Next> {
         if self.state.get() == State::Aborted {
-            let given_up = std::mem::take(&mut *self.entries.borrow_mut());
-            drop(given_up);
             return Poll::Ready(Next::End);
         }
         // The entry is out of the queue while it is polled: what it polls may touch this connection.
@@ -178,6 +182,8 @@ impl Pipeline {
             }
             Begun::Later(later) => match later.as_mut().poll(cx) {
                 Poll::Ready(outcome) => outcome,
+                // It closed its own connection.
+                Poll::Pending if self.state.get() == State::Aborted => return Poll::Ready(Next::End),
                 Poll::Pending => {
                     self.entries.borrow_mut().push_front(entry);
                     *self.responder.borrow_mut() = Some(cx.waker().clone());

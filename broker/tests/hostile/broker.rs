@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a start or an orderly end may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Broker {
     process: Child,
@@ -91,6 +91,14 @@ impl Broker {
             (Some(now), Some(most)) => Ok((now << 10, most << 10)),
             _ => Err("the broker has no memory any more".to_owned()),
         }
+    }
+
+    /// Sockets that it has open.
+    pub(crate) fn sockets(&self) -> usize {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap();
+        // One that is closed meanwhile is none.
+        let targets = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
     }
 
     pub(crate) fn kill(&mut self) {

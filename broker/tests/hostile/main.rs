@@ -17,7 +17,7 @@ mod neighbour;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::Broker;
 use mutants::Mutants;
@@ -39,6 +39,7 @@ fn damaged_frames_harm_nobody_else() {
 
     let mut neighbour = Neighbour::connect(address);
     let served = neighbour.served();
+    let sockets = broker.sockets();
     let stop = AtomicBool::new(false);
     let sent = AtomicU64::new(0);
     let report = thread::scope(|scope| {
@@ -78,8 +79,23 @@ fn damaged_frames_harm_nobody_else() {
         peak >> 20,
     );
     assert!(peak <= rss_max, "{peak} bytes resident at the peak");
+    assert_nothing_is_kept(&broker, sockets);
     drop(neighbour);
     broker.terminate();
+}
+
+/// Connections that ended leave nothing behind: no socket, no share of the bytes in flight.
+fn assert_nothing_is_kept(broker: &Broker, sockets_before: usize) {
+    let since = Instant::now();
+    loop {
+        let (sockets, bytes) = (broker.sockets(), broker.metric("penstock_request_bytes{"));
+        if sockets <= sockets_before && bytes == 0.0 {
+            return;
+        }
+        let left = format!("{sockets} sockets, {sockets_before} before; {bytes} bytes of requests in flight");
+        assert!(since.elapsed() < broker::PATIENCE, "left behind: {left}");
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Looks after the broker until `done`: it must live, within its memory.
