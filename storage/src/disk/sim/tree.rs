@@ -28,9 +28,12 @@ struct Directory {
 /// One change of names: sets an entry, unsets one, or (a rename) both.
 struct Pending {
     number: u64,
-    unset: Option<(usize, String)>,
-    set: Option<(usize, String, Node)>,
+    unset: Option<Entry>,
+    set: Option<Entry>,
 }
+
+/// A name in a directory, and what it stands for.
+type Entry = (usize, String, Node);
 
 /// Directories live as long as the world, also when they are unlinked: their number stays small.
 pub(super) struct Tree {
@@ -130,8 +133,8 @@ impl Tree {
 
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
         self.file(path)?;
-        let entry = self.parent(path)?;
-        self.change(Some(entry), None);
+        let (dir, name) = self.parent(path)?;
+        self.change(Some((dir, name)), None);
         Ok(())
     }
 
@@ -199,10 +202,11 @@ impl Tree {
         }
     }
 
-    fn change(&mut self, unset: Option<(usize, String)>, set: Option<(usize, String, Node)>) {
-        if let Some((dir, name)) = &unset {
-            self.directories[*dir].current.remove(name);
-        }
+    fn change(&mut self, unset: Option<(usize, String)>, set: Option<Entry>) {
+        let unset = unset.and_then(|(dir, name)| {
+            let node = self.directories[dir].current.remove(&name)?;
+            Some((dir, name, node))
+        });
         if let Some((dir, name, node)) = &set {
             self.directories[*dir].current.insert(name.clone(), node.clone());
         }
@@ -211,14 +215,10 @@ impl Tree {
     }
 
     fn settle(&mut self, pending: Pending) {
-        if let Some((dir, name)) = pending.unset {
+        if let Some((dir, name, node)) = pending.unset {
+            // An entry that another change put there, stable before this one, is another one.
             let stable = &mut self.directories[dir].stable;
-            // An entry that a later, already stable change put there is another one.
-            let same = match (stable.get(&name), &pending.set) {
-                (Some(there), Some((_, _, moved))) => there.is(moved),
-                _ => true,
-            };
-            if same {
+            if stable.get(&name).is_some_and(|there| there.is(&node)) {
                 stable.remove(&name);
             }
         }
