@@ -57,13 +57,19 @@ pub fn run_seed(
         let limit = if whole { u64::MAX } else { steps + below(steps) };
         spoil(&world);
         oracle.borrow_mut().faulty = profile.faults && !last && below(3) == 0;
-        if oracle.borrow().faulty {
-            world.inject(random_fault(&mut below));
+        let fault = oracle.borrow().faulty.then(|| random_fault(&mut below));
+        if let Some(fault) = &fault {
+            world.inject(fault.clone());
         }
         let operations = if last { 0 } else { plan.operations };
         let plan = Rc::new(Plan { close: below(2) == 0, operations, ..plan.clone() });
         let life = live(world.clone(), oracle.clone(), plan, closed);
-        let ending = run_life(&world, limit, life)?;
+        let ending = run_life(&world, limit, life);
+        if env("PENSTOCK_SEED").is_some() {
+            let (step, now) = (world.steps(), world.elapsed());
+            eprintln!("life {number}: {ending:?} at step {step} of {limit}, {now:?}, fault {fault:?}");
+        }
+        let ending = ending?;
         if let Some(violation) = oracle.borrow_mut().violation.take() {
             return Err(violation);
         }

@@ -3,6 +3,8 @@
 //! `PENSTOCK_SEED=<n>` runs one seed of each test (failures print theirs); `PENSTOCK_CRASHES=<n>` sets the number of
 //! crash points of each crash test.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+
 mod crash;
 mod model;
 mod oracle;
