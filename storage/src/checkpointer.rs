@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 
 use crate::checkpoint::Encoder;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::state::{StoreInner, add};
 use crate::writeback;
 
@@ -68,14 +68,11 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
     pipeline.wait_durable(store, seq - 1).await.ok()?;
     settle(store, seq).await?;
     let files = std::mem::take(&mut *store.writeback.unflushed.borrow_mut());
-    let mut flushes = stream::iter(files.values())
-        .map(async |file| file.sync_data().await)
+    let mut flushes = stream::iter(&files)
+        .map(async |(life, file)| store.flush_segment(*life, file).await)
         .buffer_unordered(FLUSHES_AT_ONCE);
     while let Some(flushed) = flushes.next().await {
-        if let Err(error) = flushed {
-            store.fail(format_args!("flush of a segment failed: {error}"));
-            return None;
-        }
+        flushed.ok()?;
     }
     let redo = store.journal.redo_of_mark();
     let bytes = encoder.finish(&store.journal.redo(store.run, seq, redo, clean));

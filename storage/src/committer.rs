@@ -250,11 +250,15 @@ pub(crate) async fn run_flusher<D: Disk>(store: Rc<StoreInner<D>>) {
             let in_flight = store.pipeline.in_flight.borrow();
             in_flight.range(..count).flat_map(|commit| commit.touched.iter().cloned()).collect()
         };
-        let flushed = join_all(files.values().map(|file| file.sync_data())).await;
+        let flush = async |(key, file): (&FileKey, &D::File)| match key {
+            FileKey::Segment(life) => store.flush_segment(*life, file).await.is_ok(),
+            FileKey::Journal(_) => {
+                let flushed = file.sync_data().await;
+                flushed.map_err(|error| store.fail(format_args!("flush of the journal failed: {error}"))).is_ok()
+            }
+        };
+        join_all(files.iter().map(flush)).await;
         add(&store.levels.flushes, 1);
-        if let Some(error) = flushed.into_iter().find_map(Result::err) {
-            return store.fail(format_args!("flush of a commit failed: {error}"));
-        }
         if store.is_offline().is_some() {
             return;
         }

@@ -3,14 +3,14 @@
 //! Everything is reached through `Rc` on one thread. A `RefCell` is borrowed only between awaits.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::checkpoint::{LogRecord, SegmentRecord};
 use crate::commit::Pipeline;
 use crate::config::{LogConfig, StoreConfig};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::epochs::LeaderEpochs;
 use crate::error::Offline;
 use crate::files::OpenFiles;
@@ -56,6 +56,9 @@ pub(crate) struct StoreInner<D: Disk> {
     pub work: WaitList,
     /// Room in the unsettled budget.
     pub room: WaitList,
+    /// Lives of the segments whose file is being flushed; see [`StoreInner::flush_segment`].
+    flushing: RefCell<BTreeSet<u64>>,
+    flushed: WaitList,
 }
 
 /// Levels and counters.
@@ -105,6 +108,8 @@ impl<D: Disk> StoreInner<D> {
             tasks: Cell::new(0),
             work: WaitList::default(),
             room: WaitList::default(),
+            flushing: RefCell::default(),
+            flushed: WaitList::default(),
         })
     }
 
@@ -143,8 +148,26 @@ impl<D: Disk> StoreInner<D> {
         logs.iter().for_each(|log| log.changed());
     }
 
+    /// Flushes a segment's file; a failure takes the store offline. One flush of a file at a time: the system reports
+    /// a failed write-out to one flush alone, so that a second one beside it could succeed and prove nothing.
+    pub(crate) async fn flush_segment(&self, life: u64, file: &D::File) -> Result<(), Offline> {
+        let turn = || match self.is_offline() {
+            Some(offline) => Some(Err(offline)),
+            None => self.flushing.borrow_mut().insert(life).then_some(Ok(())),
+        };
+        self.flushed.until(turn).await?;
+        let flushed = file.sync_data().await;
+        if let Err(error) = &flushed {
+            self.fail(format_args!("flush of a segment failed: {error}"));
+        }
+        self.flushing.borrow_mut().remove(&life);
+        self.flushed.wake_all();
+        self.is_offline().map_or(Ok(()), Err)
+    }
+
     /// Wakes all that wait for anything, so that they see the store's state.
     pub(crate) fn wake_everything(&self) {
+        self.flushed.wake_all();
         self.work.wake_all();
         self.room.wake_all();
         self.journal.changed.wake_all();
