@@ -92,16 +92,15 @@ impl RequestFrame {
         self.api.versions().contains(self.version)
     }
 
-    /// Decodes the body as request `R`. Bytes left over are an error.
+    /// Decodes the body as request `R`. Bytes left over are ignored, as Apache Kafka ignores them: librdkafka 2.16 sends
+    /// three too many when it asks for the metadata of all topics.
     ///
     /// # Panics
     /// If `R` is not the request of this frame's API: the caller dispatches on `api`.
     pub fn decode<R: Request>(&self) -> Result<R, DecodeError> {
         assert_eq!(self.api, R::API, "a request must be decoded as what it is");
         let mut decoder = Decoder::new(self.body.clone());
-        let request = R::decode(&mut decoder, self.version)?;
-        decoder.finish()?;
-        Ok(request)
+        R::decode(&mut decoder, self.version)
     }
 }
 
