@@ -15,6 +15,7 @@ mod describe_topic_partitions;
 mod errors;
 mod fetch;
 mod fetch_plan;
+mod find_coordinator;
 mod incremental_alter_configs;
 mod init_producer_id;
 mod list_offsets;

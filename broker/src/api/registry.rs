@@ -8,7 +8,7 @@ use penstock_protocol::{ApiKey, Request, Versions};
 
 use super::{
     RequestContext, alter_configs, api_versions, create_partitions, create_topics, delete_records,
-    delete_topics, describe_cluster, describe_configs, describe_topic_partitions, fetch,
+    delete_topics, describe_cluster, describe_configs, describe_topic_partitions, fetch, find_coordinator,
     incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
 };
 use crate::network::pipeline::{Begun, CloseReason};
@@ -33,6 +33,7 @@ static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
         staged(Versions { min: 4, max: 18 }, fetch::begin),
         answered(Versions { min: 1, max: 11 }, list_offsets::handle),
         answered(Versions { min: 0, max: 13 }, metadata::handle),
+        answered(Versions { min: 0, max: 6 }, find_coordinator::handle),
         answered(Versions { min: 0, max: 4 }, api_versions::handle),
         answered(Versions { min: 2, max: 7 }, create_topics::handle),
         answered(Versions { min: 1, max: 6 }, delete_topics::handle),
