@@ -10,6 +10,9 @@ use penstock_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse}
 use super::RequestContext;
 use crate::shard::Shard;
 
+/// Stands for no producer id, and for no epoch.
+const NONE: i64 = -1;
+
 pub(super) async fn handle(
     context: RequestContext,
     request: InitProducerIdRequest,
@@ -20,6 +23,10 @@ pub(super) async fn handle(
         producer_epoch: -1,
         ..InitProducerIdResponse::default()
     };
+    // A producer names its id and its epoch together, or neither.
+    if (request.producer_id == NONE) != (i64::from(request.producer_epoch) == NONE) {
+        return refused(ErrorCode::InvalidRequest);
+    }
     match &request.transactional_id {
         Some(id) if id.is_empty() => return refused(ErrorCode::InvalidRequest),
         Some(_) => return refused(ErrorCode::CoordinatorNotAvailable),
