@@ -6,7 +6,7 @@
 //! - `PENSTOCK_BIN`: the binary (default: the one of this build);
 //! - `PENSTOCK_HOSTILE_FRAMES`: damaged frames to send (default 20,000; CI sends 1,000,000);
 //! - `PENSTOCK_HOSTILE_SHARDS`: shards of the broker (default 2);
-//! - `PENSTOCK_HOSTILE_RSS_MIB`: the most memory that the broker may ever hold (default 1,024).
+//! - `PENSTOCK_HOSTILE_RSS_MIB`: the most memory that the broker may ever hold (default 256).
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test fails by panicking, and tells what it saw
 
@@ -33,7 +33,7 @@ fn setting(name: &str, default: u64) -> u64 {
 #[test]
 fn damaged_frames_harm_nobody_else() {
     let frames = setting("PENSTOCK_HOSTILE_FRAMES", 20_000);
-    let rss_max = setting("PENSTOCK_HOSTILE_RSS_MIB", 1024) << 20;
+    let rss_max = setting("PENSTOCK_HOSTILE_RSS_MIB", 256) << 20;
     let mut broker = Broker::start(setting("PENSTOCK_HOSTILE_SHARDS", 2));
     let address = broker.kafka;
 
