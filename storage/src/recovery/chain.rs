@@ -87,10 +87,17 @@ impl<D: Disk> JournalReader<D> {
         for index in 0..u64::from(redo.file_count) {
             let path = journal_path(dir, index);
             let there = disk.exists(&path).await.map_err(OpenError::io(path.display()))?;
-            files.push(match there {
-                true => Some(disk.open(&path).await.map_err(OpenError::io(path.display()))?),
-                false => None,
-            });
+            if !there {
+                files.push(None);
+                continue;
+            }
+            let file = disk.open(&path).await.map_err(OpenError::io(path.display()))?;
+            if !redo.clean {
+                // A killed process may have left frames that can be read and are not stable: nothing may be done by
+                // them that outlives them.
+                file.sync_data().await.map_err(OpenError::io(path.display()))?;
+            }
+            files.push(Some(file));
         }
         Ok(JournalReader { redo, files, piece: RefCell::new((u64::MAX, 0, Bytes::new())) })
     }
