@@ -21,6 +21,14 @@ use penstock_storage::{AppendContext, Log, LogConfig, Origin, Store, StoreConfig
 /// Bytes kept per log.
 const RETENTION_BYTES: i64 = 128 << 20;
 
+/// What producers saw.
+#[derive(Default)]
+struct Seen {
+    /// Bytes acknowledged.
+    acked: Cell<u64>,
+    latencies_us: RefCell<Vec<u32>>,
+}
+
 #[derive(Clone)]
 struct Load {
     dir: PathBuf,
@@ -32,7 +40,8 @@ struct Load {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |at: usize, default: usize| arguments.get(at).map_or(default, |text| text.parse().expect("number"));
+    let number =
+        |at: usize, default: usize| arguments.get(at).map_or(default, |text| text.parse().expect("number"));
     let load = Load {
         dir: PathBuf::from(arguments.first().expect("directory")),
         logs: number(1, 16),
@@ -54,8 +63,7 @@ async fn run(load: Load) {
     let config = LogConfig { retention_bytes: RETENTION_BYTES, ..LogConfig::default() };
     let body = Bytes::from(vec![7_u8; load.batch_bytes - 61]);
     let batch = Batch::seal(BatchHeader { record_count: 1, ..BatchHeader::default() }, body).expect("batch");
-    let acked = Rc::new(Cell::new(0_u64));
-    let latencies = Rc::new(RefCell::new(Vec::new()));
+    let seen = Rc::new(Seen::default());
     let end = Instant::now() + load.duration;
     let mut producers = Vec::new();
     for n in 0..load.logs {
@@ -67,18 +75,16 @@ async fn run(load: Load) {
         log.set_config(config.clone());
         for _ in 0..load.in_flight {
             let (log, store, batch) = (log.clone(), store.clone(), batch.clone());
-            let (acked, latencies) = (acked.clone(), latencies.clone());
-            let producer = produce(store, log, batch, end, acked, latencies);
-            producers.push(glommio::spawn_local(producer));
+            producers.push(glommio::spawn_local(produce(store, log, batch, end, seen.clone())));
         }
     }
-    let watched = (store.clone(), acked.clone());
+    let watched = (store.clone(), seen.clone());
     let watcher = glommio::spawn_local(async move {
-        let mut before = watched.1.get();
+        let mut before = watched.1.acked.get();
         while Instant::now() < end {
             glommio::timer::sleep(Duration::from_secs(1)).await;
             watched.0.tick(0).await;
-            let now = watched.1.get();
+            let now = watched.1.acked.get();
             eprint(&format!("{} MB/s", (now - before) / 1_000_000));
             before = now;
         }
@@ -87,7 +93,7 @@ async fn run(load: Load) {
         producer.await;
     }
     watcher.await;
-    let mut latencies = latencies.take();
+    let mut latencies = seen.latencies_us.take();
     latencies.sort_unstable();
     let quantile = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
     let stats = store.stats();
@@ -96,7 +102,7 @@ async fn run(load: Load) {
         load.logs,
         load.batch_bytes,
         load.in_flight,
-        acked.get() as f64 / load.duration.as_secs_f64() / 1e6,
+        seen.acked.get() as f64 / load.duration.as_secs_f64() / 1e6,
         quantile(0.5),
         quantile(0.99),
         quantile(0.999),
@@ -107,14 +113,7 @@ async fn run(load: Load) {
     ring.shutdown().await;
 }
 
-async fn produce(
-    store: Store<RealDisk>,
-    log: Log<RealDisk>,
-    batch: Batch,
-    end: Instant,
-    acked: Rc<Cell<u64>>,
-    latencies: Rc<RefCell<Vec<u32>>>,
-) {
+async fn produce(store: Store<RealDisk>, log: Log<RealDisk>, batch: Batch, end: Instant, seen: Rc<Seen>) {
     let context = AppendContext { leader_epoch: 0, now_ms: 0, origin: Origin::Client };
     while Instant::now() < end {
         let begun = Instant::now();
@@ -123,8 +122,8 @@ async fn produce(
             log.append(vec![batch.clone()], context).expect("append")
         };
         log.durable(appended.ticket).await.expect("durable");
-        acked.set(acked.get() + batch.len() as u64);
-        latencies.borrow_mut().push(begun.elapsed().as_micros() as u32);
+        seen.acked.set(seen.acked.get() + batch.len() as u64);
+        seen.latencies_us.borrow_mut().push(begun.elapsed().as_micros() as u32);
     }
 }
 

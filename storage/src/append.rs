@@ -138,7 +138,11 @@ fn check_contiguous<D: Disk>(state: &LogState<D>, batches: &[Batch]) -> Result<(
     let mut latest = state.epochs.latest().map_or(-1, |latest| latest.epoch);
     for Batch { header, .. } in batches {
         let (found, epoch) = (header.base_offset, header.partition_leader_epoch);
-        if found < expected || epoch < latest || header.last_offset_delta < 0 || header.next_offset() == i64::MAX {
+        if found < expected
+            || epoch < latest
+            || header.last_offset_delta < 0
+            || header.next_offset() == i64::MAX
+        {
             return Err(AppendError::NotContiguous { expected, found, epoch });
         }
         (expected, latest) = (header.next_offset(), epoch);
@@ -257,6 +261,7 @@ fn segment_for<D: Disk>(
             }
             return active.clone();
         }
+        store.indexes.hold(active);
     }
     let dir = store.log_dir(&log.name);
     let segment = Segment::new(&dir, header.base_offset, store.unique(), now_ms);
@@ -267,7 +272,12 @@ fn segment_for<D: Disk>(
 
 /// Takes note of a batch about to stand at the segment's end: index, timestamps, epoch, producer, end offset. Replay
 /// does the same.
-pub(crate) fn note<D: Disk>(state: &mut LogState<D>, segment: &Segment<D>, header: &BatchHeader, now_ms: i64) {
+pub(crate) fn note<D: Disk>(
+    state: &mut LogState<D>,
+    segment: &Segment<D>,
+    header: &BatchHeader,
+    now_ms: i64,
+) {
     let position = segment.end.get();
     let batch = AppendedBatch {
         base_offset: header.base_offset,
@@ -275,6 +285,7 @@ pub(crate) fn note<D: Disk>(state: &mut LogState<D>, segment: &Segment<D>, heade
         len: header.total_len() as u64,
         max_timestamp: header.max_timestamp,
     };
+    segment.index_stored.set(false);
     segment.index.borrow_mut().note(&batch, state.config.index_interval_bytes);
     if segment.size() == 0 {
         segment.first_timestamp.set(header.max_timestamp);

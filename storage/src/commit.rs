@@ -63,11 +63,18 @@ pub(crate) fn share_frame_len_max(len: usize) -> usize {
     APPEND_ENTRY_LEN + BLOCK + len
 }
 
+/// A share of a commit that was placed.
+pub(crate) struct Written<D: Disk> {
+    pub log: Rc<LogInner<D>>,
+    pub segment: Rc<Segment<D>>,
+    pub next_offset: i64,
+}
+
 /// A commit that was placed.
 pub(crate) struct InFlight<D: Disk> {
     pub seq: u64,
     pub written: bool,
-    pub shares: Vec<(Rc<LogInner<D>>, Rc<Segment<D>>, i64)>,
+    pub shares: Vec<Written<D>>,
     /// Files that its writes touched, each with a key that tells them apart.
     pub touched: Vec<(FileKey, D::File)>,
 }

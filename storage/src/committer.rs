@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use crate::commit::{Commit, FileKey, InFlight, Share};
+use crate::commit::{Commit, FileKey, InFlight, Share, Written};
 use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
 use crate::frame::{AppendEntry, Entry, FrameHeader, HEADER_LEN, encode_meta, entry_len};
 use crate::memory::copy_parts;
@@ -59,7 +59,8 @@ async fn ready<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Result
     let load = async |share: &Share<D>| {
         let segment = &share.segment;
         let named = |error: String| format!("log {}, segment {}: {error}", share.log.name, segment.base);
-        let file = store.files.get(&store.disk, &share.log, segment).await.map_err(|e| named(e.to_string()))?;
+        let file =
+            store.files.get(&store.disk, &share.log, segment).await.map_err(|e| named(e.to_string()))?;
         let block = block_floor(share.from);
         if has_bytes(&share.log, segment, block..share.from) {
             return Ok::<(), String>(());
@@ -154,9 +155,18 @@ fn place<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Vec<Write<D>
     frame.pad_to_block();
     add(&store.levels.journal_bytes, padded as u64);
     writes.push(Write { file: journal_file, data: frame.freeze(), position });
-    let shares = commit.shares.iter().map(|s| (s.log.clone(), s.segment.clone(), s.next_offset)).collect();
-    store.pipeline.in_flight.borrow_mut().push_back(InFlight { seq: commit.seq, written: false, shares, touched });
+    let shares = commit.shares.iter().map(written_share).collect();
+    store.pipeline.in_flight.borrow_mut().push_back(InFlight {
+        seq: commit.seq,
+        written: false,
+        shares,
+        touched,
+    });
     writes
+}
+
+fn written_share<D: Disk>(share: &Share<D>) -> Written<D> {
+    Written { log: share.log.clone(), segment: share.segment.clone(), next_offset: share.next_offset }
 }
 
 fn plan_share<D: Disk>(store: &StoreInner<D>, seq: u64, share: &Share<D>) -> (plan::Share, Plan) {
@@ -254,7 +264,9 @@ pub(crate) async fn run_flusher<D: Disk>(store: Rc<StoreInner<D>>) {
             FileKey::Segment(life) => store.flush_segment(*life, file).await.is_ok(),
             FileKey::Journal(_) => {
                 let flushed = file.sync_data().await;
-                flushed.map_err(|error| store.fail(format_args!("flush of the journal failed: {error}"))).is_ok()
+                flushed
+                    .map_err(|error| store.fail(format_args!("flush of the journal failed: {error}")))
+                    .is_ok()
             }
         };
         join_all(files.iter().map(flush)).await;
@@ -279,7 +291,7 @@ fn acknowledge<D: Disk>(store: &Rc<StoreInner<D>>, count: usize) {
     let Some(seq) = done.last().map(|commit| commit.seq) else { return };
     store.pipeline.set_durable(seq);
     for commit in &done {
-        for (log, segment, next_offset) in &commit.shares {
+        for Written { log, segment, next_offset } in &commit.shares {
             let settled = segment.pending.borrow_mut().commit(seq);
             store.settled(settled);
             segment.trim_prefix();
@@ -287,7 +299,7 @@ fn acknowledge<D: Disk>(store: &Rc<StoreInner<D>>, count: usize) {
             state.durable_offset = state.durable_offset.max(*next_offset);
         }
     }
-    for (log, ..) in done.iter().flat_map(|commit| &commit.shares) {
+    for Written { log, .. } in done.iter().flat_map(|commit| &commit.shares) {
         log.changed();
     }
     store.pipeline.work.wake_all();

@@ -232,6 +232,7 @@ async fn cut_settled<D: Disk>(
         segment.image_seq.set(0);
         *segment.index.borrow_mut() = kept.index;
         segment.indexed_from.set(DATA_START);
+        segment.index_stored.set(false);
         let block = crate::plan::block_floor(kept.end);
         let mut prefix = segment.prefix.borrow_mut();
         if let Some(prefix) = prefix.as_mut().filter(|prefix| prefix.block == block) {

@@ -20,6 +20,7 @@ mod error;
 mod files;
 mod frame;
 pub mod index;
+mod indexes;
 mod journal;
 mod log;
 mod lookup;

@@ -6,8 +6,9 @@ use penstock_format::{Batch, Records};
 
 use crate::disk::Disk;
 use crate::error::ReadError;
+use crate::indexes::whole_index;
 use crate::log::{ReadBatches, TimestampOffset};
-use crate::read::{Wanted, batches_of, read, rebuild_index};
+use crate::read::{Wanted, batches_of, read};
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, StoreInner};
 
@@ -29,7 +30,7 @@ pub(crate) async fn offset_for_time<D: Disk>(
     };
     for segment in candidates {
         if segment.indexed_from.get() > DATA_START {
-            rebuild_index(store, log, &segment).await?;
+            whole_index(store, log, &segment).await?;
         }
         let floor = segment.index.borrow().floor_of_timestamp(timestamp);
         let mut from = floor.map_or(segment.base, |found| found.base_offset);

@@ -68,8 +68,7 @@ pub(crate) fn plan(share: &Share, direct_bytes_min: u64) -> Plan {
     let large = share.to - share.from >= direct_bytes_min && direct_to > direct_from;
     let direct = if large && direct_to <= share.prepared_to { direct_from..direct_to } else { 0..0 };
     let head_inline = direct.is_empty() || direct.start > share.from;
-    let prefix_len =
-        if head_inline && !aligned && !share.image_live { share.from % BLOCK_BYTES } else { 0 };
+    let prefix_len = if head_inline && !aligned && !share.image_live { share.from % BLOCK_BYTES } else { 0 };
     let image_begins = block_floor(share.to) >= share.from || prefix_len > 0;
     Plan { prefix_len, direct, image_begins }
 }
@@ -121,7 +120,7 @@ mod tests {
             if plan.direct.is_empty() {
                 prop_assert_eq!(plan.inline_len(&share), len);
             } else {
-                prop_assert!(plan.direct.start % 4096 == 0 && plan.direct.end % 4096 == 0);
+                prop_assert!(plan.direct.start.is_multiple_of(4096) && plan.direct.end.is_multiple_of(4096));
                 prop_assert!(plan.direct.end <= share.prepared_to && plan.direct.end <= share.to);
                 let new = plan.direct.end - plan.direct.start.max(from);
                 prop_assert_eq!(plan.inline_len(&share) + new, len);

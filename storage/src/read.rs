@@ -11,7 +11,8 @@ use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader};
 
 use crate::disk::{BLOCK, Disk, DiskFile};
 use crate::error::ReadError;
-use crate::index::{AppendedBatch, SegmentIndex};
+use crate::index::AppendedBatch;
+use crate::indexes::whole_index;
 use crate::log::ReadBatches;
 use crate::plan::{block_ceil, block_floor};
 use crate::segment::{DATA_START, Segment};
@@ -70,7 +71,7 @@ pub(crate) async fn read<D: Disk>(
         let Some(mut cold) = cold else { return Ok(nothing(wanted)) };
         let known = cold.segment.indexed_from.get() == DATA_START;
         if !known && cold.limit - DATA_START > READ_BYTES_MAX {
-            rebuild_index(store, log, &cold.segment).await?;
+            whole_index(store, log, &cold.segment).await?;
             if let Some(found) = cold.segment.index.borrow().floor_of_offset(wanted.from) {
                 cold.position = found.position;
             }
@@ -162,7 +163,8 @@ async fn read_piece<D: Disk>(
     segment: &Rc<Segment<D>>,
     range: std::ops::Range<u64>,
 ) -> Result<Bytes, ReadError> {
-    let failed = |error: String| ReadError::Io(format!("log {}, segment {}: {error}", log.name, segment.base));
+    let failed =
+        |error: String| ReadError::Io(format!("log {}, segment {}: {error}", log.name, segment.base));
     let file = store.files.get(&store.disk, log, segment).await.map_err(|error| failed(error.to_string()))?;
     let (from, to) = (block_floor(range.start), block_ceil(range.end));
     let data = file.read_at(from, (to - from) as usize).await.map_err(|error| failed(error.to_string()))?;
@@ -178,10 +180,17 @@ async fn read_piece<D: Disk>(
 enum Scan {
     Found(ReadBatches),
     /// Nothing wanted in so many bytes of whole batches.
-    Skipped { bytes: u64 },
+    Skipped {
+        bytes: u64,
+    },
     /// The batch behind `skipped` bytes takes `needed`, more than the piece has.
-    Longer { skipped: u64, needed: u64 },
-    Corrupt { at: u64 },
+    Longer {
+        skipped: u64,
+        needed: u64,
+    },
+    Corrupt {
+        at: u64,
+    },
 }
 
 /// Looks through `piece`, which begins with a batch; `settled` bytes from there on are settled.
@@ -246,41 +255,7 @@ fn finish(mut found: ReadBatches, piece: &Bytes, begin: usize, end: usize) -> Re
     found
 }
 
-/// Makes the segment's index whole by reading its batch headers.
-pub(crate) async fn rebuild_index<D: Disk>(
-    store: &Rc<StoreInner<D>>,
-    log: &Rc<LogInner<D>>,
-    segment: &Rc<Segment<D>>,
-) -> Result<(), ReadError> {
-    let (interval, truncations) = {
-        let state = log.state.borrow();
-        (state.config.index_interval_bytes, state.truncations)
-    };
-    let mut index = SegmentIndex::new(segment.base, DATA_START);
-    let mut position = DATA_START;
-    loop {
-        let limit = log.state.borrow().memory.start_in(segment.base).unwrap_or(segment.end.get());
-        if position < limit {
-            let note = |batch: &AppendedBatch, _: &BatchHeader| index.note(batch, interval);
-            position = walk(store, log, segment, position..limit, note).await?;
-            continue;
-        }
-        let state = log.state.borrow();
-        if state.truncations != truncations || segment.retired.get() {
-            return Ok(());
-        }
-        for batch in state.memory.in_segment(segment.base) {
-            if let Ok(header) = BatchHeader::parse(&batch.head) {
-                index.note(&appended(batch.position, &header), interval);
-            }
-        }
-        *segment.index.borrow_mut() = index;
-        segment.indexed_from.set(DATA_START);
-        return Ok(());
-    }
-}
-
-fn appended(position: u64, header: &BatchHeader) -> AppendedBatch {
+pub(crate) fn appended(position: u64, header: &BatchHeader) -> AppendedBatch {
     AppendedBatch {
         base_offset: header.base_offset,
         position,
@@ -306,7 +281,10 @@ pub(crate) async fn walk<D: Disk>(
             let header = BatchHeader::parse(&piece[at..]).ok();
             let end = header.map(|header| position + (at + header.total_len()) as u64);
             let (Some(header), Some(end)) = (header, end.filter(|end| *end <= range.end)) else {
-                return Err(ReadError::Corrupt { segment_base: segment.base, position: position + at as u64 });
+                return Err(ReadError::Corrupt {
+                    segment_base: segment.base,
+                    position: position + at as u64,
+                });
             };
             note(&appended(position + at as u64, &header), &header);
             at += header.total_len();

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::disk::Disk;
+use crate::indexes::index_path;
 use crate::segment::Segment;
 use crate::state::StoreInner;
 
@@ -97,7 +98,8 @@ impl<D: Disk> Recycle<D> {
     pub(crate) async fn collect(&self, store: &Rc<StoreInner<D>>) {
         let idle: Vec<_> = {
             let mut retired = self.retired.borrow_mut();
-            let is_idle = |segment: &mut Rc<Segment<D>>| Rc::strong_count(segment) == 1 && !segment.preparing.get();
+            let is_idle =
+                |segment: &mut Rc<Segment<D>>| Rc::strong_count(segment) == 1 && !segment.preparing.get();
             retired.extract_if(.., is_idle).collect()
         };
         for segment in idle.iter().filter(|segment| segment.is_ready()) {
@@ -110,6 +112,10 @@ impl<D: Disk> Recycle<D> {
     }
 
     async fn reuse(&self, disk: &D, segment: &Segment<D>) -> io::Result<()> {
+        match disk.remove(&index_path(segment)).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let len = segment.prepared_to.get();
         if self.bytes.get() + len > self.bytes_max {
             return disk.remove(&segment.path).await;

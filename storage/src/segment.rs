@@ -80,6 +80,8 @@ pub(crate) struct Segment<D: Disk> {
     pub max_timestamp: Cell<(i64, i64)>,
     /// Largest timestamp of the first batch.
     pub first_timestamp: Cell<i64>,
+    /// The index file tells what the index does.
+    pub index_stored: Cell<bool>,
     /// When it began, or the store was opened, in milliseconds.
     pub opened_ms: i64,
     /// The index knows everything from this position on.
@@ -117,6 +119,7 @@ impl<D: Disk> Segment<D> {
             max_timestamp: Cell::new((-1, -1)),
             first_timestamp: Cell::new(-1),
             opened_ms,
+            index_stored: Cell::new(false),
             indexed_from: Cell::new(DATA_START),
             prepared_to: Cell::new(0),
             preparing: Cell::new(false),

@@ -14,6 +14,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::epochs::LeaderEpochs;
 use crate::error::Offline;
 use crate::files::OpenFiles;
+use crate::indexes::SealedIndexes;
 use crate::journal::Journal;
 use crate::memory::Memory;
 use crate::producer::ProducerTable;
@@ -37,6 +38,7 @@ pub(crate) struct StoreInner<D: Disk> {
     pub journal: Journal<D>,
     pub files: OpenFiles<D>,
     pub recycle: Recycle<D>,
+    pub indexes: SealedIndexes<D>,
     pub writeback: Writeback<D>,
     pub levels: Levels,
     /// Logs with unsettled bytes, oldest first.
@@ -44,7 +46,7 @@ pub(crate) struct StoreInner<D: Disk> {
     /// One entry per batch in memory, oldest first.
     pub cached: RefCell<VecDeque<Rc<LogInner<D>>>>,
     /// Segments whose file has to be made or extended.
-    pub to_prepare: RefCell<VecDeque<(Rc<LogInner<D>>, Rc<Segment<D>>)>>,
+    pub to_prepare: RefCell<VecDeque<ToPrepare<D>>>,
     pub offline: RefCell<Option<Offline>>,
     pub closing: Cell<bool>,
     /// Every task and retry ends.
@@ -60,6 +62,9 @@ pub(crate) struct StoreInner<D: Disk> {
     flushing: RefCell<BTreeSet<u64>>,
     flushed: WaitList,
 }
+
+/// A segment of a log whose file has to be made or extended.
+pub(crate) type ToPrepare<D> = (Rc<LogInner<D>>, Rc<Segment<D>>);
 
 /// Levels and counters.
 #[derive(Default)]
@@ -93,6 +98,7 @@ impl<D: Disk> StoreInner<D> {
             journal: Journal::new(dir, &config),
             files: OpenFiles::new(config.open_files_max),
             recycle: Recycle::new(dir, config.recycle_bytes_max),
+            indexes: SealedIndexes::new(config.index_bytes_max),
             config,
             logs: RefCell::default(),
             removing: RefCell::default(),
@@ -317,7 +323,11 @@ impl<D: Disk> LogState<D> {
             end_offset: self.end_offset,
             segments: self.segments.iter().map(segment).collect(),
             epochs: self.epochs.entries().iter().map(|entry| (entry.epoch, entry.start_offset)).collect(),
-            producers: if self.producers.is_empty() { Vec::new() } else { self.producers.encode(self.end_offset) },
+            producers: if self.producers.is_empty() {
+                Vec::new()
+            } else {
+                self.producers.encode(self.end_offset)
+            },
             damage: damage.map(|offline| offline.reason.to_string()).unwrap_or_default(),
         }
     }

@@ -10,6 +10,7 @@ use crate::cut::{check_open, retain, retained};
 use crate::disk::Disk;
 use crate::error::{OpenError, StoreError};
 use crate::frame::Entry;
+use crate::indexes::write_files;
 use crate::log::Log;
 use crate::prepare::run_preparer;
 use crate::recovery::recover;
@@ -236,6 +237,7 @@ impl<D: Disk> Store<D> {
         }
         if store.is_offline().is_none() {
             store.recycle.collect(store).await;
+            store.indexes.shrink(store).await;
         }
         if store.wants_checkpoint() {
             store.pipeline.request_checkpoint(store);
@@ -273,6 +275,7 @@ impl<D: Disk> Store<D> {
             (quiet || store.is_offline().is_some()).then_some(())
         };
         store.work.until(quiet).await;
+        write_files(store).await;
         let wanted = store.pipeline.request_checkpoint(store);
         Ok(store.pipeline.wait_checkpoint(store, wanted).await?)
     }

@@ -1,7 +1,10 @@
 //! The store on the simulated disk, through its public face.
 
 mod basics;
+mod changes;
 mod crash;
+mod faults;
+mod lookups;
 
 use std::path::Path;
 
@@ -9,7 +12,7 @@ use bytes::Bytes;
 use penstock_format::{Batch, BatchHeader, split_batches};
 
 use crate::disk::sim::{SimDisk, SimWorld};
-use crate::{AppendContext, LogConfig, Log, Origin, ReadBatches, RecoveryReport, Store, StoreConfig};
+use crate::{AppendContext, Log, LogConfig, Origin, ReadBatches, RecoveryReport, Store, StoreConfig};
 
 pub(crate) const DIR: &str = "/data/shard-0";
 
@@ -57,7 +60,8 @@ pub(crate) async fn read_all(log: &Log<SimDisk>) -> Vec<Batch> {
     let mut batches = Vec::new();
     let mut from = log.log_start_offset();
     loop {
-        let found = log.read(from, 50_000, i64::MAX, true).await.unwrap_or_else(|error| panic!("read: {error}"));
+        let found =
+            log.read(from, 50_000, i64::MAX, true).await.unwrap_or_else(|error| panic!("read: {error}"));
         if found.bytes == 0 {
             assert_eq!(from, log.log_end_offset(), "reads reach the end");
             return batches;

@@ -22,7 +22,8 @@ fn appended_records_are_read_from_memory_and_after_reopening_from_disk() {
             }
             expected.push((appended.base_offset, len));
         }
-        let seen = |batches: Vec<Batch>| batches.iter().map(|b| (b.header.base_offset, b.len())).collect::<Vec<_>>();
+        let seen =
+            |batches: Vec<Batch>| batches.iter().map(|b| (b.header.base_offset, b.len())).collect::<Vec<_>>();
         assert_eq!(seen(read_all(&log).await), expected);
         store.close().await.unwrap();
         let (store, report) = open(disk, small()).await;

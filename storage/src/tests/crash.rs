@@ -68,6 +68,7 @@ async fn verify(store: Store<SimDisk>, book: Book) {
 }
 
 fn run(seed: u64) {
+    let _named = Named(seed);
     let mut world = world(seed);
     let book: Book = Rc::default();
     for life in 0..4 {
@@ -96,12 +97,24 @@ fn run(seed: u64) {
     });
 }
 
+/// Says which seed failed.
+struct Named(u64);
+
+impl Drop for Named {
+    #[allow(clippy::print_stderr)]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("SEED={}", self.0);
+        }
+    }
+}
+
 #[test]
 fn no_crash_loses_what_was_acknowledged() {
+    // One seed alone: SEED=n; more of them: SEEDS=n.
     let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let count = std::env::var("SEEDS").ok().and_then(|seed| seed.parse().ok()).unwrap_or(60);
     for seed in first.map_or(0..count, |seed| seed..seed + 1) {
-        println!("seed {seed}");
         run(seed);
     }
 }

@@ -1,0 +1,153 @@
+//! Segment indexes in memory and in files.
+//!
+//! An index in memory knows its segment from some position on; lookups before it make it whole: from its file, else by
+//! reading the segment's batch headers. Those of sealed segments are bounded by `index_bytes_max`, the oldest dropped
+//! first, after it was written to a file. Files are a convenience: one that does not fit its segment is not used.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+
+use futures_util::stream::{self, StreamExt};
+use penstock_format::BatchHeader;
+
+use crate::disk::Disk;
+use crate::error::ReadError;
+use crate::index::{AppendedBatch, SegmentIdentity, SegmentIndex};
+use crate::read::{appended, walk};
+use crate::segment::{DATA_START, Segment};
+use crate::state::{LogInner, StoreInner};
+
+/// Longest index file read in bytes: all entries an index may have.
+const FILE_LEN_MAX: usize = 48 + crate::index::ENTRIES_MAX * 16;
+/// Segments with fewer bytes are read again rather than given an index file.
+const FILE_WORTH_BYTES: u64 = 1 << 20;
+/// Files written at once.
+const FILES_AT_ONCE: usize = 8;
+
+/// The indexes of sealed segments held in memory.
+pub(crate) struct SealedIndexes<D: Disk> {
+    bytes_max: usize,
+    bytes: Cell<usize>,
+    held: RefCell<VecDeque<(Weak<Segment<D>>, usize)>>,
+}
+
+impl<D: Disk> SealedIndexes<D> {
+    pub(crate) fn new(bytes_max: usize) -> SealedIndexes<D> {
+        SealedIndexes { bytes_max, bytes: Cell::new(0), held: RefCell::default() }
+    }
+
+    /// The segment takes no more batches, or its index was made whole again.
+    pub(crate) fn hold(&self, segment: &Rc<Segment<D>>) {
+        let bytes = segment.index.borrow().memory_bytes();
+        self.bytes.set(self.bytes.get() + bytes);
+        self.held.borrow_mut().push_back((Rc::downgrade(segment), bytes));
+    }
+
+    /// Drops the oldest while there are too many.
+    pub(crate) async fn shrink(&self, store: &StoreInner<D>) {
+        while self.bytes.get() > self.bytes_max {
+            let Some((segment, bytes)) = self.held.borrow_mut().pop_front() else { return };
+            self.bytes.set(self.bytes.get() - bytes);
+            let Some(segment) = segment.upgrade().filter(|segment| !segment.retired.get()) else { continue };
+            write_file(store, &segment).await;
+            let end = segment.end.get();
+            *segment.index.borrow_mut() = SegmentIndex::new(segment.base, end);
+            segment.indexed_from.set(end);
+        }
+    }
+}
+
+/// Path of the segment's index file.
+pub(crate) fn index_path<D: Disk>(segment: &Segment<D>) -> PathBuf {
+    segment.path.with_extension("index")
+}
+
+/// Writes the index to its file if it is whole and worth it. A failure costs time later, nothing else.
+async fn write_file<D: Disk>(store: &StoreInner<D>, segment: &Rc<Segment<D>>) {
+    let whole = segment.indexed_from.get() == DATA_START && segment.is_ready();
+    if !whole || segment.index_stored.get() || segment.size() < FILE_WORTH_BYTES {
+        return;
+    }
+    let bytes = segment.index.borrow().encode(segment.life);
+    match store.disk.write_small(&index_path(segment), &bytes).await {
+        Ok(()) => segment.index_stored.set(true),
+        Err(error) => tracing::warn!(path = %segment.path.display(), "writing a segment index: {error}"),
+    }
+}
+
+/// Writes the files of all whole indexes, so that they need not be made again after opening.
+pub(crate) async fn write_files<D: Disk>(store: &StoreInner<D>) {
+    let logs: Vec<_> = store.logs.borrow().values().cloned().collect();
+    let segments: Vec<_> = logs.iter().flat_map(|log| log.state.borrow().segments.clone()).collect();
+    let write = async |segment: &Rc<Segment<D>>| write_file(store, segment).await;
+    stream::iter(&segments).for_each_concurrent(FILES_AT_ONCE, write).await;
+}
+
+/// Makes the segment's index whole.
+pub(crate) async fn whole_index<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    segment: &Rc<Segment<D>>,
+) -> Result<(), ReadError> {
+    let truncations = log.state.borrow().truncations;
+    let identity =
+        SegmentIdentity { base_offset: segment.base, life: segment.life, end_position: segment.end.get() };
+    if segment.size() >= FILE_WORTH_BYTES
+        && let Ok(bytes) = store.disk.read_small(&index_path(segment), FILE_LEN_MAX).await
+        && let Ok(index) = SegmentIndex::decode(&bytes, identity, DATA_START)
+        && segment.end.get() == identity.end_position
+    {
+        segment.index_stored.set(true);
+        install(store, log, segment, index, truncations);
+        return Ok(());
+    }
+    rebuild(store, log, segment, truncations).await
+}
+
+/// Puts a whole index in place, unless the log was cut meanwhile.
+fn install<D: Disk>(
+    store: &StoreInner<D>,
+    log: &LogInner<D>,
+    segment: &Rc<Segment<D>>,
+    index: SegmentIndex,
+    truncations: u64,
+) {
+    let state = log.state.borrow();
+    if state.truncations != truncations || segment.retired.get() || segment.indexed_from.get() == DATA_START {
+        return;
+    }
+    *segment.index.borrow_mut() = index;
+    segment.indexed_from.set(DATA_START);
+    if state.segments.back().is_some_and(|active| !Rc::ptr_eq(active, segment)) {
+        store.indexes.hold(segment);
+    }
+}
+
+/// Reads the batch headers of the segment: those on disk, then those in memory.
+async fn rebuild<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    segment: &Rc<Segment<D>>,
+    truncations: u64,
+) -> Result<(), ReadError> {
+    let interval = log.state.borrow().config.index_interval_bytes;
+    let mut index = SegmentIndex::new(segment.base, DATA_START);
+    let mut position = DATA_START;
+    loop {
+        let limit = log.state.borrow().memory.start_in(segment.base).unwrap_or(segment.end.get());
+        if position < limit {
+            let note = |batch: &AppendedBatch, _: &BatchHeader| index.note(batch, interval);
+            position = walk(store, log, segment, position..limit, note).await?;
+            continue;
+        }
+        for batch in log.state.borrow().memory.in_segment(segment.base) {
+            if let Ok(header) = BatchHeader::parse(&batch.head) {
+                index.note(&appended(batch.position, &header), interval);
+            }
+        }
+        install(store, log, segment, index, truncations);
+        return Ok(());
+    }
+}

@@ -1,0 +1,146 @@
+//! Rolling, deleting, truncating, removing: what stays, now and after reopening.
+
+use super::*;
+use crate::{AppendError, StoreError};
+
+async fn fill(store: &Store<SimDisk>, log: &Log<SimDisk>, count: u64, len: usize) {
+    for n in 0..count {
+        let _room = store.reserve(len).await.unwrap();
+        let timestamp = 1000 * (log.log_end_offset() + 1);
+        let appended = log.append(vec![batch(2, len, n, timestamp)], client(0)).unwrap();
+        log.durable(appended.ticket).await.unwrap();
+    }
+}
+
+async fn offsets(log: &Log<SimDisk>) -> Vec<i64> {
+    read_all(log).await.iter().map(|batch| batch.header.base_offset).collect()
+}
+
+/// Closes and opens anew, and gives the log.
+async fn reopen(disk: &SimDisk, store: Store<SimDisk>) -> (Store<SimDisk>, Log<SimDisk>) {
+    store.close().await.unwrap();
+    let (store, report) = open(disk.clone(), small()).await;
+    assert_eq!((report.offline.len(), report.frames_replayed), (0, 0));
+    let log = store.log("a-0").unwrap();
+    (store, log)
+}
+
+#[test]
+fn deleted_records_stay_deleted_and_their_segments_are_reused() {
+    let world = world(3);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), small()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        fill(&store, &log, 30, 20_000).await;
+        assert!(log.segment_count() >= 5);
+        assert_eq!(log.delete_records(25).await, Ok(25));
+        assert_eq!(log.delete_records(7).await, Ok(25), "never back");
+        assert_eq!(log.delete_records(61).await, Err(StoreError::OutOfRange { start: 25, end: 60 }));
+        assert_eq!(offsets(&log).await, (12..30).map(|n| 2 * n).collect::<Vec<_>>());
+        let out_of_range = crate::ReadError::OutOfRange { start: 25, end: 60 };
+        assert_eq!(log.read(24, 100, i64::MAX, true).await, Err(out_of_range));
+        let (store, log) = reopen(&disk, store).await;
+        assert_eq!((log.log_start_offset(), log.log_end_offset()), (25, 60));
+        assert_eq!(offsets(&log).await.first(), Some(&24));
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn retention_deletes_by_size_and_time_down_to_nothing() {
+    let world = world(4);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), small()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        fill(&store, &log, 40, 20_000).await;
+        store.tick(100_000).await;
+        assert_eq!(log.log_start_offset(), 0, "without limits nothing goes");
+        log.set_config(LogConfig { retention_bytes: 300_000, ..log_config() });
+        store.tick(100_000).await;
+        assert!((300_000..440_000).contains(&log.size_bytes()), "{}", log.size_bytes());
+        log.set_config(LogConfig { retention_ms: 10_000, ..log_config() });
+        store.tick(200_000).await;
+        assert_eq!((log.log_start_offset(), log.log_end_offset(), log.size_bytes()), (80, 80, 0));
+        fill(&store, &log, 2, 500).await;
+        assert_eq!(offsets(&log).await, [80, 82]);
+        let (store, log) = reopen(&disk, store).await;
+        assert_eq!(offsets(&log).await, [80, 82]);
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_truncated_log_goes_on_from_its_cut_whatever_old_bytes_lie_there() {
+    let world = world(5);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), small()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        fill(&store, &log, 30, 20_000).await;
+        assert_eq!(log.truncate(60).await, Ok(60), "nothing to cut");
+        assert_eq!(log.truncate(41).await, Ok(40), "batches stay whole");
+        assert_eq!((log.log_end_offset(), log.durable_offset()), (40, 40));
+        assert_eq!(offsets(&log).await, (0..20).map(|n| 2 * n).collect::<Vec<_>>());
+        // The same lengths line up with what was cut off.
+        fill(&store, &log, 3, 20_000).await;
+        assert_eq!(offsets(&log).await.len(), 23);
+        let (store, log) = reopen(&disk, store).await;
+        assert_eq!((offsets(&log).await.len(), log.log_end_offset()), (23, 46));
+        assert_eq!(log.truncate(0).await, Ok(0));
+        assert_eq!((offsets(&log).await.len(), log.latest_epoch()), (0, None));
+        fill(&store, &log, 1, 20_000).await;
+        let (store, log) = reopen(&disk, store).await;
+        assert_eq!(offsets(&log).await, [0]);
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_removed_log_is_gone_and_its_name_is_free() {
+    let world = world(6);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), small()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        assert_eq!(store.create_log("a-0", log_config()).await.err(), Some(StoreError::Exists("a-0".into())));
+        for bad in ["", "..", "a/b", "ä"] {
+            let refused = Some(StoreError::InvalidName(bad.into()));
+            assert_eq!(store.create_log(bad, log_config()).await.err(), refused);
+        }
+        fill(&store, &log, 20, 20_000).await;
+        store.remove_log("a-0").await.unwrap();
+        assert_eq!(store.remove_log("a-0").await, Err(StoreError::NotFound("a-0".into())));
+        assert_eq!(log.append(vec![batch(1, 100, 1, 1)], client(0)), Err(AppendError::Closed));
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        assert_eq!(log.log_end_offset(), 0);
+        fill(&store, &log, 3, 20_000).await;
+        let (store, log) = reopen(&disk, store).await;
+        assert_eq!(offsets(&log).await, [0, 2, 4]);
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn records_of_a_relaxed_log_show_at_once_and_durable_ones_when_stable() {
+    let world = world(7);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), small()).await;
+        let relaxed = LogConfig { flush_messages: u64::MAX, ..log_config() };
+        let relaxed = store.create_log("relaxed", relaxed).await.unwrap();
+        let strict = store.create_log("strict", log_config()).await.unwrap();
+        let changes = std::rc::Rc::new(std::cell::Cell::new(0));
+        let counted = changes.clone();
+        strict.on_change(Some(std::rc::Rc::new(move || counted.set(counted.get() + 1))));
+        let first = relaxed.append(vec![batch(1, 100, 1, 1)], client(0)).unwrap();
+        let second = strict.append(vec![batch(1, 100, 1, 1)], client(0)).unwrap();
+        assert_eq!((relaxed.written_offset(), strict.written_offset()), (1, 0));
+        assert_eq!(relaxed.poll_durable(first.ticket), Some(Ok(())));
+        assert_eq!((strict.poll_durable(second.ticket), changes.get()), (None, 0));
+        strict.durable(second.ticket).await.unwrap();
+        assert_eq!((strict.written_offset(), relaxed.durable_offset(), changes.get()), (1, 1, 1));
+        store.close().await.unwrap();
+    });
+}

@@ -1,0 +1,98 @@
+//! A disk that fails, and one that is full.
+
+use std::time::Duration;
+
+use super::*;
+use crate::disk::Disk;
+use crate::disk::sim::{Effect, Fault, Operation};
+use crate::{AppendError, StoreError};
+
+fn fault(operation: Operation, path: &str, times: u64, errno: i32) -> Fault {
+    Fault { operation, path_contains: path.into(), skip: 0, times, effect: Effect::Fail(errno) }
+}
+
+#[test]
+fn a_failed_flush_or_write_takes_the_store_offline_for_all_waiters() {
+    for (operation, path) in
+        [(Operation::Sync, "journal"), (Operation::Write, "journal"), (Operation::Sync, "logs/")]
+    {
+        let world = world(11);
+        let disk = world.disk();
+        let faults = world.clone();
+        world.block_on(async move {
+            let (store, _) = open(disk.clone(), small()).await;
+            let log = store.create_log("a-0", log_config()).await.unwrap();
+            let appended = log.append(vec![batch(1, 100, 0, 1)], client(0)).unwrap();
+            log.durable(appended.ticket).await.unwrap();
+            disk.sleep(Duration::from_millis(500)).await; // The segment's file is there: shares go direct.
+            faults.inject(fault(operation, path, 1, libc::EIO));
+            let lost = log.append(vec![batch(1, 30_000, 1, 1)], client(0)).unwrap();
+            let error = log.durable(lost.ticket).await.unwrap_err();
+            assert!(error.reason.contains("failed"), "{error}");
+            assert_eq!(log.durable(appended.ticket).await, Ok(()), "what was stable stays so");
+            assert_eq!(
+                log.append(vec![batch(1, 100, 2, 1)], client(0)),
+                Err(AppendError::Offline(error.clone()))
+            );
+            assert_eq!(log.offline(), Some(error.clone()));
+            assert_eq!(store.reserve(10).await.err(), Some(StoreError::Offline(error.clone())));
+            assert_eq!(log.delete_records(1).await, Err(StoreError::Offline(error.clone())));
+            assert_eq!(store.close().await, Err(StoreError::Offline(error)));
+            let (store, report) = open(disk, small()).await;
+            assert_eq!(report.offline, []);
+            assert!(store.log("a-0").unwrap().log_end_offset() >= 1);
+            store.close().await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_clients_and_serves_again_by_itself() {
+    let world = world(12);
+    let disk = world.disk();
+    let faults = world.clone();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), small()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        faults.inject(fault(Operation::Name, "logs/a-0", u64::MAX, libc::ENOSPC));
+        let appended = log.append(vec![batch(1, 100, 0, 1)], client(0)).unwrap();
+        log.durable(appended.ticket).await.unwrap();
+        disk.sleep(Duration::from_secs(1)).await;
+        assert!(store.stats().disk_full);
+        assert_eq!(log.append(vec![batch(1, 100, 1, 1)], client(0)), Err(AppendError::DiskFull));
+        let coordinator = AppendContext { origin: Origin::Coordinator, ..client(0) };
+        let own = log.append(vec![batch(1, 100, 1, 1)], coordinator).unwrap();
+        log.durable(own.ticket).await.unwrap();
+        assert_eq!(read_all(&log).await.len(), 2, "reads go on");
+        faults.clear_faults();
+        disk.sleep(Duration::from_secs(1)).await;
+        assert!(!store.stats().disk_full);
+        let appended = log.append(vec![batch(1, 30_000, 2, 1)], client(0)).unwrap();
+        log.durable(appended.ticket).await.unwrap();
+        store.close().await.unwrap();
+        let (store, _) = open(disk, small()).await;
+        assert_eq!(read_all(&store.log("a-0").unwrap()).await.len(), 3);
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn room_is_bounded_and_a_giant_request_comes_through_alone() {
+    let world = world(13);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), small()).await;
+        let first = store.reserve(100_000).await.unwrap();
+        let mut second = Box::pin(store.reserve(1 << 20));
+        assert!(futures_util::FutureExt::now_or_never(&mut second).is_none());
+        drop(first);
+        drop(second.await.unwrap());
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        let bytes_max = small().append_bytes_max();
+        let refused = log.append(vec![batch(1, bytes_max + 1, 0, 1)], client(0));
+        assert_eq!(refused, Err(AppendError::TooLarge { bytes: bytes_max + 1, bytes_max }));
+        let appended = log.append(vec![batch(1, bytes_max, 0, 1)], client(0)).unwrap();
+        log.durable(appended.ticket).await.unwrap();
+        store.close().await.unwrap();
+    });
+}
