@@ -12,6 +12,7 @@
 //!   directory, since it is one transaction of every journaling file system) is kept or lost.
 //!
 //! [`Crash::Kill`] ends the process alone: completed operations stay visible, but are no more stable than they were.
+//! Within one process, what a failed sync covered is never made stable by another; after a kill the next process's may.
 
 mod executor;
 mod fault;

@@ -45,7 +45,9 @@ enum Change {
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
-    /// Its write or sync failed: it may or may not be on the disk, and no later sync vouches for it.
+    /// Its write failed: it may or may not be on the disk, and no sync vouches for it.
+    Failed,
+    /// A sync that covered it failed: no later sync of the same process vouches for it.
     Doubtful,
     /// Completed, with its number in the order of completion.
     Completed(u64),
@@ -85,7 +87,7 @@ impl Inode {
 
     pub(super) fn fail_write(&mut self, id: u64) {
         if let Some(pending) = self.pending.iter_mut().find(|pending| pending.id == id) {
-            pending.state = State::Doubtful;
+            pending.state = State::Failed;
         }
     }
 
@@ -148,6 +150,11 @@ impl Inode {
                     }
                 }
                 self.pending.retain(|pending| !in_flight(pending));
+                // The system tells an error to the process that was killed. The next one's flush asks the device again.
+                for pending in self.pending.iter_mut().filter(|pending| pending.state == State::Doubtful) {
+                    self.completed += 1;
+                    pending.state = State::Completed(self.completed);
+                }
             }
             Crash::PowerLoss => {
                 let mut pending = std::mem::take(&mut self.pending);
