@@ -17,27 +17,27 @@ const LIVES: u64 = 8;
 
 /// What a test varies.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Profile {
-    pub logs: usize,
-    pub value_bytes_max: u64,
-    pub direct_bytes_min: usize,
-    pub segment_bytes: u64,
-    pub retention_bytes: i64,
+pub(crate) struct Profile {
+    pub(crate) logs: usize,
+    pub(crate) value_bytes_max: u64,
+    pub(crate) direct_bytes_min: usize,
+    pub(crate) segment_bytes: u64,
+    pub(crate) retention_bytes: i64,
     /// Some lives have a disk that fails.
-    pub faults: bool,
+    pub(crate) faults: bool,
 }
 
 /// Counts of what was tried.
 #[derive(Debug, Default)]
-pub struct Tally {
-    pub crashes: u64,
-    pub steps: u64,
-    pub closed: u64,
-    pub failed: u64,
+pub(crate) struct Tally {
+    pub(crate) crashes: u64,
+    pub(crate) steps: u64,
+    pub(crate) closed: u64,
+    pub(crate) failed: u64,
 }
 
 /// Runs one seed's lives. `spoil` may plant faults into each new world.
-pub fn run_seed(
+pub(crate) fn run_seed(
     seed: u64,
     plan: &Plan,
     profile: &Profile,
@@ -129,7 +129,7 @@ fn random_fault(below: &mut impl FnMut(u64) -> u64) -> Fault {
 }
 
 /// Sizes small enough that every limit is met within a few hundred operations.
-pub fn plan(profile: &Profile) -> Plan {
+pub(crate) fn plan(profile: &Profile) -> Plan {
     let store = StoreConfig {
         journal_file_bytes: 256 << 10,
         journal_files: 4,
@@ -234,7 +234,7 @@ fn many_logs_on_a_failing_disk() {
     survive(4, profile);
 }
 
-pub fn unlimited() -> Profile {
+pub(crate) fn unlimited() -> Profile {
     Profile { retention_bytes: -1, ..Profile::default() }
 }
 

@@ -11,11 +11,11 @@ use crate::twin::{State, Twin, Written};
 
 /// A promise that was broken, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation(pub String);
+pub(crate) struct Violation(pub(crate) String);
 
 /// Why a check gave no verdict.
 #[derive(Debug)]
-pub enum Unjudged {
+pub(crate) enum Unjudged {
     Broken(Violation),
     /// The disk failed, as a test had it do.
     DiskFailed,
@@ -23,37 +23,37 @@ pub enum Unjudged {
 
 /// One log as the oracle knows it.
 #[derive(Default)]
-pub struct Known {
-    pub twin: Twin,
+pub(crate) struct Known {
+    pub(crate) twin: Twin,
     /// Handle of this life, absent while the log does not exist.
-    pub log: Option<Log<SimDisk>>,
+    pub(crate) log: Option<Log<SimDisk>>,
     /// Largest log start seen or asked for: retention moves it without being asked.
-    pub start_max: i64,
+    pub(crate) start_max: i64,
 }
 
 /// All logs of a store, and the first promise found broken.
 #[derive(Default)]
-pub struct Oracle {
-    pub logs: BTreeMap<String, Known>,
-    pub violation: Option<Violation>,
+pub(crate) struct Oracle {
+    pub(crate) logs: BTreeMap<String, Known>,
+    pub(crate) violation: Option<Violation>,
     /// Whether this life's disk has faults, so that errors are no violation.
-    pub faulty: bool,
+    pub(crate) faulty: bool,
 }
 
-pub type OracleRef = Rc<RefCell<Oracle>>;
+pub(crate) type OracleRef = Rc<RefCell<Oracle>>;
 
 impl Oracle {
     /// Notes a broken promise (the first one counts).
-    pub fn broken(&mut self, what: String) {
+    pub(crate) fn broken(&mut self, what: String) {
         self.violation.get_or_insert(Violation(what));
     }
 
-    pub fn known(&mut self, name: &str) -> &mut Known {
+    pub(crate) fn known(&mut self, name: &str) -> &mut Known {
         self.logs.entry(name.to_owned()).or_default()
     }
 
     /// After a crash: what the last handles still knew bounds what may be found.
-    pub fn crashed(&mut self) {
+    pub(crate) fn crashed(&mut self) {
         for known in self.logs.values_mut() {
             let asked =
                 known.twin.possible().into_iter().flatten().map(|state| state.start).max().unwrap_or(0);
@@ -64,7 +64,7 @@ impl Oracle {
 }
 
 /// Compares every log of a store just opened with what its history allows, and goes on from what is found.
-pub async fn check_store(store: &Store<SimDisk>, oracle: &OracleRef) -> Result<(), Unjudged> {
+pub(crate) async fn check_store(store: &Store<SimDisk>, oracle: &OracleRef) -> Result<(), Unjudged> {
     let broken = |what: String| Unjudged::Broken(Violation(what));
     let names: Vec<String> = oracle.borrow().logs.keys().cloned().collect();
     for log in store.logs() {
@@ -126,7 +126,7 @@ async fn find_state(
 }
 
 /// Reads `range` of the log, which must hold exactly the state's batches.
-pub async fn check_content(
+pub(crate) async fn check_content(
     log: &Log<SimDisk>,
     state: &State,
     range: std::ops::Range<i64>,

@@ -18,25 +18,25 @@ use crate::twin::{Change, Written};
 /// Start of time in these tests, in milliseconds.
 const EPOCH_MS: i64 = 1_700_000_000_000;
 /// Virtual time after which something that should have ended has hung.
-pub const PATIENCE: Duration = Duration::from_secs(600);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What the clients of a store do.
 #[derive(Debug, Clone)]
-pub struct Plan {
-    pub store: StoreConfig,
-    pub log: LogConfig,
-    pub logs: usize,
+pub(crate) struct Plan {
+    pub(crate) store: StoreConfig,
+    pub(crate) log: LogConfig,
+    pub(crate) logs: usize,
     /// Operations of each client in one life.
-    pub operations: u64,
+    pub(crate) operations: u64,
     /// Largest record value in bytes.
-    pub value_bytes_max: u64,
+    pub(crate) value_bytes_max: u64,
     /// Close the store at the end of a life that is not cut short.
-    pub close: bool,
+    pub(crate) close: bool,
 }
 
 /// How a life ended that was not cut short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// The store was closed: the next opening replays nothing.
     Closed,
     /// All was acknowledged; the store is still open.
@@ -58,12 +58,12 @@ struct Life {
     ticking: Rc<Cell<bool>>,
 }
 
-pub fn now_ms(world: &SimWorld) -> i64 {
+pub(crate) fn now_ms(world: &SimWorld) -> i64 {
     EPOCH_MS + world.elapsed().as_millis() as i64
 }
 
 /// Lives one life. `closed` says that the life before ended by closing the store.
-pub async fn live(
+pub(crate) async fn live(
     world: SimWorld,
     oracle: OracleRef,
     plan: Rc<Plan>,

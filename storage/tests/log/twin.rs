@@ -8,18 +8,18 @@ use penstock_format::Batch;
 
 /// A batch as it must be read back.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Written {
-    pub base_offset: i64,
-    pub last_offset: i64,
-    pub epoch: i32,
-    pub max_timestamp: i64,
-    pub bytes: Bytes,
+pub(crate) struct Written {
+    pub(crate) base_offset: i64,
+    pub(crate) last_offset: i64,
+    pub(crate) epoch: i32,
+    pub(crate) max_timestamp: i64,
+    pub(crate) bytes: Bytes,
     /// As sent, to be sent again.
-    pub sent: Batch,
+    pub(crate) sent: Batch,
 }
 
 impl Written {
-    pub fn new(sent: &Batch, base_offset: i64, epoch: i32) -> Written {
+    pub(crate) fn new(sent: &Batch, base_offset: i64, epoch: i32) -> Written {
         let mut stored = sent.clone();
         stored.header.base_offset = base_offset;
         stored.header.partition_leader_epoch = epoch;
@@ -33,34 +33,34 @@ impl Written {
         }
     }
 
-    pub fn producer_id(&self) -> Option<i64> {
+    pub(crate) fn producer_id(&self) -> Option<i64> {
         (self.sent.header.producer_id >= 0).then_some(self.sent.header.producer_id)
     }
 }
 
 /// What a log holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct State {
-    pub start: i64,
-    pub end: i64,
+pub(crate) struct State {
+    pub(crate) start: i64,
+    pub(crate) end: i64,
     /// In order, those below `start` included: they may still tell of producers.
-    pub batches: Vec<Rc<Written>>,
+    pub(crate) batches: Vec<Rc<Written>>,
 }
 
 impl State {
     /// Batches that must be readable when the log starts at `start`.
-    pub fn readable(&self, start: i64) -> impl Iterator<Item = &Rc<Written>> {
+    pub(crate) fn readable(&self, start: i64) -> impl Iterator<Item = &Rc<Written>> {
         self.batches.iter().filter(move |batch| batch.last_offset >= start)
     }
 
     /// Where a truncation to `offset` ends: no batch is cut in two.
-    pub fn end_if_truncated(&self, offset: i64) -> i64 {
+    pub(crate) fn end_if_truncated(&self, offset: i64) -> i64 {
         let cut = self.batches.iter().find(|batch| batch.last_offset >= offset);
         cut.map_or(offset.min(self.end), |batch| batch.base_offset.min(offset))
     }
 
     /// The newest batch of each idempotent producer.
-    pub fn producers(&self) -> BTreeMap<i64, Rc<Written>> {
+    pub(crate) fn producers(&self) -> BTreeMap<i64, Rc<Written>> {
         let named = |batch: &Rc<Written>| Some((batch.producer_id()?, batch.clone()));
         self.batches.iter().filter_map(named).collect()
     }
@@ -68,7 +68,7 @@ impl State {
 
 /// A change of a log, in the order in which changes were asked for.
 #[derive(Debug, Clone)]
-pub enum Change {
+pub(crate) enum Change {
     Create,
     Remove,
     Append(Vec<Rc<Written>>),
@@ -79,7 +79,7 @@ pub enum Change {
 /// A log's history since it was last looked at: what it held then (nothing if it did not exist), what was asked of
 /// it since, and how much of that was acknowledged.
 #[derive(Default)]
-pub struct Twin {
+pub(crate) struct Twin {
     base: Option<State>,
     changes: Vec<Change>,
     acknowledged: usize,
@@ -89,17 +89,17 @@ pub struct Twin {
 
 impl Twin {
     /// Number of creations and removals asked for.
-    pub fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
 
     /// What the log holds if nothing is lost.
-    pub fn current(&self) -> Option<&State> {
+    pub(crate) fn current(&self) -> Option<&State> {
         self.current.as_ref()
     }
 
     /// Notes a change that is being asked for; gives its number, for [`Twin::acknowledge`].
-    pub fn ask(&mut self, change: Change) -> usize {
+    pub(crate) fn ask(&mut self, change: Change) -> usize {
         apply(&mut self.current, &change);
         self.generation += u64::from(matches!(change, Change::Create | Change::Remove));
         self.changes.push(change);
@@ -107,17 +107,17 @@ impl Twin {
     }
 
     /// The log answered that the newest change did not take place.
-    pub fn refused(&mut self) {
+    pub(crate) fn refused(&mut self) {
         self.changes.pop();
         self.current = self.after(self.changes.len());
     }
 
-    pub fn acknowledge(&mut self, number: usize) {
+    pub(crate) fn acknowledge(&mut self, number: usize) {
         self.acknowledged = self.acknowledged.max(number);
     }
 
     /// The log says that everything below `durable` is stable: readers may have seen it.
-    pub fn observe_durable(&mut self, durable: i64) {
+    pub(crate) fn observe_durable(&mut self, durable: i64) {
         while let Some(Change::Append(batches)) = self.changes.get(self.acknowledged) {
             if batches.iter().any(|batch| batch.last_offset >= durable) {
                 return;
@@ -134,7 +134,7 @@ impl Twin {
 
     /// Every state that a crash may leave: all that was acknowledged, then a prefix of the rest. Batches of one append
     /// are separate in this: only each batch is all or nothing.
-    pub fn possible(&self) -> Vec<Option<State>> {
+    pub(crate) fn possible(&self) -> Vec<Option<State>> {
         let mut state = self.after(self.acknowledged);
         let mut possible = vec![state.clone()];
         for change in &self.changes[self.acknowledged..] {
@@ -151,7 +151,7 @@ impl Twin {
     }
 
     /// The history in words, for messages.
-    pub fn story(&self) -> String {
+    pub(crate) fn story(&self) -> String {
         let word = |change: &Change| match change {
             Change::Append(batches) => format!("append {}", batches[0].base_offset),
             other => format!("{other:?}"),
@@ -162,7 +162,7 @@ impl Twin {
     }
 
     /// Goes on from what was found.
-    pub fn settle(&mut self, found: Option<State>) {
+    pub(crate) fn settle(&mut self, found: Option<State>) {
         self.base = found;
         self.current = self.base.clone();
         self.changes.clear();
