@@ -17,11 +17,6 @@ def pytest_addoption(parser):
     group.addoption("--kafka", action="store_true", help="calibrate: start Apache Kafka instead of penstock")
 
 
-def pytest_configure(config):
-    for line in ("kafka_only: holds for Apache Kafka alone",):
-        config.addinivalue_line("markers", line)
-
-
 def pytest_ignore_collect(collection_path, config):
     wanted = [name for name in config.getoption("--clients").replace("-", "_").split(",") if name]
     name = collection_path.name
@@ -67,6 +62,6 @@ def broker(request):
         yield harness.Broker(started[0][1], is_kafka=request.param == "kafka", no_auto=started[1][1])
     finally:
         statuses = [(process.stop(), process) for process, *_ in started]
-    if request.param != "kafka":
-        for status, process in statuses:
-            assert status == 0, f"exit status {status}:\n{process.tail()}"
+    for status, process in statuses:
+        assert status == (0 if request.param != "kafka" else 143), f"exit status {status}:\n{process.tail()}"
+        process.remove()

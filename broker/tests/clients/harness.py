@@ -72,17 +72,18 @@ class Process:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
 
     def stop(self):
-        """Asks it to end, and returns its exit status; its directory goes."""
+        """Asks it to end, and returns its exit status."""
         self.child.send_signal(signal.SIGTERM)
         try:
-            status = self.child.wait(DEADLINE_S)
+            return self.child.wait(DEADLINE_S)
         except subprocess.TimeoutExpired:
             self.child.kill()
             self.child.wait()
             raise RuntimeError(f"{self.child.args[0]} ignored SIGTERM:\n{self.tail()}") from None
-        if status == 0:
-            shutil.rmtree(self.dir)
-        return status
+
+    def remove(self):
+        """Removes its directory, with its data and what it said; that of a broker that failed stays for a look."""
+        shutil.rmtree(self.dir)
 
 
 Broker = namedtuple("Broker", "bootstrap is_kafka no_auto")
@@ -127,7 +128,7 @@ def start_kafka(settings=()):
     subprocess.run([*jvm, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", properties],
                    check=True, stdout=subprocess.DEVNULL)
     process = Process([*jvm, "kafka.Kafka", properties], ready=lambda line: "Kafka Server started" in line)
-    shutil.rmtree(process.dir)
+    process.remove()
     process.dir = conf
     process.log = properties
     return process, f"127.0.0.1:{port}"

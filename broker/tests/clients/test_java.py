@@ -5,9 +5,9 @@ import functools
 import pytest
 
 from drivers import run_driver
-from harness import CACHE, assert_same, stream, unique
+from harness import assert_same, stream, unique
 from reading import read_all
-from test_java_tools import JAVA
+from test_java_tools import java
 from wire import stored_batches
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -17,7 +17,7 @@ CHECKS = (*(f"round_trip_{codec}" for codec in CODECS), "not_idempotent", "seek"
 
 @functools.cache
 def driven(broker):
-    return run_driver([*JAVA, f"{CACHE}/classes:{CACHE}/jars/*", "Driver"], broker, unique("java"))
+    return run_driver(java("Driver", keep_classes=True), broker, unique("java"))
 
 
 @pytest.mark.parametrize("check", CHECKS)

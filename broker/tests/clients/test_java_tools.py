@@ -9,9 +9,6 @@ from reading import make_topic, read_all
 from test_confluent import produce
 from wire import stored_batches
 
-# The tools live for a second: the quick compiler alone, and the JDK's own class archive.
-JAVA = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto",
-        "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp")
 TOOLS = {
     "topics": "org.apache.kafka.tools.TopicCommand",
     "configs": "kafka.admin.ConfigCommand",
@@ -24,8 +21,19 @@ TOOLS = {
 }
 
 
+def java(main, keep_classes=False):
+    """A command that runs a class of ours or of Kafka's. The tools live for a second: the quick compiler alone, and an
+    archive of loaded classes, which the first run with `keep_classes` leaves for all others."""
+    archive = CACHE / "tools.jsa"
+    share = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
+    if keep_classes and not share:
+        share = [f"-XX:ArchiveClassesAtExit={archive}"]
+    return ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", *share,
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", f"{CACHE}/driver.jar:{CACHE}/jars/*", main]
+
+
 def tool(broker, name, *args, stdin="", ok=True):
-    command = [*JAVA, f"{CACHE}/jars/*", TOOLS[name], "--bootstrap-server", broker.bootstrap, *map(str, args)]
+    command = [*java(TOOLS[name]), "--bootstrap-server", broker.bootstrap, *map(str, args)]
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=DEADLINE_S)
     if ok:
         assert done.returncode == 0, done.stdout + done.stderr

@@ -22,6 +22,7 @@ import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.admin.TopicDescription;
+import org.apache.kafka.clients.consumer.CloseOptions;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetOutOfRangeException;
@@ -367,9 +368,9 @@ public final class Driver {
         all.put("fetch.max.wait.ms", "60000");
         all.put("request.timeout.ms", "90000");
         all.put("enable.auto.commit", "false");
-        try (KafkaConsumer<byte[], byte[]> consumer =
-                        new KafkaConsumer<>(all, new ByteArrayDeserializer(), new ByteArrayDeserializer());
-                KafkaProducer<byte[], byte[]> producer = producer(bootstrap)) {
+        KafkaConsumer<byte[], byte[]> consumer =
+                new KafkaConsumer<>(all, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+        try (KafkaProducer<byte[], byte[]> producer = producer(bootstrap)) {
             consumer.assign(Set.of(tp));
             consumer.seek(tp, 0);
             for (int i = 0; i < 5; i++) {
@@ -378,6 +379,8 @@ public final class Driver {
                 producer.flush();
                 same(consumer.poll(DEADLINE).count(), 1);
             }
+        } finally {
+            consumer.close(CloseOptions.timeout(Duration.ZERO)); // else it waits for the fetch that waits
         }
     }
 
