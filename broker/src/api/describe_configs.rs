@@ -19,13 +19,14 @@ pub(super) async fn handle(
 ) -> DescribeConfigsResponse {
     let image = context.shard.shared.image.load_full();
     let results = request.resources.iter().map(|resource| {
-        let (error_code, error_message, configs) = match entries(&image, resource) {
-            Ok(entries) => (ErrorCode::None.code(), None, told(entries, resource, &request)),
-            Err(error) => (error.code.code(), error.message.map(WireString::from), Vec::new()),
+        let (error, message, configs) = match entries(&image, resource) {
+            Ok(entries) => (ErrorCode::None, None, told(entries, resource, &request)),
+            Err(error) => (error.code, error.message, Vec::new()),
         };
         DescribeConfigsResult {
-            error_code,
-            error_message,
+            error_code: error.code(),
+            // Empty rather than null where there is none, as in Kafka.
+            error_message: Some(message.map_or_else(WireString::default, WireString::from)),
             resource_type: resource.resource_type,
             resource_name: resource.resource_name.clone(),
             configs,

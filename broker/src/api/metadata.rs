@@ -73,7 +73,8 @@ impl Asked {
                 topics.iter().map(|topic| topic.topic_id).filter(|id| by_id(*id)).collect(),
             ));
         }
-        Ok(Asked::Names(topics.iter().filter_map(|topic| topic.name.clone()).collect()))
+        let names = topics.iter().map(|topic| topic.name.clone().ok_or(ErrorCode::InvalidRequest));
+        Ok(Asked::Names(names.collect::<Result<_, _>>()?))
     }
 }
 

@@ -155,12 +155,13 @@ impl Seat {
 
 fn store_config(config: &BrokerConfig) -> StoreConfig {
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let files = (config.limits.journal_bytes / JOURNAL_FILE_BYTES).max(2);
+    let files = (config.limits.journal_bytes / JOURNAL_FILE_BYTES).max(4);
     StoreConfig {
         journal_file_bytes: JOURNAL_FILE_BYTES,
         journal_files: u32::try_from(files).unwrap_or(u32::MAX),
         unsettled_bytes_max: bytes(config.limits.unflushed_bytes),
         cache_bytes_max: bytes(config.limits.cache_bytes),
+        producers_per_log_max: config.limits.partition_producers,
         ..StoreConfig::default()
     }
 }

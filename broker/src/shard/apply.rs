@@ -38,11 +38,11 @@ impl Shard {
         image: &MetadataImage,
         topics: &[Uuid],
     ) -> Result<(), String> {
+        let producer_expiration_ms = image.broker().producer_id_expiration_ms;
         let mut changes = self.removals(image, topics);
         for topic in topics.iter().filter_map(|id| image.topic_by_id(*id)) {
-            changes.extend(self.openings(topic));
+            changes.extend(self.openings(topic, producer_expiration_ms));
         }
-        let producer_expiration_ms = image.broker().producer_id_expiration_ms;
         let mut outcomes = stream::iter(changes)
             .map(|change| self.carry_out(change, producer_expiration_ms))
             .buffer_unordered(CHANGES_AT_ONCE);
@@ -69,7 +69,7 @@ impl Shard {
     }
 
     /// Partitions of the topic that belong here and are not open; those that are open are reconfigured at once.
-    fn openings(&self, topic: &TopicImage) -> Vec<Change> {
+    fn openings(&self, topic: &TopicImage, producer_expiration_ms: i64) -> Vec<Change> {
         let mut changes = Vec::new();
         for (number, image) in (0..).zip(&topic.partitions) {
             let key = PartitionKey { topic_id: topic.id, partition: number };
@@ -79,7 +79,7 @@ impl Shard {
             match self.partition(&key) {
                 Some(open) => {
                     open.leader_epoch.set(image.leader_epoch);
-                    open.log.set_config(log_config(&topic.config, open.log.config().producer_expiration_ms));
+                    open.log.set_config(log_config(&topic.config, producer_expiration_ms));
                     *open.config.borrow_mut() = topic.config.clone();
                 }
                 None => {

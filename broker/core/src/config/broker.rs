@@ -77,8 +77,6 @@ pub struct BrokerConfig {
     pub listeners: Vec<Listener>,
     /// `log.dirs` or `log.dir`; `None` when neither is set.
     pub log_dir: Option<String>,
-    /// `log.retention.check.interval.ms`.
-    pub retention_check_interval_ms: u64,
     /// `max.connections`.
     pub connections_max: usize,
     /// `max.connections.per.ip`.
@@ -118,8 +116,8 @@ pub struct Limits {
     pub journal_bytes: u64,
     /// `penstock.partitions.max`, of the whole broker.
     pub partitions: usize,
-    /// `penstock.producers.max`.
-    pub producers: usize,
+    /// `penstock.partition.producers.max`, per partition.
+    pub partition_producers: usize,
     /// `penstock.shards`, of the whole broker; `None` is one per usable core.
     pub shards: Option<usize>,
     /// `penstock.unflushed.bytes.max`.
@@ -161,7 +159,7 @@ impl BrokerConfig {
             inflight_bytes: bytes("penstock.inflight.bytes.max")?,
             journal_bytes: bytes("penstock.journal.bytes")?,
             partitions: count("penstock.partitions.max")?,
-            producers: count("penstock.producers.max")?,
+            partition_producers: count("penstock.partition.producers.max")?,
             shards: Some(count("penstock.shards")?).filter(|shards| *shards > 0),
             unflushed_bytes: bytes("penstock.unflushed.bytes.max")?,
         };
@@ -179,7 +177,6 @@ impl BrokerConfig {
             fetch_session_eviction_ms: reader.number("penstock.fetch.session.eviction.ms")?,
             listeners: reader.listeners("listeners", controllers.as_list())?,
             log_dir: reader.log_dir()?,
-            retention_check_interval_ms: bytes("log.retention.check.interval.ms")?,
             connections_max: count("max.connections")?,
             connections_per_ip_max: count("max.connections.per.ip")?,
             connections_per_ip_overrides: reader.per_ip_overrides()?,

@@ -116,11 +116,14 @@ fn normal(def: &ConfigDef, text: &str) -> String {
     def.parse(text).map_or_else(|_| text.to_owned(), |value| value.to_string())
 }
 
-/// A topic's configs as CreateTopics tells them: here a coarser unit's source is told.
+/// A topic's configs as CreateTopics tells them: here a coarser unit's source is told, and what was set is told as it
+/// was written.
 pub fn creation_entries(broker: &BrokerConfig, overrides: &Overrides) -> Vec<ConfigEntry> {
     let mut entries = topic_entries(broker, overrides);
     for entry in &mut entries {
-        if entry.source != Source::Topic {
+        if entry.source == Source::Topic {
+            entry.value = overrides.get(entry.def.0.name).cloned();
+        } else {
             let synonyms = synonym::of_topic_config(entry.def.0.name);
             let set = synonyms.iter().find_map(|synonym| broker.sources(synonym.name).next());
             entry.source = set.map_or(Source::Default, |(source, _)| source);

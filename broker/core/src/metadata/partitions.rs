@@ -1,9 +1,9 @@
 //! Adding partitions to topics.
 
-use penstock_protocol::ErrorCode;
 use penstock_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use penstock_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use penstock_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
+use penstock_protocol::{ErrorCode, WireString};
 
 use super::ApiError;
 use super::machine::MetadataMachine;
@@ -29,10 +29,11 @@ pub(super) fn create_partitions(
     (records, CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() })
 }
 
-fn result(name: penstock_protocol::WireString, outcome: Result<(), ApiError>) -> CreatePartitionsTopicResult {
+fn result(name: WireString, outcome: Result<(), ApiError>) -> CreatePartitionsTopicResult {
     let (error_code, error_message) = match outcome {
         Ok(()) => (ErrorCode::None.code(), None),
-        Err(error) => (error.code.code(), error.wire_message()),
+        // Kafka tells no message here but its own sentences.
+        Err(error) => (error.code.code(), error.message.map(WireString::from)),
     };
     CreatePartitionsTopicResult { name, error_code, error_message }
 }

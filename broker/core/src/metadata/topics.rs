@@ -84,6 +84,7 @@ impl Creation<'_> {
         Ok(CreatableTopicResult {
             name: topic.name.clone(),
             topic_id: id,
+            error_message: None,
             num_partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
             replication_factor: i16::try_from(replication_factor).unwrap_or(i16::MAX),
             configs: Some(self.effective_configs(&overrides)),
@@ -219,7 +220,7 @@ fn check_replication_factor(factor: i16) -> Result<(), ApiError> {
         ErrorCode::InvalidReplicationFactor,
         format!(
             "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be \
-             reached because only 1 broker(s) are registered."
+             reached because only 1 broker(s) are registered or some brokers have all their log directories cordoned."
         ),
     ))
 }
