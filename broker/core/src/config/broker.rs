@@ -25,12 +25,11 @@ impl StaticConfig {
         for (name, text) in &values {
             find(Scope::Broker, name)?.parse(text)?;
         }
-        if let (Some(old), Some(new)) = (values.get("broker.id"), values.get("node.id")) {
-            if old.trim() != new.trim() {
-                let message =
-                    format!("broker.id ({old}) and node.id ({new}) must be the same when both are set");
-                return Err(ConfigError::Conflict(message));
-            }
+        if let (Some(old), Some(new)) = (values.get("broker.id"), values.get("node.id"))
+            && old.trim() != new.trim()
+        {
+            let message = format!("broker.id ({old}) and node.id ({new}) must be the same when both are set");
+            return Err(ConfigError::Conflict(message));
         }
         Ok(StaticConfig { values })
     }

@@ -297,12 +297,12 @@ impl MetadataMachine {
         let name = names.remove(&record.topic_id).ok_or(ReplayError::UnknownTopic(record.topic_id))?;
         let topics = Arc::make_mut(&mut self.image.topics);
         let topic = topics.remove(name.as_bytes()).expect("each id names a topic");
-        if let Some(form) = collision_form(&name) {
-            if let Some(same) = self.collisions.get_mut(&form) {
-                same.remove(name.as_bytes());
-                if same.is_empty() {
-                    self.collisions.remove(&form);
-                }
+        if let Some(form) = collision_form(&name)
+            && let Some(same) = self.collisions.get_mut(&form)
+        {
+            same.remove(name.as_bytes());
+            if same.is_empty() {
+                self.collisions.remove(&form);
             }
         }
         self.image.partitions_len -= topic.partitions.len();
