@@ -106,11 +106,10 @@ impl Inode {
         synced.sort_by_key(|pending| pending.state);
         for pending in synced {
             self.stable.apply(&pending.change);
-            // A doubtful write below a stable one can no longer come to light.
+            // What failed below a stable write can no longer come to light.
             self.pending.retain(|other| {
-                other.state != State::Doubtful
-                    || other.id > pending.id
-                    || !other.change.overlaps(&pending.change)
+                let failed = matches!(other.state, State::Failed | State::Doubtful);
+                !failed || other.id > pending.id || !other.change.overlaps(&pending.change)
             });
         }
     }
