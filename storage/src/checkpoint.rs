@@ -188,11 +188,11 @@ fn read_log(reader: &mut Reader<'_>) -> Option<LogRecord> {
     let id = reader.u64()?;
     let name = reader.string().filter(|name| crate::store::is_valid_name(name))?.to_owned();
     let (start_offset, end_offset) = (reader.i64()?, reader.i64()?);
-    let segments = (0..reader.count(SEGMENT_LEN)?).map(|_| read_segment(reader)).collect::<Option<Vec<_>>>()?;
+    let segments =
+        (0..reader.count(SEGMENT_LEN)?).map(|_| read_segment(reader)).collect::<Option<Vec<_>>>()?;
     let epoch_count = reader.count(EPOCH_LEN)?;
-    let epochs = (0..epoch_count)
-        .map(|_| Some((reader.i32()?, reader.i64()?)))
-        .collect::<Option<Vec<_>>>()?;
+    let epochs =
+        (0..epoch_count).map(|_| Some((reader.i32()?, reader.i64()?))).collect::<Option<Vec<_>>>()?;
     let producers_len = reader.count(1)?;
     let producers = reader.bytes(producers_len)?.to_vec();
     let damage_len = reader.count(1)?;
@@ -216,7 +216,15 @@ mod tests {
     use super::*;
 
     fn sample() -> (Redo, LogRecord) {
-        let redo = Redo { run: 7, seq: 9, file_number: 3, position: 8192, file_bytes: 65536, file_count: 2, clean: true };
+        let redo = Redo {
+            run: 7,
+            seq: 9,
+            file_number: 3,
+            position: 8192,
+            file_bytes: 65536,
+            file_count: 2,
+            clean: true,
+        };
         let segment = SegmentRecord {
             base: 5,
             life: 11,

@@ -179,7 +179,8 @@ impl<D: Disk> Journal<D> {
 
     /// Whether so much is in use that a checkpoint should free it.
     pub(crate) fn wants_checkpoint(&self) -> bool {
-        self.mark.get().is_none() && self.cursor.get().number - self.redo.get().number + 1 >= self.file_count / 2
+        self.mark.get().is_none()
+            && self.cursor.get().number - self.redo.get().number + 1 >= self.file_count / 2
     }
 
     /// Takes the place of the frame of commit `seq`, `len` bytes long in whole blocks, after [`Journal::reserve`].

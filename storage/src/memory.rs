@@ -101,8 +101,7 @@ impl Memory {
 
     /// Adds the segment's bytes `from..to` to `out`. They must be in memory: see [`Memory::start_in`].
     pub(crate) fn copy(&self, segment_base: i64, from: u64, to: u64, out: &mut AlignedBuf) {
-        let before =
-            |batch: &Recent| (batch.segment_base, batch.end()) <= (segment_base, from);
+        let before = |batch: &Recent| (batch.segment_base, batch.end()) <= (segment_base, from);
         let at = self.batches.partition_point(before);
         let mut next = from;
         for batch in self.batches.range(at..) {

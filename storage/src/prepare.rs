@@ -119,7 +119,12 @@ async fn prepare<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segm
     }
 }
 
-async fn make<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segment: &Rc<Segment<D>>, limit: u64) {
+async fn make<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    segment: &Rc<Segment<D>>,
+    limit: u64,
+) {
     let spare = store.recycle.take(limit);
     let made = match &spare {
         Some(spare) => {
@@ -186,8 +191,12 @@ async fn make_log_dir<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>)
 }
 
 async fn write_header<D: Disk>(log: &LogInner<D>, segment: &Segment<D>, file: &D::File) -> io::Result<()> {
-    let header =
-        SegmentHeader { log_id: log.id, base: segment.base, life: segment.life, log_name: log.name.to_string() };
+    let header = SegmentHeader {
+        log_id: log.id,
+        base: segment.base,
+        life: segment.life,
+        log_name: log.name.to_string(),
+    };
     file.write_at(header.encode().freeze(), 0).await?;
     file.sync_data().await
 }

@@ -62,7 +62,8 @@ fn any_change_is_noticed() {
     for at in 0..bytes.len() {
         let mut bad = bytes.clone();
         bad[at] ^= 0x10;
-        let decoded = decode_header(&bad, u64::from(header.len)).and_then(|header| decode_entries(&bad, &header));
+        let decoded =
+            decode_header(&bad, u64::from(header.len)).and_then(|header| decode_entries(&bad, &header));
         assert!(decoded.is_none(), "byte {at}");
     }
 }

@@ -24,7 +24,9 @@ fn a_failed_flush_or_write_takes_the_store_offline_for_all_waiters() {
             let log = store.create_log("a-0", log_config()).await.unwrap();
             let appended = log.append(vec![batch(1, 100, 0, 1)], client(0)).unwrap();
             log.durable(appended.ticket).await.unwrap();
-            disk.sleep(Duration::from_millis(500)).await; // The segment's file is there: shares go direct.
+            while store.stats().open_files == 0 {
+                disk.sleep(Duration::from_millis(10)).await; // Until the segment's file is there: shares go direct.
+            }
             faults.inject(fault(operation, path, 1, libc::EIO));
             let lost = log.append(vec![batch(1, 30_000, 1, 1)], client(0)).unwrap();
             let error = log.durable(lost.ticket).await.unwrap_err();
@@ -57,16 +59,19 @@ fn a_full_disk_refuses_clients_and_serves_again_by_itself() {
         faults.inject(fault(Operation::Name, "logs/a-0", u64::MAX, libc::ENOSPC));
         let appended = log.append(vec![batch(1, 100, 0, 1)], client(0)).unwrap();
         log.durable(appended.ticket).await.unwrap();
-        disk.sleep(Duration::from_secs(1)).await;
-        assert!(store.stats().disk_full);
+        while !store.stats().disk_full {
+            disk.sleep(Duration::from_millis(10)).await;
+        }
         assert_eq!(log.append(vec![batch(1, 100, 1, 1)], client(0)), Err(AppendError::DiskFull));
         let coordinator = AppendContext { origin: Origin::Coordinator, ..client(0) };
         let own = log.append(vec![batch(1, 100, 1, 1)], coordinator).unwrap();
         log.durable(own.ticket).await.unwrap();
         assert_eq!(read_all(&log).await.len(), 2, "reads go on");
         faults.clear_faults();
-        disk.sleep(Duration::from_secs(1)).await;
-        assert!(!store.stats().disk_full);
+        while store.stats().disk_full {
+            disk.sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(log.offline(), None);
         let appended = log.append(vec![batch(1, 30_000, 2, 1)], client(0)).unwrap();
         log.durable(appended.ticket).await.unwrap();
         store.close().await.unwrap();
