@@ -25,9 +25,17 @@ def pytest_ignore_collect(collection_path, config):
     return None
 
 
-def default_binary():
+@pytest.fixture(scope="session")
+def binary(pytestconfig):
+    """The penstock binary; skips where another broker is under test."""
+    if pytestconfig.getoption("--kafka") or pytestconfig.getoption("--bootstrap"):
+        pytest.skip("starts penstock itself")
+    return binary_of(pytestconfig)
+
+
+def binary_of(config):
     target = os.environ.get("CARGO_TARGET_DIR", harness.HERE / "../../../target")
-    return pathlib.Path(target).resolve() / "release" / "penstock"
+    return config.getoption("--binary") or pathlib.Path(target).resolve() / "release" / "penstock"
 
 
 def pytest_generate_tests(metafunc):
@@ -55,7 +63,7 @@ def broker(request):
             for settings in ((), off):
                 started.append(harness.start_kafka(settings))
         else:
-            binary = request.config.getoption("--binary") or default_binary()
+            binary = binary_of(request.config)
             shards = int(request.param.split("-")[0])
             for settings in ((), off):
                 started.append(harness.start_penstock(binary, shards, settings))

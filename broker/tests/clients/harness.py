@@ -90,11 +90,11 @@ Broker = namedtuple("Broker", "bootstrap is_kafka no_auto")
 Broker.__doc__ = """A broker under test. `no_auto`: the address of a second one that creates no topics by itself, or None."""
 
 
-def start_penstock(binary, shards, settings=()):
-    """Starts `penstock serve` on ports from the kernel; returns (process, kafka address, admin address)."""
+def start_penstock(binary, shards, settings=(), data="{dir}/data", listen="127.0.0.1:0"):
+    """Starts `penstock serve`, on ports from the kernel unless told otherwise; returns (process, kafka address, admin address)."""
     sets = [part for setting in settings for part in ("--set", setting)]
     process = Process(
-        [binary, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir", "{dir}/data",
+        [binary, "serve", "--listen", listen, "--admin", "127.0.0.1:0", "--data-dir", data,
          "--shards", shards, *sets],
         ready=lambda line: line.startswith("ready "),
     )

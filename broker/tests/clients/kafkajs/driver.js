@@ -32,8 +32,8 @@ const kafka = client(bootstrap)
 const admin = kafka.admin()
 const topicOf = name => `${prefix}-${name}`
 
-function client(address) {
-  return new Kafka({ clientId: 'kafkajs', brokers: [address], logLevel: logLevel.NOTHING, retry: { retries: 5 } })
+function client(address, retries = 5) {
+  return new Kafka({ clientId: 'kafkajs', brokers: [address], logLevel: logLevel.NOTHING, retry: { retries } })
 }
 
 function payload(tag, i) {
@@ -78,12 +78,22 @@ async function produce(topic, tag, options = {}, size = 75) {
 async function create(topic, numPartitions = 2, configs = {}) {
   const configEntries = Object.entries(configs).map(([name, value]) => ({ name, value }))
   await admin.createTopics({ waitForLeaders: true, topics: [{ topic, numPartitions, configEntries }] })
-  await admin.fetchTopicOffsets(topic)
+  await eventually(async () => {
+    try {
+      return await admin.fetchTopicOffsets(topic)
+    } catch (error) {
+      if (error.retriable) return false
+      throw error
+    }
+  })
 }
 
 async function eventually(probe) {
   const end = Date.now() + 30_000
-  while (!(await probe())) assert(Date.now() < end, `not within 30 s: ${probe}`)
+  while (!(await probe())) {
+    assert(Date.now() < end, `not within 30 s: ${probe}`)
+    await new Promise(resolve => setTimeout(resolve, 10))
+  }
 }
 
 /** The `type` of the Kafka error that the promise is refused with. */
@@ -124,13 +134,16 @@ const checks = {
   },
 
   async refusals() {
-    const bad = (topic, more = {}) => refusal(admin.createTopics({ topics: [{ topic, ...more }] }))
+    const once = client(bootstrap, 0).admin()
+    await once.connect()
+    const bad = (topic, more = {}) => refusal(once.createTopics({ topics: [{ topic, ...more }] }))
     assert.strictEqual(await bad('no/slashes'), 'INVALID_TOPIC_EXCEPTION')
     assert.strictEqual(await bad(topicOf('r'), { replicationFactor: 3 }), 'INVALID_REPLICATION_FACTOR')
     assert.strictEqual(
       await bad(topicOf('c'), { configEntries: [{ name: 'retention.ms', value: 'soon' }] }), 'INVALID_CONFIG')
     assert.strictEqual(
-      await refusal(admin.deleteTopics({ topics: [topicOf('missing')] })), 'UNKNOWN_TOPIC_OR_PARTITION')
+      await refusal(once.deleteTopics({ topics: [topicOf('missing')] })), 'UNKNOWN_TOPIC_OR_PARTITION')
+    await once.disconnect()
   },
 
   async configs() {
