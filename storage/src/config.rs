@@ -3,6 +3,9 @@
 /// Limits of one store. Everything the engine keeps in memory or on disk besides the logs is bounded here.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
+    /// Number of the shard, below 4096: stores of one data directory with different numbers never give out the same
+    /// log id, so that logs can move between them.
+    pub id_space: u16,
     /// Size of one journal file in bytes, a multiple of 4096. A frame lies within one file.
     pub journal_file_bytes: u64,
     /// Files in the journal's ring, at least 4. They are written in full once, then reused.
@@ -44,6 +47,9 @@ impl StoreConfig {
         if self.journal_file_bytes > 1 << 30 || self.segment_bytes_max > 1 << 31 {
             return Err("journal_file_bytes may be 1 GiB and segment_bytes_max 2 GiB at most");
         }
+        if self.id_space >= 1 << 12 {
+            return Err("id_space must be below 4096");
+        }
         if self.journal_files < 4 {
             return Err("journal_files must be at least 4");
         }
@@ -57,6 +63,7 @@ impl StoreConfig {
 impl Default for StoreConfig {
     fn default() -> Self {
         StoreConfig {
+            id_space: 0,
             journal_file_bytes: 64 << 20,
             journal_files: 8,
             unsettled_bytes_max: 64 << 20,

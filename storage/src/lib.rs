@@ -32,6 +32,7 @@ pub mod producer;
 mod read;
 mod recovery;
 mod recycle;
+mod reshard;
 pub mod retention;
 mod segment;
 mod state;
@@ -42,6 +43,7 @@ mod writeback;
 pub use config::{LogConfig, StoreConfig};
 pub use error::{AppendError, Offline, OpenError, ReadError, StoreError};
 pub use log::{AppendContext, Appended, Log, Origin, ProducerState, ReadBatches, Ticket, TimestampOffset};
+pub use reshard::{Resharding, reshard, reshard_plan_path, shard_dir};
 pub use store::{RecoveryReport, Reservation, Store, StoreStats};
 
 #[cfg(test)]

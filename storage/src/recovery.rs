@@ -56,10 +56,11 @@ pub(crate) async fn recover<D: Disk>(
     report.torn_tail = chain.torn;
     report.frames_replayed = chain.frames.len() as u64;
     drop_deleted(&store);
+    write_checkpoint(&store).await?;
+    // Only now: until that checkpoint stands, another recovery may read what is of no use after it.
     if !redo.clean || chain.torn || report.frames_replayed > 0 {
         sweep(&store).await.map_err(OpenError::io("removing leftovers"))?;
     }
-    write_checkpoint(&store).await?;
     store.journal.open(&store.disk).await.map_err(OpenError::io("preparing the journal"))?;
     store.recycle.open(&store.disk).await.map_err(OpenError::io("preparing the recycle directory"))?;
     report.logs = store.logs.borrow().len();
@@ -91,7 +92,7 @@ async fn make_dirs<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
 }
 
 /// The checkpoint, or that of a new store.
-async fn load_checkpoint<D: Disk>(disk: &D, dir: &Path) -> Result<Checkpoint, OpenError> {
+pub(crate) async fn load_checkpoint<D: Disk>(disk: &D, dir: &Path) -> Result<Checkpoint, OpenError> {
     let path = checkpoint_path(dir);
     let there = disk.exists(&path).await.map_err(OpenError::io(path.display()))?;
     if !there {

@@ -82,6 +82,12 @@ pub(crate) struct Levels {
     pub checkpoints: Cell<u64>,
 }
 
+/// First log id or life of a run: 12 bits of the shard, 24 of the run, 28 of a counter.
+fn first_unique(id_space: u16, run: u64) -> u64 {
+    assert!(run < 1 << 24, "a store is opened fewer than 16 million times");
+    (u64::from(id_space) << 52) | (run << 28)
+}
+
 /// Adds to a counter.
 pub(crate) fn add<T: Copy + std::ops::Add<Output = T>>(cell: &Cell<T>, value: T) {
     cell.set(cell.get() + value);
@@ -93,7 +99,7 @@ impl<D: Disk> StoreInner<D> {
             disk,
             dir: dir.to_owned(),
             run,
-            next_unique: Cell::new(run << 32),
+            next_unique: Cell::new(first_unique(config.id_space, run)),
             pipeline: Pipeline::new(seq),
             journal: Journal::new(dir, &config),
             files: OpenFiles::new(config.open_files_max),
@@ -123,6 +129,7 @@ impl<D: Disk> StoreInner<D> {
     pub(crate) fn unique(&self) -> u64 {
         let unique = self.next_unique.get();
         self.next_unique.set(unique + 1);
+        assert!((unique + 1) % (1 << 28) != 0, "fewer than 268 million segments begin in one run");
         unique
     }
 

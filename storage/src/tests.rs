@@ -5,6 +5,7 @@ mod changes;
 mod crash;
 mod faults;
 mod lookups;
+mod reshards;
 
 use std::path::Path;
 
@@ -19,6 +20,7 @@ pub(crate) const DIR: &str = "/data/shard-0";
 /// Limits small enough that every bound is met.
 pub(crate) fn small() -> StoreConfig {
     StoreConfig {
+        id_space: 0,
         journal_file_bytes: 256 << 10,
         journal_files: 4,
         unsettled_bytes_max: 128 << 10,

@@ -1,0 +1,195 @@
+//! Moving logs between the stores of one data directory, when the number of shards has changed.
+//!
+//! All stores are settled first, so that a log is a directory and a record in a checkpoint. The moves are written down
+//! in a plan before anything moves, and every step can be repeated: a crash at any point is made good by the next call,
+//! which carries out a plan that it finds. Until then no store of the directory may be opened.
+//!
+//! Stores that lose all their logs stay, empty: their numbers must not be given out again, since logs keep theirs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::bytes_io::Reader;
+use crate::checkpoint::{self, Checkpoint, Encoder, LogRecord, Redo};
+use crate::checkpointer::checkpoint_path;
+use crate::config::StoreConfig;
+use crate::disk::Disk;
+use crate::error::OpenError;
+use crate::recovery::load_checkpoint;
+use crate::state::logs_dir;
+use crate::store::Store;
+
+const MAGIC: [u8; 4] = *b"PSRP";
+const VERSION: u16 = 1;
+
+/// A log's move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Move {
+    from: usize,
+    to: usize,
+    log: LogRecord,
+}
+
+/// Directory of a shard's store.
+pub fn shard_dir(data_dir: &Path, shard: usize) -> PathBuf {
+    data_dir.join(format!("shard-{shard}"))
+}
+
+/// Path of the plan. While this file exists, stores of the directory must not be opened before [`reshard`] was called.
+pub fn reshard_plan_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("reshard.plan")
+}
+
+/// How logs are to be spread.
+pub struct Resharding<'a> {
+    /// Stores there were, from shard 0 on.
+    pub from: usize,
+    /// Stores there will be.
+    pub to: usize,
+    /// For the name of a log and the shard that has it, the shard that shall have it, below `to`.
+    pub assign: &'a dyn Fn(&str, usize) -> usize,
+}
+
+/// Finishes what a crash interrupted, then moves every log to the shard that `resharding` assigns. Gives the number of
+/// logs moved. No store of the directory may be open.
+pub async fn reshard<D: Disk>(
+    disk: &D,
+    data_dir: &Path,
+    config: &StoreConfig,
+    resharding: &Resharding<'_>,
+    now_ms: i64,
+) -> Result<usize, OpenError> {
+    let plan_path = reshard_plan_path(data_dir);
+    let mut moved = 0;
+    if disk.exists(&plan_path).await.map_err(OpenError::io(plan_path.display()))? {
+        let bytes = disk.read_small(&plan_path, checkpoint::LEN_MAX).await;
+        let moves = decode_plan(&bytes.map_err(OpenError::io(plan_path.display()))?)
+            .ok_or_else(|| OpenError::Corrupt(format!("{} is damaged", plan_path.display())))?;
+        moved += carry_out(disk, data_dir, &moves).await?;
+    }
+    let mut names = BTreeSet::new();
+    let mut moves = Vec::new();
+    for shard in 0..resharding.from.max(resharding.to) {
+        for log in settled(disk, data_dir, config, (shard, now_ms)).await?.logs {
+            if !names.insert(log.name.clone()) {
+                return Err(OpenError::Corrupt(format!("two shards have a log {}", log.name)));
+            }
+            let to = (resharding.assign)(&log.name, shard);
+            assert!(to < resharding.to, "logs are assigned to shards that there will be");
+            if to != shard {
+                moves.push(Move { from: shard, to, log });
+            }
+        }
+    }
+    if !moves.is_empty() {
+        let written = disk.write_small(&plan_path, &encode_plan(&moves)).await;
+        written.map_err(OpenError::io(plan_path.display()))?;
+        moved += carry_out(disk, data_dir, &moves).await?;
+    }
+    Ok(moved)
+}
+
+/// Settles a store (made if missing) and gives its checkpoint.
+async fn settled<D: Disk>(
+    disk: &D,
+    data_dir: &Path,
+    config: &StoreConfig,
+    (shard, now_ms): (usize, i64),
+) -> Result<Checkpoint, OpenError> {
+    let dir = shard_dir(data_dir, shard);
+    let config = StoreConfig { id_space: shard as u16, ..config.clone() };
+    let (store, _) = Store::open(disk.clone(), &dir, config, now_ms).await?;
+    let closed = store.close().await;
+    closed.map_err(|error| OpenError::io(dir.display())(std::io::Error::other(error.to_string())))?;
+    load_checkpoint(disk, &dir).await
+}
+
+/// Carries out a plan from wherever it was left, and removes it.
+async fn carry_out<D: Disk>(disk: &D, data_dir: &Path, moves: &[Move]) -> Result<usize, OpenError> {
+    let mut touched = BTreeSet::new();
+    for Move { from, to, log } in moves {
+        let source = logs_dir(&shard_dir(data_dir, *from)).join(&log.name);
+        let target = logs_dir(&shard_dir(data_dir, *to)).join(&log.name);
+        if disk.exists(&source).await.map_err(OpenError::io(source.display()))? {
+            disk.rename(&source, &target).await.map_err(OpenError::io(target.display()))?;
+        }
+        touched.extend([*from, *to]);
+    }
+    for shard in &touched {
+        let dir = logs_dir(&shard_dir(data_dir, *shard));
+        disk.sync_dir(&dir).await.map_err(OpenError::io(dir.display()))?;
+    }
+    // Who gains first: a log is in two checkpoints for a while, but never in none.
+    for gains in [true, false] {
+        for shard in &touched {
+            rewrite(disk, &shard_dir(data_dir, *shard), moves, (*shard, gains)).await?;
+        }
+    }
+    let plan_path = reshard_plan_path(data_dir);
+    disk.remove(&plan_path).await.map_err(OpenError::io(plan_path.display()))?;
+    disk.sync_dir(data_dir).await.map_err(OpenError::io(data_dir.display()))?;
+    Ok(moves.len())
+}
+
+/// Adds to a store's checkpoint the logs that it gains, or takes out those that it loses.
+async fn rewrite<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    moves: &[Move],
+    (shard, gains): (usize, bool),
+) -> Result<(), OpenError> {
+    let Checkpoint { redo, logs } = load_checkpoint(disk, dir).await?;
+    let mut by_name: BTreeMap<String, LogRecord> =
+        logs.into_iter().map(|log| (log.name.clone(), log)).collect();
+    let before = by_name.len();
+    for Move { from, to, log } in moves {
+        if gains && *to == shard {
+            by_name.entry(log.name.clone()).or_insert_with(|| log.clone());
+        } else if !gains && *from == shard {
+            by_name.remove(&log.name);
+        }
+    }
+    if by_name.len() == before {
+        return Ok(());
+    }
+    let mut encoder = Encoder::new();
+    by_name.values().for_each(|log| encoder.log(log));
+    let path = checkpoint_path(dir);
+    disk.write_small(&path, &encoder.finish(&redo)).await.map_err(OpenError::io(path.display()))
+}
+
+fn encode_plan(moves: &[Move]) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&[0; 2]);
+    out.extend_from_slice(&(moves.len() as u32).to_le_bytes());
+    let mut encoder = Encoder::new();
+    for Move { from, to, log } in moves {
+        out.extend_from_slice(&(*from as u32).to_le_bytes());
+        out.extend_from_slice(&(*to as u32).to_le_bytes());
+        encoder.log(log);
+    }
+    out.extend_from_slice(&encoder.finish(&Redo::default()));
+    let crc = crc32c::crc32c(&out);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out
+}
+
+fn decode_plan(bytes: &[u8]) -> Option<Vec<Move>> {
+    let (content, crc) = bytes.split_last_chunk::<4>()?;
+    let mut reader = Reader::new(content);
+    let sound = crc32c::crc32c(content) == u32::from_le_bytes(*crc);
+    if !sound || reader.bytes(4)? != MAGIC || reader.u16()? != VERSION {
+        return None;
+    }
+    reader.u16()?;
+    let count = reader.count(8)?;
+    let ways: Vec<_> =
+        (0..count).map(|_| Some((reader.u32()? as usize, reader.u32()? as usize))).collect::<Option<_>>()?;
+    let logs = checkpoint::decode(reader.bytes(reader.remaining())?).ok()?.logs;
+    if logs.len() != ways.len() {
+        return None;
+    }
+    Some(ways.into_iter().zip(logs).map(|((from, to), log)| Move { from, to, log }).collect())
+}
