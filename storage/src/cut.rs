@@ -90,7 +90,7 @@ fn drop_segments<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
         let next = state.segments.front().map_or(i64::MAX, |next| next.base);
         let freed = state.memory.drop_segments_below(next);
         store.levels.cache_bytes.set(store.levels.cache_bytes.get() - freed);
-        store.recycle.retire(store, front);
+        store.recycle.retire_deleted(store, front);
     }
 }
 
@@ -179,7 +179,7 @@ async fn cut<D: Disk>(
         while Rc::strong_count(&segment) > 1 && !store.stopped.get() {
             store.disk.sleep(UNSETTLED_PAUSE).await;
         }
-        store.recycle.retire(store, segment);
+        store.recycle.retire_cut(store, segment);
     }
     store.recycle.collect(store).await;
     Ok(log.state.borrow().end_offset)

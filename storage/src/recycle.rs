@@ -28,7 +28,13 @@ pub(crate) struct Recycle<D: Disk> {
     spares: RefCell<Vec<Spare>>,
     bytes: Cell<u64>,
     next_name: Cell<u64>,
-    retired: RefCell<Vec<Rc<Segment<D>>>>,
+    retired: RefCell<Vec<Retired<D>>>,
+}
+
+/// A segment that left its log, and the checkpoint that must have ended before its file may go.
+struct Retired<D: Disk> {
+    segment: Rc<Segment<D>>,
+    freed_by: u64,
 }
 
 /// Directory of files for reuse and of what is being removed.
@@ -86,21 +92,39 @@ impl<D: Disk> Recycle<D> {
         self.dir.join(format!("{number:020}.{suffix}"))
     }
 
-    /// The segment left its log, durably.
-    pub(crate) fn retire(&self, store: &StoreInner<D>, segment: Rc<Segment<D>>) {
+    /// The segment was deleted, durably. Its file stays until a checkpoint that began after this: until then recovery
+    /// replays frames that wrote to it, and learns of producers from them.
+    pub(crate) fn retire_deleted(&self, store: &StoreInner<D>, segment: Rc<Segment<D>>) {
+        self.retire(store, segment, store.pipeline.checkpoint_wanted.get() + 1);
+    }
+
+    /// The segment was cut off, and the checkpoint without it is stable.
+    pub(crate) fn retire_cut(&self, store: &StoreInner<D>, segment: Rc<Segment<D>>) {
+        self.retire(store, segment, 0);
+    }
+
+    fn retire(&self, store: &StoreInner<D>, segment: Rc<Segment<D>>, freed_by: u64) {
         segment.retired.set(true);
         let unsettled = segment.pending.borrow_mut().clear();
         store.settled(unsettled);
-        self.retired.borrow_mut().push(segment);
+        self.retired.borrow_mut().push(Retired { segment, freed_by });
+    }
+
+    /// Whether only a checkpoint keeps files from being freed.
+    pub(crate) fn wants_checkpoint(&self, store: &StoreInner<D>) -> bool {
+        let wanted = store.pipeline.checkpoint_wanted.get();
+        self.retired.borrow().iter().any(|retired| retired.freed_by > wanted)
     }
 
     /// Recycles or removes the files of retired segments that nothing uses any more.
     pub(crate) async fn collect(&self, store: &Rc<StoreInner<D>>) {
+        let done = store.pipeline.checkpoint_done.get();
         let idle: Vec<_> = {
             let mut retired = self.retired.borrow_mut();
-            let is_idle =
-                |segment: &mut Rc<Segment<D>>| Rc::strong_count(segment) == 1 && !segment.preparing.get();
-            retired.extract_if(.., is_idle).collect()
+            let is_idle = |Retired { segment, freed_by }: &mut Retired<D>| {
+                *freed_by <= done && Rc::strong_count(segment) == 1 && !segment.preparing.get()
+            };
+            retired.extract_if(.., is_idle).map(|retired| retired.segment).collect()
         };
         for segment in idle.iter().filter(|segment| segment.is_ready()) {
             store.files.close(segment);

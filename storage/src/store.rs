@@ -239,7 +239,7 @@ impl<D: Disk> Store<D> {
             store.recycle.collect(store).await;
             store.indexes.shrink(store).await;
         }
-        if store.wants_checkpoint() {
+        if store.wants_checkpoint() || store.recycle.wants_checkpoint(store) {
             store.pipeline.request_checkpoint(store);
         }
     }
@@ -277,7 +277,9 @@ impl<D: Disk> Store<D> {
         store.work.until(quiet).await;
         write_files(store).await;
         let wanted = store.pipeline.request_checkpoint(store);
-        Ok(store.pipeline.wait_checkpoint(store, wanted).await?)
+        store.pipeline.wait_checkpoint(store, wanted).await?;
+        store.recycle.collect(store).await;
+        Ok(())
     }
 
     /// Counters and levels.

@@ -20,6 +20,7 @@ use crate::files::FileError;
 use crate::frame::{self, AppendEntry, Entry, FrameHeader};
 use crate::plan::{block_ceil, block_floor};
 use crate::prepare::new_file;
+use crate::producer::ProducerTable;
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, StoreInner, logs_dir};
 
@@ -191,6 +192,8 @@ impl<'a, D: Disk> Replay<'a, D> {
         segment.end.set(append.end());
         segment.indexed_from.set(append.end());
         state.end_offset = append.next_offset;
+        // What these batches told of producers is lost: an older state would refuse what follows them.
+        state.producers = ProducerTable::new(self.store.config.producers_per_log_max);
     }
 
     fn segment(&mut self, log: &Rc<LogInner<D>>, append: &AppendEntry) -> &mut Touched<D> {
