@@ -143,6 +143,7 @@ pub(crate) fn plan(profile: &Profile) -> Plan {
         commit_bytes_target: 32 << 10,
         checkpoint_bytes: 192 << 10,
         producers_per_log_max: 16,
+        ..StoreConfig::default()
     };
     let log = LogConfig {
         segment_bytes: profile.segment_bytes,
