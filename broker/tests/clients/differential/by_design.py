@@ -18,7 +18,6 @@ ROWS = [
      "the Kafka that was asked was started with others"),
     ("DescribeConfigs this broker", r".*\.configs\.(listener\.security\.protocol\.map|principal\.builder\.class)"
      r"\.read_only", "cannot be changed while it runs"),
-    ("CreateTopics (policy with spaces|boolean case|padded)", r".*\.value", "told as it was understood"),
     ("IncrementalAlterConfigs (cluster-wide unknown|topic key on a broker)", ".*", "unknown keys are refused"),
     # Better codes than UNKNOWN_SERVER_ERROR, which says that the broker is at fault.
     ("IncrementalAlterConfigs unknown op", ".*", "INVALID_REQUEST"),
@@ -34,7 +33,6 @@ ROWS = [
     ("Produce transactional", ".*", "transactions are not served yet"),
     ("Produce to one partition twice", ".*", "both are appended"),
     ("Produce .*", r".*\.log_start_offset", "not told with a refusal"),
-    ("Produce .*", r".*\.base_offset", "more was refused before"),
     ("Produce sequence: duplicate", r".*\.log_append_time_ms", "told for append time alone"),
     ("Metadata makes a colliding one", ".*", "INVALID_TOPIC_EXCEPTION says why"),
     ("ListOffsets one partition twice", ".*", "each is answered"),
