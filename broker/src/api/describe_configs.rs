@@ -12,31 +12,61 @@ use penstock_protocol::messages::{DescribeConfigsRequest, DescribeConfigsRespons
 use penstock_protocol::{ErrorCode, WireString};
 
 use super::RequestContext;
+use crate::runtime::task;
+
+/// Resources in one request: each may be answered with hundreds of configs.
+const RESOURCES_MAX: usize = 10_000;
+/// Resources described before other tasks of the shard get their turn.
+const TURN: usize = 64;
 
 pub(super) async fn handle(
     context: RequestContext,
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
     let image = context.shard.shared.image.load_full();
-    let results = request.resources.iter().map(|resource| {
-        let (error, message, configs) = match entries(&image, resource) {
-            Ok(entries) => (ErrorCode::None, None, told(entries, resource, &request)),
-            Err(error) => (error.code, error.message, Vec::new()),
+    let mut seen = BTreeSet::new();
+    let mut results = Vec::new();
+    for (at, resource) in request.resources.iter().enumerate() {
+        let once = seen.insert((resource.resource_type, &resource.resource_name));
+        let entries = match once && seen.len() <= RESOURCES_MAX {
+            true => entries(&image, resource),
+            // A few bytes more of a request must not be worth many kilobytes more of an answer.
+            false => {
+                Err(invalid(format!("A request names each resource once, and at most {RESOURCES_MAX}.")))
+            }
         };
-        DescribeConfigsResult {
-            error_code: error.code(),
-            // Empty rather than null where there is none, as in Kafka.
-            error_message: Some(message.map_or_else(WireString::default, WireString::from)),
-            resource_type: resource.resource_type,
-            resource_name: resource.resource_name.clone(),
-            configs,
+        results.push(describe(entries, resource, &request));
+        if at % TURN == TURN - 1 {
+            task::yield_now().await;
         }
-    });
-    DescribeConfigsResponse { results: results.collect(), ..DescribeConfigsResponse::default() }
+    }
+    DescribeConfigsResponse { results, ..DescribeConfigsResponse::default() }
+}
+
+fn describe(
+    entries: Result<Vec<ConfigEntry>, ApiError>,
+    resource: &DescribeConfigsResource,
+    request: &DescribeConfigsRequest,
+) -> DescribeConfigsResult {
+    let (error, message, configs) = match entries {
+        Ok(entries) => (ErrorCode::None, None, told(entries, resource, request)),
+        Err(error) => (error.code, error.message, Vec::new()),
+    };
+    DescribeConfigsResult {
+        error_code: error.code(),
+        // Empty rather than null where there is none, as in Kafka.
+        error_message: Some(message.map_or_else(WireString::default, WireString::from)),
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name.clone(),
+        configs,
+    }
+}
+
+fn invalid(message: String) -> ApiError {
+    ApiError::new(ErrorCode::InvalidRequest, message)
 }
 
 fn entries(image: &MetadataImage, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, ApiError> {
-    let invalid = |message: String| ApiError::new(ErrorCode::InvalidRequest, message);
     let (name, broker) = (resource.resource_name.as_str(), image.broker());
     match resource.resource_type {
         resource_type::TOPIC => {
@@ -46,8 +76,8 @@ fn entries(image: &MetadataImage, resource: &DescribeConfigsResource) -> Result<
             Ok(topic_entries(broker, &topic.overrides))
         }
         resource_type::BROKER if name.is_empty() => Ok(cluster_entries(broker)),
+        resource_type::BROKER if name == broker.node_id.to_string() => Ok(broker_entries(broker)),
         resource_type::BROKER => match name.parse::<i32>() {
-            Ok(id) if id == broker.node_id => Ok(broker_entries(broker)),
             Ok(id) => Err(invalid(format!(
                 "Unexpected broker id, expected {} or empty string, but received {id}",
                 broker.node_id

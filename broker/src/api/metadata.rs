@@ -3,7 +3,7 @@
 //!
 //! A topic that is created on demand is there when the answer leaves, so that a client needs no second request.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_core::metadata::{
     Answer, Command, MetadataImage, PartitionImage, TopicImage, is_internal, validate_topic_name,
@@ -34,7 +34,7 @@ pub(super) async fn handle(context: RequestContext, request: MetadataRequest) ->
             let refusals = create_missing(&context, &request, missing).await;
             let image = context.shard.shared.image.load_full();
             let topics = names.into_iter().map(|name| {
-                let refusal = refusals.iter().find(|(refused, _)| *refused == name).map(|(_, error)| *error);
+                let refusal = refusals.get(&name).copied();
                 by_name(&image, name, refusal)
             });
             response.topics = topics.collect();
@@ -83,10 +83,10 @@ async fn create_missing(
     context: &RequestContext,
     request: &MetadataRequest,
     missing: impl Iterator<Item = &WireString>,
-) -> Vec<(WireString, ErrorCode)> {
+) -> BTreeMap<WireString, ErrorCode> {
     let broker = context.shard.shared.image.load().broker().clone();
     if !request.allow_auto_topic_creation || !broker.auto_create_topics {
-        return Vec::new();
+        return BTreeMap::new();
     }
     // What belongs to the broker itself is created by who needs it, with the configs that it needs.
     let creatable = missing.filter(|name| validate_topic_name(name).is_ok() && !is_internal(name));
@@ -98,7 +98,7 @@ async fn create_missing(
     });
     let topics: Vec<CreatableTopic> = topics.collect();
     if topics.is_empty() {
-        return Vec::new();
+        return BTreeMap::new();
     }
     let names: Vec<WireString> = topics.iter().map(|topic| topic.name.clone()).collect();
     let command = Command::CreateTopics(CreateTopicsRequest { topics, ..CreateTopicsRequest::default() });

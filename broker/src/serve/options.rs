@@ -43,6 +43,7 @@ impl Options {
             let (key, value) = parse_assignment(assignment).map_err(refusal)?;
             values.insert(key, value);
         }
+        take_flags(args, &mut values);
         let statics = StaticConfig::new(values).map_err(refusal)?;
         let config = BrokerConfig::from_static(statics).map_err(refusal)?;
         let listen = match &args.listen {
@@ -75,6 +76,23 @@ impl Options {
     }
 }
 
+/// What a flag says is a config as well, so that DescribeConfigs tells what is in force. Flags that cannot be written as
+/// a config (an address to be refused, a path with a comma, a listener of another name) stay flags.
+fn take_flags(args: &ServeArgs, values: &mut Overrides) {
+    let has_port =
+        |listen: &&String| listen.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let named_plaintext = !values.contains_key("listener.security.protocol.map");
+    if let Some(listen) = args.listen.as_ref().filter(has_port).filter(|_| named_plaintext) {
+        values.insert("listeners".to_owned(), format!("PLAINTEXT://{listen}"));
+    }
+    if let Some(dir) = args.data_dir.as_ref().and_then(|dir| dir.to_str()).filter(|dir| !dir.contains(',')) {
+        values.insert("log.dirs".to_owned(), dir.to_owned());
+    }
+    if let Some(shards) = args.shards {
+        values.insert("penstock.shards".to_owned(), shards.to_string());
+    }
+}
+
 /// The only listener, as HOST:PORT.
 fn address(listeners: &[Listener]) -> Result<String, Refusal> {
     let [listener] = listeners else {
@@ -95,6 +113,15 @@ fn address(listeners: &[Listener]) -> Result<String, Refusal> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_are_told_as_configs() {
+        let data_dir = Some(PathBuf::from("/data"));
+        let args = ServeArgs { listen: Some("[::1]:0".to_owned()), data_dir, shards: Some(3), ..args() };
+        let config = Options::resolve(&args).unwrap().config;
+        assert_eq!((config.listeners[0].host.as_str(), config.listeners[0].port), ("::1", 0));
+        assert_eq!((config.log_dir.as_deref(), config.limits.shards), (Some("/data"), Some(3)));
+    }
 
     fn args() -> ServeArgs {
         let (config, data_dir, listen, shards) = (None, None, None, None);

@@ -22,6 +22,8 @@ use crate::config::{ConfigError, Kind, Overrides, Scope};
 /// Longest config value in bytes, as the protocol's strings allow.
 const VALUE_LEN_MAX: usize = 32_767;
 
+const RECORDS_PER_REQUEST_MAX: usize = 10_000;
+
 /// Largest number of configs that one resource may be given at once: more than there are keys.
 const CONFIGS_PER_RESOURCE_MAX: usize = 1_000;
 
@@ -38,6 +40,7 @@ pub(super) fn alter(
         let key = (resource.resource_type, &resource.resource_name);
         let outcome = if twice.contains(&key) { Err(once_only()) } else { replaced(machine, resource) };
         let outcome = outcome.and_then(|wanted| changes(machine, key, &wanted));
+        let outcome = outcome.and_then(|changes| within_bound(records.len(), changes));
         let (error_code, error_message) = told(&outcome);
         records.extend(outcome.unwrap_or_default());
         responses.push(alter_configs_response::AlterConfigsResourceResponse {
@@ -64,6 +67,7 @@ pub(super) fn alter_incrementally(
         let key = (resource.resource_type, &resource.resource_name);
         let outcome = if twice.contains(&key) { Err(once_only()) } else { edited(machine, resource) };
         let outcome = outcome.and_then(|wanted| changes(machine, key, &wanted));
+        let outcome = outcome.and_then(|changes| within_bound(records.len(), changes));
         let (error_code, error_message) = told(&outcome);
         records.extend(outcome.unwrap_or_default());
         responses.push(incremental_alter_configs_response::AlterConfigsResourceResponse {
@@ -86,6 +90,15 @@ fn named_twice<'a>(keys: impl Iterator<Item = ResourceKey<'a>>) -> BTreeSet<Reso
 
 fn once_only() -> ApiError {
     ApiError::new(ErrorCode::InvalidRequest, "Each resource must appear at most once.")
+}
+
+/// One request leads to no more records than Apache Kafka lets it.
+fn within_bound(records: usize, changes: Vec<MetadataRecord>) -> Result<Vec<MetadataRecord>, ApiError> {
+    if records + changes.len() <= RECORDS_PER_REQUEST_MAX {
+        return Ok(changes);
+    }
+    let message = format!("At most {RECORDS_PER_REQUEST_MAX} configs may change in one request.");
+    Err(ApiError::new(ErrorCode::PolicyViolation, message))
 }
 
 fn told(outcome: &Result<Vec<MetadataRecord>, ApiError>) -> (i16, Option<WireString>) {

@@ -24,7 +24,7 @@ pub use record::{MetadataRecord, RecordError};
 
 use penstock_protocol::{ErrorCode, WireString};
 
-/// Most partitions that one request may create, and most records it may lead to, as in Apache Kafka.
+/// Most partitions that one request may create, as in Apache Kafka.
 pub const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
 
 /// Resource types of configs, as numbered on the wire.

@@ -19,7 +19,7 @@ pub(super) fn create_partitions(
     let duplicate = || Err(ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name."));
     let mut growth =
         Growth { machine, chooser: ShardChooser::new(machine), partitions: 0, records: Vec::new() };
-    let refused = twice.iter().map(|name| result(name.clone(), duplicate()));
+    let refused = twice.iter().map(|name| result((*name).clone(), duplicate()));
     let mut results: Vec<_> = refused.collect();
     for topic in request.topics.iter().filter(|topic| !twice.contains(&topic.name)) {
         let outcome = growth.grow(topic);

@@ -25,8 +25,13 @@ pub(super) fn create_topics(
     new_id: &mut dyn FnMut() -> Uuid,
 ) -> (Vec<MetadataRecord>, CreateTopicsResponse) {
     let twice = named_twice(request.topics.iter().map(|topic| &topic.name));
-    let mut creation =
-        Creation { machine, chooser: ShardChooser::new(machine), partitions: 0, records: Vec::new() };
+    let mut creation = Creation {
+        machine,
+        chooser: ShardChooser::new(machine),
+        defaults: told_configs(machine, &Overrides::new()),
+        partitions: 0,
+        records: Vec::new(),
+    };
     let mut results = Vec::new();
     for topic in request.topics.iter().filter(|topic| !twice.contains(&topic.name)) {
         let result = creation.create(topic, new_id());
@@ -34,7 +39,7 @@ pub(super) fn create_topics(
     }
     for name in twice {
         let error = ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name.");
-        results.push(refused_topic(&name, &error));
+        results.push(refused_topic(name, &error));
     }
     let records = if request.validate_only { Vec::new() } else { creation.records };
     (records, CreateTopicsResponse { topics: results, ..CreateTopicsResponse::default() })
@@ -54,6 +59,8 @@ fn refused_topic(name: &WireString, error: &ApiError) -> CreatableTopicResult {
 struct Creation<'a> {
     machine: &'a MetadataMachine,
     chooser: ShardChooser,
+    /// What is told of the configs of a topic that sets none: worked out once for all topics of the request.
+    defaults: Vec<CreatableTopicConfigs>,
     partitions: usize,
     records: Vec<MetadataRecord>,
 }
@@ -87,7 +94,10 @@ impl Creation<'_> {
             error_message: None,
             num_partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
             replication_factor: i16::try_from(replication_factor).unwrap_or(i16::MAX),
-            configs: Some(self.effective_configs(&overrides)),
+            configs: Some(match overrides.is_empty() {
+                true => self.defaults.clone(),
+                false => told_configs(self.machine, &overrides),
+            }),
             ..CreatableTopicResult::default()
         })
     }
@@ -179,18 +189,18 @@ impl Creation<'_> {
         self.partitions += partitions;
         Ok(())
     }
+}
 
-    fn effective_configs(&self, overrides: &Overrides) -> Vec<CreatableTopicConfigs> {
-        let entries = describe::creation_entries(&self.machine.image.broker, overrides);
-        let told = entries.into_iter().map(|entry| CreatableTopicConfigs {
-            name: WireString::from_static(entry.def.0.name),
-            value: entry.value.map(WireString::from),
-            read_only: entry.read_only,
-            config_source: entry.source as i8,
-            is_sensitive: entry.def.0.is_sensitive(),
-        });
-        told.collect()
-    }
+fn told_configs(machine: &MetadataMachine, overrides: &Overrides) -> Vec<CreatableTopicConfigs> {
+    let entries = describe::creation_entries(&machine.image.broker, overrides);
+    let told = entries.into_iter().map(|entry| CreatableTopicConfigs {
+        name: WireString::from_static(entry.def.0.name),
+        value: entry.value.map(WireString::from),
+        read_only: entry.read_only,
+        config_source: entry.source as i8,
+        is_sensitive: entry.def.0.is_sensitive(),
+    });
+    told.collect()
 }
 
 pub(super) fn excessive() -> ApiError {
@@ -277,8 +287,7 @@ fn creation_overrides(topic: &CreatableTopic) -> Result<Overrides, ApiError> {
     Ok(set.map(|(name, value)| (name, value.to_string())).collect())
 }
 
-pub(super) fn named_twice<'a>(names: impl Iterator<Item = &'a WireString>) -> Vec<WireString> {
+pub(super) fn named_twice<'a>(names: impl Iterator<Item = &'a WireString>) -> BTreeSet<&'a WireString> {
     let mut seen = BTreeSet::new();
-    let twice: BTreeSet<&WireString> = names.filter(|name| !seen.insert(*name)).collect();
-    twice.into_iter().cloned().collect()
+    names.filter(|name| !seen.insert(*name)).collect()
 }
