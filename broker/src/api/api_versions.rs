@@ -1,4 +1,5 @@
-//! ApiVersions (18), versions 0-4: KIP-35, KIP-511 (client software), KIP-584 (features).
+//! ApiVersions (18), versions 0-5: KIP-35, KIP-511 (client software, 3), KIP-584 (features, 3), KIP-1242 (5: whom the
+//! client believes to have reached).
 
 use penstock_protocol::messages::api_versions_response::ApiVersion;
 use penstock_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
@@ -21,7 +22,17 @@ pub(super) async fn handle(context: RequestContext, request: ApiVersionsRequest)
         }
         context.connection.set_client(format!("{name} {version}"));
     }
-    ApiVersionsResponse { api_keys: api_keys(), ..ApiVersionsResponse::default() }
+    let error =
+        if reached_another(&context, &request) { ErrorCode::RebootstrapRequired } else { ErrorCode::None };
+    ApiVersionsResponse { error_code: error.code(), api_keys: api_keys(), ..ApiVersionsResponse::default() }
+}
+
+/// Whether the client looked for another cluster, or for another node of this one.
+fn reached_another(context: &RequestContext, request: &ApiVersionsRequest) -> bool {
+    let shared = &context.shard.shared;
+    let other_cluster = request.cluster_id.as_ref().is_some_and(|id| id != shared.image.load().cluster_id());
+    let other_node = request.node_id >= 0 && request.node_id != shared.config.node_id;
+    other_cluster || other_node
 }
 
 /// The answer to a version that is not known: in version 0, which every client reads, with the list, so that the

@@ -34,7 +34,7 @@ static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
         answered(Versions { min: 1, max: 11 }, list_offsets::handle),
         answered(Versions { min: 0, max: 13 }, metadata::handle),
         answered(Versions { min: 0, max: 6 }, find_coordinator::handle),
-        answered(Versions { min: 0, max: 4 }, api_versions::handle),
+        answered(Versions { min: 0, max: 5 }, api_versions::handle),
         answered(Versions { min: 2, max: 7 }, create_topics::handle),
         answered(Versions { min: 1, max: 6 }, delete_topics::handle),
         answered(Versions { min: 0, max: 2 }, delete_records::handle),

@@ -18,6 +18,9 @@ use crate::shard::Shard;
 /// a share of the bytes in flight, so this is shorter than the idle time.
 const REQUEST_STALL_MAX: Duration = Duration::from_secs(30);
 
+/// Time in which what a peer asked is answered after it closed its sending half. It may have closed both.
+const HALF_CLOSED_MAX: Duration = Duration::from_secs(5);
+
 /// What a shard knows of a connection.
 pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
@@ -107,7 +110,8 @@ pub(super) async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>, peer: SocketA
         let _ = ended.send(());
     });
     read_requests(&shard, &connection, socket).await;
-    let _ = responder_ended.await;
+    // It ends at once where the connection was closed or given up.
+    let _ = task::until(Instant::now() + HALF_CLOSED_MAX, responder_ended).await;
     connection.close();
     shard.connections.remove(at);
     drop(admitted);
@@ -122,12 +126,10 @@ async fn read_requests(shard: &Rc<Shard>, connection: &Rc<Connection>, socket: S
             Ok(received) => received,
             Err(error) => {
                 report_end(shard, connection, &error);
-                // Half-closing is not known in this protocol: who closed does not read answers any more. A drain
-                // closes the reading half itself, and lets the answers out.
-                if shard.draining() {
-                    pipeline.finish()
-                } else {
-                    pipeline.abort()
+                match error {
+                    // Answers are still read by who closed only its sending half.
+                    ReceiveError::Closed => pipeline.finish(),
+                    _ => pipeline.abort(),
                 }
                 return;
             }
