@@ -42,9 +42,7 @@ pub fn reshard_plan_path(data_dir: &Path) -> PathBuf {
 
 /// How logs are to be spread.
 pub struct Resharding<'a> {
-    /// Stores there were, from shard 0 on.
-    pub from: usize,
-    /// Stores there will be.
+    /// Stores there will be. Those there are, are found by their directories.
     pub to: usize,
     /// For the name of a log and the shard that has it, the shard that shall have it, below `to`.
     pub assign: &'a dyn Fn(&str, usize) -> usize,
@@ -69,7 +67,7 @@ pub async fn reshard<D: Disk>(
     }
     let mut names = BTreeSet::new();
     let mut moves = Vec::new();
-    for shard in 0..resharding.from.max(resharding.to) {
+    for shard in 0..shards_found(disk, data_dir).await?.max(resharding.to) {
         for log in settled(disk, data_dir, config, (shard, now_ms)).await?.logs {
             if !names.insert(log.name.clone()) {
                 return Err(OpenError::Corrupt(format!("two shards have a log {}", log.name)));
@@ -87,6 +85,14 @@ pub async fn reshard<D: Disk>(
         moved += carry_out(disk, data_dir, &moves).await?;
     }
     Ok(moved)
+}
+
+/// One more than the highest number of a shard's directory.
+async fn shards_found<D: Disk>(disk: &D, data_dir: &Path) -> Result<usize, OpenError> {
+    let entries = disk.list(data_dir).await.map_err(OpenError::io(data_dir.display()))?;
+    let shard = |name: &str| name.strip_prefix("shard-")?.parse::<u16>().ok();
+    let highest = entries.iter().filter(|entry| entry.is_dir).filter_map(|entry| shard(&entry.name)).max();
+    Ok(highest.map_or(0, |highest| usize::from(highest) + 1))
 }
 
 /// Settles a store (made if missing) and gives its checkpoint.

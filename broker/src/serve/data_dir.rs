@@ -58,6 +58,11 @@ pub(crate) struct Meta {
     pub(crate) shards: usize,
 }
 
+impl Meta {
+    /// In place of a number of shards: logs are being moved between shards, and may be on any.
+    pub(crate) const MOVING: usize = usize::MAX;
+}
+
 /// A locked data directory. The lock ends with the process and the last operation of its shards' rings, which each hold
 /// the lock file: a killed process is gone while its writes may still be under way.
 #[derive(Debug)]

@@ -72,8 +72,10 @@ fn serve(args: &ServeArgs) -> Result<(), Refusal> {
     let (events, inbox) = mpsc::channel();
     watch_signals(events.clone())?;
     let mut fleet = Fleet::launch(&options, &dir, listeners, (events, inbox))?;
-    if let Some(before) = before.filter(|before| before.shards != options.shards) {
-        fleet.reshard(&meta, before.shards)?;
+    if before.is_some_and(|before| before.shards != options.shards) {
+        // Until it is done, a start with whatever number of shards has to do it again.
+        dir.write_meta(&Meta { shards: Meta::MOVING, ..meta.clone() }).map_err(refusal)?;
+        fleet.reshard()?;
     }
     let shared = fleet.open(&options, &meta, address)?;
     // Only now do all shards hold what the mark says.

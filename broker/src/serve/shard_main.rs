@@ -1,5 +1,6 @@
 //! One shard's life on its own thread, stage by stage as the main thread orders.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::net::{Shutdown, TcpListener};
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use penstock_core::config::BrokerConfig;
 use penstock_storage::disk::real::RealDisk;
 use penstock_storage::disk::ring::{Ring, RingOptions};
 use penstock_storage::disk::workers::Workers as DiskWorkers;
-use penstock_storage::{RecoveryReport, Store, StoreConfig};
+use penstock_storage::{RecoveryReport, Resharding, Store, StoreConfig, reshard, shard_dir};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::stages::{Event, Order, Report};
@@ -96,8 +97,8 @@ impl Seat {
     async fn open(&mut self, disk: &ShardDisk) -> Result<Option<(Store<ShardDisk>, Option<Driver>)>, String> {
         loop {
             match self.orders.recv().await {
-                Some(Order::Reshard { cluster_id, from }) => {
-                    self.reshard(disk, &cluster_id, from).await?;
+                Some(Order::Reshard) => {
+                    self.reshard(disk).await?;
                     self.report(Report::Resharded);
                 }
                 Some(Order::Open { cluster_id }) => {
@@ -118,8 +119,8 @@ impl Seat {
     }
 
     async fn open_store(&self, disk: &ShardDisk, index: usize) -> Result<Store<ShardDisk>, String> {
-        let dir = self.dir.join(format!("shard-{index}"));
-        let opened = Store::open(disk.clone(), &dir, store_config(&self.config), task::now_ms()).await;
+        let dir = shard_dir(&self.dir, index);
+        let opened = Store::open(disk.clone(), &dir, store_config(&self.config, index), task::now_ms()).await;
         let (store, report) = opened.map_err(|e| format!("cannot open {}: {e}", dir.display()))?;
         log_recovery(index, &report);
         Ok(store)
@@ -153,10 +154,11 @@ impl Seat {
     }
 }
 
-fn store_config(config: &BrokerConfig) -> StoreConfig {
+fn store_config(config: &BrokerConfig, shard: usize) -> StoreConfig {
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let files = (config.limits.journal_bytes / JOURNAL_FILE_BYTES).max(4);
     StoreConfig {
+        id_space: u16::try_from(shard).unwrap_or(u16::MAX),
         journal_file_bytes: JOURNAL_FILE_BYTES,
         journal_files: u32::try_from(files).unwrap_or(u32::MAX),
         unsettled_bytes_max: bytes(config.limits.unflushed_bytes),
@@ -182,7 +184,18 @@ fn log_recovery(shard: usize, report: &RecoveryReport) {
 }
 
 impl Seat {
-    async fn reshard(&self, _disk: &ShardDisk, _cluster_id: &str, from: usize) -> Result<(), String> {
-        Err(format!("data was written with {from} shards"))
+    /// Spreads the partitions evenly over the shards there are now; the broker's own logs stay on shard 0.
+    async fn reshard(&self, disk: &ShardDisk) -> Result<(), String> {
+        let seen = Cell::new(0);
+        let assign = |name: &str, shard: usize| match PartitionKey::from_log_name(name) {
+            Some(_) => seen.replace(seen.get() + 1) % self.shards,
+            None => shard.min(self.shards - 1),
+        };
+        let resharding = Resharding { to: self.shards, assign: &assign };
+        let config = store_config(&self.config, self.index);
+        let moved = reshard(disk, &self.dir, &config, &resharding, task::now_ms()).await;
+        let moved = moved.map_err(|e| format!("cannot move logs between shards: {e}"))?;
+        tracing::info!(moved, shards = self.shards, "logs were moved to their shards");
+        Ok(())
     }
 }

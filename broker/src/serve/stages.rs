@@ -31,7 +31,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// What a shard is told to do next.
 pub(super) enum Order {
     /// Move the logs to the shards of another number of shards, before any store is opened (shard 0 alone).
-    Reshard { cluster_id: String, from: usize },
+    Reshard,
     /// Open the store; on shard 0, replay the metadata of the cluster of this id.
     Open { cluster_id: String },
     /// Open the partitions and answer other shards.
@@ -115,9 +115,8 @@ impl Fleet {
     }
 
     /// Moves logs between shard directories, as the number of shards has changed.
-    pub(super) fn reshard(&mut self, meta: &Meta, from: usize) -> Result<(), Refusal> {
-        tracing::info!(from, to = meta.shards, "moving logs: the number of shards has changed");
-        self.order(0, Order::Reshard { cluster_id: meta.cluster_id.clone(), from });
+    pub(super) fn reshard(&mut self) -> Result<(), Refusal> {
+        self.order(0, Order::Reshard);
         match self.next()? {
             Event::Shard(_, Report::Resharded) => Ok(()),
             other => Err(unexpected(other)),

@@ -18,9 +18,9 @@ async fn open_shard(disk: &SimDisk, shard: usize) -> Store<SimDisk> {
     store
 }
 
-async fn move_logs(disk: &SimDisk, from: usize, to: usize) -> usize {
+async fn move_logs(disk: &SimDisk, to: usize) -> usize {
     let assign = |name: &str, _| name.len() % to;
-    reshard(disk, Path::new(DATA), &small(), &Resharding { from, to, assign: &assign }, 0).await.unwrap()
+    reshard(disk, Path::new(DATA), &small(), &Resharding { to, assign: &assign }, 0).await.unwrap()
 }
 
 /// Appends one batch to each log of each shard, and checks what is there.
@@ -58,16 +58,16 @@ fn logs_move_up_and_down_and_survive_crashes_under_way() {
         for crashes in 0..3 {
             let disk = current.disk();
             let steps = current.steps() + 1 + current.random(if crashes == 0 { 3000 } else { 600 });
-            current.block_on_until(steps, async move { move_logs(&disk, 1, 3).await });
+            current.block_on_until(steps, async move { move_logs(&disk, 3).await });
             current = current.crash(Crash::PowerLoss);
         }
         let disk = current.disk();
         current.block_on(async move {
-            move_logs(&disk, 1, 3).await;
+            move_logs(&disk, 3).await;
             assert!(!disk.exists(&reshard_plan_path(Path::new(DATA))).await.unwrap());
-            assert_eq!(move_logs(&disk, 3, 3).await, 0);
+            assert_eq!(move_logs(&disk, 3).await, 0);
             use_all(&disk, 3, 1).await;
-            assert!(move_logs(&disk, 3, 2).await > 0);
+            assert!(move_logs(&disk, 2).await > 0);
             use_all(&disk, 2, 2).await;
         });
     }
