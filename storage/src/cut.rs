@@ -83,7 +83,8 @@ fn drop_segments<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
     }
     while let Some(front) = state.segments.front().cloned() {
         let end = state.segment_end_offset(front.base);
-        if end > state.start_offset || end > state.durable_offset {
+        // An empty one stays: the segment after it would have its name.
+        if end > state.start_offset || end > state.durable_offset || front.base == end {
             break;
         }
         state.segments.pop_front();

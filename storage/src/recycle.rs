@@ -29,6 +29,21 @@ pub(crate) struct Recycle<D: Disk> {
     bytes: Cell<u64>,
     next_name: Cell<u64>,
     retired: RefCell<Vec<Retired<D>>>,
+    /// Files are being moved or removed.
+    collecting: Cell<bool>,
+}
+
+/// One collection at a time; its end counts also where the future is dropped.
+struct Turn<'a, D: Disk> {
+    recycle: &'a Recycle<D>,
+    store: &'a StoreInner<D>,
+}
+
+impl<D: Disk> Drop for Turn<'_, D> {
+    fn drop(&mut self) {
+        self.recycle.collecting.set(false);
+        self.store.work.wake_all();
+    }
 }
 
 /// A segment that left its log, and the checkpoint that must have ended before its file may go.
@@ -51,6 +66,7 @@ impl<D: Disk> Recycle<D> {
             bytes: Cell::new(0),
             next_name: Cell::new(0),
             retired: RefCell::default(),
+            collecting: Cell::new(false),
         }
     }
 
@@ -116,8 +132,21 @@ impl<D: Disk> Recycle<D> {
         self.retired.borrow().iter().any(|retired| retired.freed_by > wanted)
     }
 
+    /// Forgets the retired segments of a log whose directory is about to go: another log of that name may have files of
+    /// the same names. Waits until none is being collected.
+    pub(crate) async fn forget(&self, store: &Rc<StoreInner<D>>, log_dir: &Path) {
+        self.retired.borrow_mut().retain(|retired| retired.segment.path.parent() != Some(log_dir));
+        store.work.until(|| (!self.collecting.get()).then_some(())).await;
+    }
+
     /// Recycles or removes the files of retired segments that nothing uses any more.
     pub(crate) async fn collect(&self, store: &Rc<StoreInner<D>>) {
+        store.work.until(|| (!self.collecting.replace(true)).then_some(())).await;
+        let _turn = Turn { recycle: self, store };
+        self.collect_idle(store).await;
+    }
+
+    async fn collect_idle(&self, store: &Rc<StoreInner<D>>) {
         let done = store.pipeline.checkpoint_done.get();
         let idle: Vec<_> = {
             let mut retired = self.retired.borrow_mut();

@@ -317,6 +317,7 @@ async fn discard<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
         let unsettled = segment.pending.borrow_mut().clear();
         store.settled(unsettled);
     }
+    store.recycle.forget(store, &store.log_dir(&log.name)).await;
     // A file that is just being made or written belongs into the directory before that goes.
     let in_use = || segments.iter().any(|segment| segment.preparing.get() && !store.stopped.get());
     store.work.until(|| (!in_use()).then_some(())).await;
