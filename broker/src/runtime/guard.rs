@@ -32,11 +32,10 @@ pub(crate) struct Pulse {
 impl Pulse {
     /// Answers the guard's beats for ever; a shard runs it as a task.
     pub(crate) async fn answer(self: Arc<Pulse>) {
-        let mut seen = 0;
         poll_fn(|cx| {
+            // Counted since this was asked last.
             let tasks = glommio::executor().executor_stats().tasks_executed();
-            self.working.store(tasks - seen > TASKS_IDLE, Ordering::Relaxed);
-            seen = tasks;
+            self.working.store(tasks > TASKS_IDLE, Ordering::Relaxed);
             self.beats.fetch_add(1, Ordering::Relaxed);
             self.waker.register(cx.waker());
             Poll::<()>::Pending
