@@ -4,7 +4,7 @@
 //! (exactly once) and one without a producer id (at least once). At the end all that was acknowledged is checked, once in the
 //! broker that recovered last, and once more after an orderly stop and start.
 //!
-//! `PENSTOCK_CRASHES` says how many kills, 20 otherwise; they are spread over 1, 2 and 4 shards.
+//! `PENSTOCK_KILLS` says how many kills, 20 otherwise; they are spread over 1, 2 and 4 shards.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -195,7 +195,7 @@ fn kill_and_check(shards: usize, kills: u32) {
 
 /// This shard count's share of all kills.
 fn kills_of(place: u32) -> u32 {
-    let all: u32 = std::env::var("PENSTOCK_CRASHES").map_or(20, |text| text.parse().unwrap());
+    let all: u32 = std::env::var("PENSTOCK_KILLS").map_or(20, |text| text.parse().unwrap());
     all / 3 + u32::from(place < all % 3)
 }
 
