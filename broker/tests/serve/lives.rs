@@ -1,0 +1,87 @@
+//! Ends and new beginnings: what was acknowledged is there, whatever ended the broker and however many shards come next.
+
+use crate::broker::{Broker, directory};
+use crate::client::Client;
+
+const PARTITIONS: i32 = 5;
+
+/// Writes `count` records to each partition, beginning with number `from`.
+fn write(broker: &Broker, from: usize, count: usize) {
+    let mut client = Client::connect(&broker.kafka);
+    if from == 0 {
+        client.create_topic("lives", PARTITIONS);
+    }
+    for number in from..from + count {
+        for partition in 0..PARTITIONS {
+            let offset = client.produce("lives", partition, &format!("{partition}-{number}"));
+            assert_eq!(offset, i64::try_from(number).unwrap());
+        }
+    }
+}
+
+/// Checks that each partition has exactly the records 0 to `count`.
+fn check(broker: &Broker, count: usize) {
+    let mut client = Client::connect(&broker.kafka);
+    for partition in 0..PARTITIONS {
+        let expected: Vec<String> = (0..count).map(|number| format!("{partition}-{number}")).collect();
+        assert_eq!(client.consume("lives", partition), expected);
+    }
+}
+
+#[test]
+fn an_orderly_stop_needs_no_recovery() {
+    let dir = directory();
+    let broker = Broker::start(dir.path(), 2);
+    assert!(broker.ready.starts_with("ready kafka=127.0.0.1:"), "{}", broker.ready);
+    assert!(broker.ready.ends_with(" shards=2\n"), "{}", broker.ready);
+    write(&broker, 0, 20);
+    assert_eq!(broker.stop().code(), Some(0));
+    let broker = Broker::start(dir.path(), 2);
+    check(&broker, 20);
+    assert!(!broker.logged().contains("recovered from the journal"), "{}", broker.logged());
+    write(&broker, 20, 1);
+    broker.signal("INT");
+    let mut broker = broker;
+    assert_eq!(broker.wait().code(), Some(0));
+}
+
+#[test]
+fn a_kill_loses_nothing_acknowledged() {
+    let dir = directory();
+    let mut written = 0;
+    for _ in 0..3 {
+        let broker = Broker::start(dir.path(), 2);
+        check_if_any(&broker, written);
+        write(&broker, written, 10);
+        written += 10;
+        broker.kill();
+    }
+    let broker = Broker::start(dir.path(), 2);
+    check(&broker, written);
+    assert!(broker.logged().contains("recovered from the journal"), "{}", broker.logged());
+    assert!(broker.stop().success());
+}
+
+fn check_if_any(broker: &Broker, written: usize) {
+    if written > 0 {
+        check(broker, written);
+    }
+}
+
+#[test]
+fn another_number_of_shards_keeps_all_data() {
+    let dir = directory();
+    let mut written = 0;
+    for (shards, killed) in [(2, false), (4, true), (1, false), (3, true), (3, false)] {
+        let broker = Broker::start(dir.path(), shards);
+        assert!(broker.ready.ends_with(&format!(" shards={shards}\n")), "{}", broker.ready);
+        check_if_any(&broker, written);
+        write(&broker, written, 4);
+        written += 4;
+        check(&broker, written);
+        match killed {
+            true => broker.kill(),
+            false => assert!(broker.stop().success()),
+        }
+    }
+}

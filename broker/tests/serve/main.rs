@@ -1,0 +1,11 @@
+//! `penstock serve` from outside: how it starts, refuses, serves, stops and comes back. Each test runs the real binary on a
+//! free port and a directory of its own.
+
+#![allow(clippy::unwrap_used)]
+
+mod broker;
+mod client;
+mod limits;
+mod lives;
+mod order;
+mod refusals;
