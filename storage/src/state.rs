@@ -129,7 +129,7 @@ impl<D: Disk> StoreInner<D> {
     pub(crate) fn unique(&self) -> u64 {
         let unique = self.next_unique.get();
         self.next_unique.set(unique + 1);
-        assert!((unique + 1) % (1 << 28) != 0, "fewer than 268 million segments begin in one run");
+        assert!(!(unique + 1).is_multiple_of(1 << 28), "fewer than 268 million segments begin in one run");
         unique
     }
 
