@@ -68,10 +68,11 @@ impl Pipeline {
         numbering: Option<Numbering>,
         version: i16,
     ) -> Result<(), ClientError> {
-        let (sender, receiver) = connection.split();
+        // The sending half stays open until the last answer: closing it tells the broker that nobody waits any more.
+        let (mut sender, receiver) = connection.split();
         let flight = Flight::default();
         let result = tokio::try_join!(
-            self.send(sender, &flight, &templates, numbering),
+            self.send(&mut sender, &flight, &templates, numbering),
             self.receive(receiver, &flight, version)
         );
         *self.unanswered.borrow_mut() += flight.requests.borrow().len() as u64;
@@ -80,7 +81,7 @@ impl Pipeline {
 
     async fn send(
         &self,
-        mut sender: Sender,
+        sender: &mut Sender,
         flight: &Flight,
         templates: &[Template],
         mut numbering: Option<Numbering>,
@@ -90,7 +91,7 @@ impl Pipeline {
         let mut queue = VecDeque::new();
         let mut turn = templates.iter().cycle();
         loop {
-            let wait = self.gather(&mut sender, flight, &mut queue, (&mut turn, &mut numbering));
+            let wait = self.gather(sender, flight, &mut queue, (&mut turn, &mut numbering));
             if !queue.is_empty() {
                 sender.write_queue(&mut queue).await?;
                 if self.shared.spec.acks == 0 {
