@@ -55,7 +55,14 @@ pub(crate) struct PartitionAppended {
 }
 
 /// Appends that took effect in memory, in order, and are not yet acknowledged.
-pub(crate) struct Begun(Vec<Result<(Rc<Partition>, Appended, bool), AppendFailure>>);
+pub(crate) struct Begun(Vec<Result<BegunOne, AppendFailure>>);
+
+/// One of them.
+struct BegunOne {
+    partition: Rc<Partition>,
+    appended: Appended,
+    wait: bool,
+}
 
 impl Shard {
     /// Appends to each partition, after all appends for which this was called before. Ready when the order is
@@ -76,11 +83,7 @@ impl Shard {
         }
     }
 
-    fn append_one(
-        &self,
-        append: PartitionAppend,
-        now_ms: i64,
-    ) -> Result<(Rc<Partition>, Appended, bool), AppendFailure> {
+    fn append_one(&self, append: PartitionAppend, now_ms: i64) -> Result<BegunOne, AppendFailure> {
         let partition = self.partition(&append.key).ok_or(AppendFailure::NotHere)?;
         let leader_epoch = partition.leader_epoch.get();
         let context = AppendContext { leader_epoch, now_ms, origin: Origin::Client };
@@ -90,7 +93,7 @@ impl Shard {
             .append(append.batches, context)
             .map_err(|error| AppendFailure::Refused(refusal(error)))?;
         self.metrics.appended(bytes);
-        Ok((partition, appended, append.wait))
+        Ok(BegunOne { partition, appended, wait: append.wait })
     }
 }
 
@@ -100,7 +103,7 @@ impl Begun {
         let mut outcomes = Vec::with_capacity(self.0.len());
         for begun in self.0 {
             outcomes.push(match begun {
-                Ok((partition, appended, wait)) => {
+                Ok(BegunOne { partition, appended, wait }) => {
                     let written = !wait || partition.log.durable(appended.ticket).await.is_ok();
                     let appended = PartitionAppended {
                         base_offset: appended.base_offset,
