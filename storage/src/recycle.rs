@@ -132,11 +132,13 @@ impl<D: Disk> Recycle<D> {
         self.retired.borrow().iter().any(|retired| retired.freed_by > wanted)
     }
 
-    /// Forgets the retired segments of a log whose directory is about to go: another log of that name may have files of
-    /// the same names. Waits until none is being collected.
-    pub(crate) async fn forget(&self, store: &Rc<StoreInner<D>>, log_dir: &Path) {
-        self.retired.borrow_mut().retain(|retired| retired.segment.path.parent() != Some(log_dir));
+    /// Gives up the retired segments of a log whose directory is about to go: another log of that name may have files
+    /// of the same names. Waits until none is being collected.
+    pub(crate) async fn forget(&self, store: &Rc<StoreInner<D>>, log_dir: &Path) -> Vec<Rc<Segment<D>>> {
+        let of_log = |retired: &mut Retired<D>| retired.segment.path.parent() == Some(log_dir);
+        let forgotten: Vec<_> = self.retired.borrow_mut().extract_if(.., of_log).collect();
         store.work.until(|| (!self.collecting.get()).then_some(())).await;
+        forgotten.into_iter().map(|retired| retired.segment).collect()
     }
 
     /// Recycles or removes the files of retired segments that nothing uses any more.

@@ -306,7 +306,7 @@ impl<D: Disk> Store<D> {
 
 /// Frees what a removed log held. Its files are not reused: readers may still hold them.
 async fn discard<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
-    let segments: Vec<_> = {
+    let mut segments: Vec<_> = {
         let mut state = log.state.borrow_mut();
         let freed = state.memory.truncate(i64::MIN);
         store.levels.cache_bytes.set(store.levels.cache_bytes.get() - freed);
@@ -317,7 +317,7 @@ async fn discard<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
         let unsettled = segment.pending.borrow_mut().clear();
         store.settled(unsettled);
     }
-    store.recycle.forget(store, &store.log_dir(&log.name)).await;
+    segments.extend(store.recycle.forget(store, &store.log_dir(&log.name)).await);
     // A file that is just being made or written belongs into the directory before that goes.
     let in_use = || segments.iter().any(|segment| segment.preparing.get() && !store.stopped.get());
     store.work.until(|| (!in_use()).then_some(())).await;
