@@ -43,7 +43,7 @@ enum Change {
     Allocate { size: u64 },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Its write failed: it may or may not be on the disk, and no sync vouches for it.
     Failed,
@@ -103,7 +103,8 @@ impl Inode {
     pub(super) fn sync(&mut self, covered: u64) {
         let is_covered = |pending: &Pending| matches!(pending.state, State::Completed(n) if n <= covered);
         let mut synced: Vec<Pending> = self.pending.extract_if(.., |pending| is_covered(pending)).collect();
-        synced.sort_by_key(|pending| pending.state);
+        // Writes that overlap are never in flight together: they completed in the order in which they began.
+        synced.sort_by_key(|pending| pending.id);
         for pending in synced {
             self.stable.apply(&pending.change);
             // What failed below a stable write can no longer come to light.
@@ -151,13 +152,12 @@ impl Inode {
                 self.pending.retain(|pending| !in_flight(pending));
                 // The system tells an error to the process that was killed. The next one's flush asks the device again.
                 for pending in self.pending.iter_mut().filter(|pending| pending.state == State::Doubtful) {
-                    self.completed += 1;
-                    pending.state = State::Completed(self.completed);
+                    pending.state = State::Completed(0);
                 }
             }
             Crash::PowerLoss => {
                 let mut pending = std::mem::take(&mut self.pending);
-                pending.sort_by_key(|pending| (pending.state, pending.id));
+                pending.sort_by_key(|pending| pending.id);
                 // Extremes are as telling as mixtures: sometimes everything went, or everything stayed.
                 let fate = random(4);
                 for pending in pending {
