@@ -11,7 +11,7 @@ use crate::segment::{Segment, SegmentHeader};
 use crate::state::{LogInner, StoreInner, logs_dir};
 
 /// Files made or extended at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 64;
 /// First extent of a new file in bytes; each further one makes it four times as long.
 const FIRST_EXTENT: u64 = 256 << 10;
 /// Pause between attempts while the disk is full.

@@ -66,6 +66,14 @@ pub(super) async fn sync_data<D: Descriptor>(ring: &Ring, file: &Rc<D>) -> io::R
     sync.await.result.map(drop)
 }
 
+/// fsync.
+pub(super) async fn sync_all<D: Descriptor>(ring: &Ring, file: &Rc<D>) -> io::Result<()> {
+    let entry = opcode::Fsync::new(types::Fd(file.file().as_raw_fd())).build();
+    // SAFETY: no memory; `file` is kept.
+    let sync = unsafe { ring.submit(entry, Keep::owner(file.clone())) };
+    sync.await.result.map(drop)
+}
+
 /// fallocate, growing the file.
 pub(super) async fn allocate<D: Descriptor>(
     ring: &Ring,
