@@ -28,6 +28,9 @@ pub struct StoreConfig {
     pub commit_bytes_target: usize,
     /// A checkpoint is taken after this many appended bytes; bounds the work of recovery.
     pub checkpoint_bytes: u64,
+    /// Milliseconds between two looks for segments past their retention time, the first at most 30 s after opening;
+    /// 0 looks at every tick. What is past its retention size goes at every tick.
+    pub retention_check_interval_ms: i64,
     /// Idempotent producers remembered per log.
     pub producers_per_log_max: usize,
 }
@@ -75,6 +78,7 @@ impl Default for StoreConfig {
             direct_bytes_min: 16 << 10,
             commit_bytes_target: 1 << 20,
             checkpoint_bytes: 1 << 30,
+            retention_check_interval_ms: 0,
             producers_per_log_max: 10_000,
         }
     }

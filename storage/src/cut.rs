@@ -96,13 +96,18 @@ fn drop_segments<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
 }
 
 /// Applies retention to one log; gives the commit to wait for, if its start moved.
-pub(crate) fn retain<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, now_ms: i64) -> Option<u64> {
+pub(crate) fn retain<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    now_ms: i64,
+    by_time: bool,
+) -> Option<u64> {
     let mut state = log.state.borrow_mut();
     if check_open(store, &state).is_err() || state.segments.is_empty() {
         return None;
     }
     let rules = RetentionRules {
-        retention_ms: state.config.retention_ms,
+        retention_ms: if by_time { state.config.retention_ms } else { -1 },
         retention_bytes: state.config.retention_bytes,
         log_start_offset: state.start_offset,
         high_watermark: state.durable_offset,

@@ -48,6 +48,8 @@ pub(crate) struct StoreInner<D: Disk> {
     /// Segments whose file has to be made or extended.
     pub to_prepare: RefCell<VecDeque<ToPrepare<D>>>,
     pub offline: RefCell<Option<Offline>>,
+    /// When to look next for segments past their retention time.
+    pub retention_due_ms: Cell<i64>,
     pub closing: Cell<bool>,
     /// Every task and retry ends.
     pub stopped: Cell<bool>,
@@ -114,6 +116,7 @@ impl<D: Disk> StoreInner<D> {
             cached: RefCell::default(),
             to_prepare: RefCell::default(),
             offline: RefCell::new(None),
+            retention_due_ms: Cell::new(i64::MIN),
             closing: Cell::new(false),
             stopped: Cell::new(false),
             disk_full: Cell::new(0),

@@ -20,6 +20,8 @@ use crate::writeback::run_writeback;
 
 /// Longest name of a log in bytes.
 const NAME_LEN_MAX: usize = 249;
+/// Longest time from opening to the first look for segments past their retention time, as in Kafka.
+const FIRST_RETENTION_CHECK_MS: i64 = 30_000;
 
 /// What opening found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -102,7 +104,11 @@ impl<D: Disk> Store<D> {
         config: StoreConfig,
         now_ms: i64,
     ) -> Result<(Store<D>, RecoveryReport), OpenError> {
+        let interval_ms = config.retention_check_interval_ms;
         let (inner, report) = recover(disk, dir, config, now_ms).await?;
+        if interval_ms > 0 {
+            inner.retention_due_ms.set(now_ms.saturating_add(interval_ms.min(FIRST_RETENTION_CHECK_MS)));
+        }
         inner.spawn(run_committer(inner.clone()));
         inner.spawn(run_flusher(inner.clone()));
         inner.spawn(run_preparer(inner.clone()));
@@ -221,10 +227,14 @@ impl<D: Disk> Store<D> {
     pub async fn tick(&self, now_ms: i64) {
         let store = &self.inner;
         let logs: Vec<_> = store.logs.borrow().values().cloned().collect();
+        let by_time = now_ms >= store.retention_due_ms.get();
+        if by_time {
+            store.retention_due_ms.set(now_ms.saturating_add(store.config.retention_check_interval_ms));
+        }
         let mut moved = Vec::new();
         let mut last_seq = 0;
         for log in logs {
-            if let Some(seq) = retain(store, &log, now_ms) {
+            if let Some(seq) = retain(store, &log, now_ms, by_time) {
                 last_seq = last_seq.max(seq);
                 moved.push(log.clone());
             }

@@ -163,6 +163,7 @@ fn store_config(config: &BrokerConfig, shard: usize) -> StoreConfig {
         journal_files: u32::try_from(files).unwrap_or(u32::MAX),
         unsettled_bytes_max: bytes(config.limits.unflushed_bytes),
         cache_bytes_max: bytes(config.limits.cache_bytes),
+        retention_check_interval_ms: config.retention_check_interval_ms,
         producers_per_log_max: config.limits.partition_producers,
         ..StoreConfig::default()
     }

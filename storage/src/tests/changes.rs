@@ -72,6 +72,28 @@ fn retention_deletes_by_size_and_time_down_to_nothing() {
 }
 
 #[test]
+fn retention_by_time_waits_for_its_interval() {
+    let world = world(5);
+    let disk = world.disk();
+    world.block_on(async move {
+        let config = StoreConfig { retention_check_interval_ms: 300_000, ..small() };
+        let (store, _) = open(disk.clone(), config).await;
+        let log = store.create_log("a-0", LogConfig { retention_ms: 10_000, ..log_config() }).await.unwrap();
+        fill(&store, &log, 10, 20_000).await;
+        store.tick(30_999).await;
+        assert_eq!(log.log_start_offset(), 0, "the first look comes 30 s after opening");
+        store.tick(31_000).await;
+        assert_eq!(log.log_start_offset(), 20);
+        fill(&store, &log, 10, 20_000).await;
+        store.tick(330_999).await;
+        assert_eq!(log.log_start_offset(), 20, "the next look comes an interval later");
+        store.tick(331_000).await;
+        assert_eq!(log.log_start_offset(), 40);
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
 fn a_truncated_log_goes_on_from_its_cut_whatever_old_bytes_lie_there() {
     let world = world(5);
     let disk = world.disk();

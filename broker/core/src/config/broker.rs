@@ -60,6 +60,8 @@ pub struct BrokerConfig {
     pub cluster_id: Option<String>,
     /// `connections.max.idle.ms`; `None` never closes idle connections.
     pub connections_max_idle_ms: Option<u64>,
+    /// Milliseconds between two looks for segments past their retention time.
+    pub retention_check_interval_ms: i64,
     /// `default.replication.factor`.
     pub default_replication_factor: i16,
     /// `delete.topic.enable`.
@@ -166,6 +168,7 @@ impl BrokerConfig {
             advertised_listeners: reader.listeners("advertised.listeners", &[])?,
             auto_create_topics: reader.value("auto.create.topics.enable")?.as_bool(),
             cluster_id: reader.raw("penstock.cluster.id").map(str::to_owned),
+            retention_check_interval_ms: reader.number("log.retention.check.interval.ms")?,
             connections_max_idle_ms: u64::try_from(reader.number("connections.max.idle.ms")?).ok(),
             default_replication_factor: i16::try_from(reader.number("default.replication.factor")?)
                 .unwrap_or(i16::MAX),
