@@ -17,6 +17,8 @@ use crate::wait::WaitList;
 
 /// Longest write in bytes.
 const WRITE_BYTES_MAX: u64 = 1 << 20;
+/// Unsettled batches passed over in one round of eviction.
+const EVICT_LOOKS: usize = 64;
 /// Logs written at once.
 const LOGS_AT_ONCE: usize = 16;
 /// Pause after a pass that could write nothing, because files are still being made.
@@ -26,7 +28,7 @@ const STALLED_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct Writeback<D: Disk> {
     running: Cell<bool>,
     ended: WaitList,
-    /// The oldest batch in memory cannot be evicted before it is written.
+    /// The cache is over its budget, and its oldest batches cannot go before they are written.
     evict_blocked: Cell<bool>,
     /// Files written since the last checkpoint, by life of the segment, to be flushed by the next.
     pub unflushed: RefCell<BTreeMap<u64, D::File>>,
@@ -50,17 +52,22 @@ impl<D: Disk> StoreInner<D> {
             || self.writeback.evict_blocked.get()
     }
 
-    /// Drops the oldest settled batches from memory while the cache is over its budget.
+    /// Drops the oldest settled batches from memory while the cache is over its budget. Unsettled ones get another
+    /// round; if only those turn up, write behind has to come first.
     pub(crate) fn evict(&self) {
-        self.writeback.evict_blocked.set(false);
-        while self.levels.cache_bytes.get() > self.config.cache_bytes_max {
-            let Some(log) = self.cached.borrow().front().cloned() else { return };
+        let mut looks = EVICT_LOOKS;
+        while self.levels.cache_bytes.get() > self.config.cache_bytes_max && looks > 0 {
+            let Some(log) = self.cached.borrow_mut().pop_front() else { return };
             if !evict_one(self, &log) {
-                self.writeback.evict_blocked.set(true);
-                self.work.wake_all();
-                return;
+                looks -= 1;
+                self.cached.borrow_mut().push_back(log);
             }
-            self.cached.borrow_mut().pop_front();
+        }
+        let blocked = looks == 0;
+        if blocked && !self.writeback.evict_blocked.replace(true) {
+            self.work.wake_all();
+        } else if !blocked {
+            self.writeback.evict_blocked.set(false);
         }
     }
 }
@@ -81,9 +88,7 @@ fn evict_one<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>) -> bool {
             if front.position <= block {
                 *prefix = Some(BlockPrefix { block, bytes: Vec::new() });
             }
-            if let Some(prefix) = prefix.as_mut().filter(|prefix| {
-                prefix.block == block && front.position <= block.max(front.position).max(prefix.block)
-            }) {
+            if let Some(prefix) = prefix.as_mut().filter(|prefix| prefix.block == block) {
                 keep_end(prefix, front.position, &[&front.head, &front.body]);
             }
         }
