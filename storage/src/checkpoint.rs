@@ -212,10 +212,10 @@ fn read_segment(reader: &mut Reader<'_>) -> Option<SegmentRecord> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn sample() -> (Redo, LogRecord) {
+    pub(crate) fn sample() -> (Redo, LogRecord) {
         let redo = Redo {
             run: 7,
             seq: 9,

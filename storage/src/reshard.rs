@@ -199,3 +199,24 @@ fn decode_plan(bytes: &[u8]) -> Option<Vec<Move>> {
     }
     Some(ways.into_iter().zip(logs).map(|((from, to), log)| Move { from, to, log }).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes_and_any_change_is_noticed() {
+        let log = checkpoint::tests::sample().1;
+        let moves = [Move { from: 0, to: 2, log }];
+        let bytes = encode_plan(&moves);
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let golden = include_str!("../tests/golden/reshard-plan.hex").split_whitespace().collect::<String>();
+        assert_eq!(hex, golden);
+        assert_eq!(decode_plan(&bytes).as_deref(), Some(&moves[..]));
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert_eq!(decode_plan(&bad), None, "byte {at}");
+        }
+    }
+}

@@ -176,6 +176,10 @@ mod tests {
     fn header_says_whose_it_is_and_any_change_is_noticed() {
         let header = SegmentHeader { log_id: 3, base: 77, life: 9, log_name: "a-0".into() };
         let block = header.encode();
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let golden =
+            include_str!("../tests/golden/segment-header.hex").split_whitespace().collect::<String>();
+        assert_eq!(hex(&block[..64]) + &hex(&block[CRC_AT..]), golden, "first 64 bytes and the crc");
         assert_eq!(SegmentHeader::decode(&block), Some(header));
         for at in [0, 4, 8, 16, 24, 32, 40, 4000, 4095] {
             let mut bad = block.to_vec();
