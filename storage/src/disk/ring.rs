@@ -215,7 +215,10 @@ impl Ring {
         if bell.poll(cx).is_ready() {
             return Poll::Ready(true);
         }
-        if !bell_only && (self.0.core.borrow().has_work() || self.0.stopping.get()) {
+        // A ring that stops waits for the bell like any other until all is settled. Going on at once would poll the
+        // bell without end, and each poll leaves a waker with glommio, which can hold 32,767 of them.
+        let core = self.0.core.borrow();
+        if !bell_only && (core.has_work() || (self.0.stopping.get() && core.is_settled())) {
             return Poll::Ready(false);
         }
         self.0.driver.set(Some(cx.waker().clone()));
