@@ -76,7 +76,7 @@ impl Default for StoreConfig {
             segment_bytes_max: 64 << 20,
             recycle_bytes_max: 1 << 30,
             direct_bytes_min: 16 << 10,
-            commit_bytes_target: 1 << 20,
+            commit_bytes_target: 4 << 20,
             checkpoint_bytes: 1 << 30,
             retention_check_interval_ms: 0,
             producers_per_log_max: 10_000,

@@ -3,6 +3,8 @@
 //! Small requests are gathered in one small buffer per connection and copied out, so that a few bytes kept by
 //! the log never pin more than themselves. A request that does not fit gets a buffer of its own, of exactly its size
 //! up to [`CHUNK_BYTES`]; beyond that the buffer grows as bytes arrive, so a large announced length costs nothing.
+//! What the small buffer holds of a large request is copied, so behind a large request, where another one is to be
+//! expected, only [`HEAD_BYTES`] are taken at first.
 
 use bytes::{Buf, Bytes, BytesMut};
 use penstock_protocol::frame::{self, Foreign, FrameError, LENGTH_LEN};
@@ -13,6 +15,8 @@ use crate::runtime::semaphore::{Permit, Semaphore};
 
 /// Buffer for small requests and the beginnings of large ones, in bytes.
 const SMALL_BYTES: usize = 16 << 10;
+/// Received at first where a large request is expected: its length, and a little more.
+const HEAD_BYTES: usize = 64;
 /// Bytes first allocated for a large request, and received in one operation.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -42,11 +46,13 @@ pub(super) struct Receiver {
     request_bytes_max: usize,
     small: BytesMut,
     first: bool,
+    /// The request before was a large one.
+    after_large: bool,
 }
 
 impl Receiver {
     pub(super) fn new(socket: Socket, request_bytes_max: usize) -> Receiver {
-        Receiver { socket, request_bytes_max, small: BytesMut::new(), first: true }
+        Receiver { socket, request_bytes_max, small: BytesMut::new(), first: true, after_large: false }
     }
 
     /// The next request without its length, with its share of `budget`. While the budget is used up, nothing is
@@ -59,6 +65,7 @@ impl Receiver {
         let bytes = self.length(connection).await?;
         let permit = budget.acquire(bytes).await;
         connection.touch();
+        self.after_large = bytes > SMALL_BYTES;
         let request = if self.small.len() >= bytes {
             let request = Bytes::copy_from_slice(&self.small[..bytes]);
             self.small.advance(bytes);
@@ -100,7 +107,8 @@ impl Receiver {
         let torn = !self.small.is_empty();
         let mut small = std::mem::take(&mut self.small);
         small.reserve(SMALL_BYTES - small.len());
-        let want = small.capacity() - small.len();
+        let room = small.capacity() - small.len();
+        let want = if self.after_large { room.min(HEAD_BYTES) } else { room };
         let (small, received) = self.socket.receive(small, want, false).await;
         self.small = small;
         connection.touch();
