@@ -1,7 +1,7 @@
 //! Measured ceilings of a machine, and the figures of the broker beside them.
 //!
 //! `raw-writer` and `loopback` say what the disk and the loopback can do with nothing around them;
-//! `figures` measures the broker's release binary beside them in one run.
+//! `figures` measures the broker's release binary beside them in one run; `soak` shows that its executors miss no wake-up.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -20,6 +20,7 @@ mod machine;
 mod process;
 mod raw_writer;
 mod ring;
+mod soak;
 
 use loopback::LoopbackSpec;
 use raw_writer::RawWriterSpec;
@@ -39,6 +40,8 @@ enum Command {
     Loopback(LoopbackArgs),
     /// The broker's figures beside these ceilings, in one run
     Figures(figures::FiguresArgs),
+    /// All shards on one busy core under a small load: every answer must come in time
+    Soak(soak::SoakArgs),
 }
 
 /// The disk's ceiling.
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
         Command::RawWriter(args) => raw_writer(&args),
         Command::Loopback(args) => loopback(&args),
         Command::Figures(args) => figures::run(&args),
+        Command::Soak(args) => soak::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

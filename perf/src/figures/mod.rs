@@ -13,7 +13,7 @@ use crate::broker::BrokerSpec;
 use crate::{machine, process};
 
 mod ceilings;
-mod scenarios;
+pub(crate) mod scenarios;
 mod table;
 
 /// What to measure, with what, and where.
@@ -21,37 +21,37 @@ mod table;
 pub(crate) struct FiguresArgs {
     /// The broker's release binary [default: penstock beside this program]
     #[arg(long)]
-    broker: Option<PathBuf>,
+    pub(crate) broker: Option<PathBuf>,
     /// The load generator's release binary [default: penstock-loadgen beside this program]
     #[arg(long)]
-    loadgen: Option<PathBuf>,
+    pub(crate) loadgen: Option<PathBuf>,
     /// Directory for data, on the file system to measure; about 30 GiB are used
     #[arg(long, default_value = "penstock-perf-data")]
-    data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// Where the figures are written
     #[arg(long, default_value = "perf/results")]
-    out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Name of the figures: they go to DATE-NAME.json and DATE-NAME.md
     #[arg(long, default_value = "figures")]
-    name: String,
+    pub(crate) name: String,
     /// How long each measurement takes
     #[arg(long, default_value_t = 30)]
-    seconds: u64,
+    pub(crate) seconds: u64,
     /// How long each scenario runs before it is measured
     #[arg(long, default_value_t = 10)]
-    warm_up: u64,
+    pub(crate) warm_up: u64,
     /// Shards of the broker
     #[arg(long, default_value_t = 1)]
-    shards: usize,
+    pub(crate) shards: usize,
     /// Core of the broker
     #[arg(long, default_value_t = 0)]
-    server_core: usize,
+    pub(crate) server_core: usize,
     /// Core of the client
     #[arg(long, default_value_t = 1)]
-    client_core: usize,
+    pub(crate) client_core: usize,
     /// Only these measurements, separated by commas; ratios need both of their sides
     #[arg(long, value_delimiter = ',')]
-    only: Vec<String>,
+    pub(crate) only: Vec<String>,
 }
 
 /// What all measurements need.
@@ -110,7 +110,8 @@ pub(crate) fn run(args: &FiguresArgs) -> io::Result<()> {
     fs::remove_dir_all(&bench.work_dir)
 }
 
-fn prepare(args: &FiguresArgs) -> io::Result<Bench> {
+/// Finds the binaries and the cores, and makes the directory for data.
+pub(crate) fn prepare(args: &FiguresArgs) -> io::Result<Bench> {
     let beside = |given: &Option<PathBuf>, name: &str| -> io::Result<PathBuf> {
         let path = match given {
             Some(path) => path.clone(),
