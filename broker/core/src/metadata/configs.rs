@@ -31,57 +31,66 @@ pub(super) fn alter(
     machine: &MetadataMachine,
     request: &AlterConfigsRequest,
 ) -> (Vec<MetadataRecord>, AlterConfigsResponse) {
-    let twice = named_twice(
-        request.resources.iter().map(|resource| (resource.resource_type, &resource.resource_name)),
-    );
-    let mut records = Vec::new();
-    let mut responses = Vec::new();
-    for resource in &request.resources {
-        let key = (resource.resource_type, &resource.resource_name);
-        let outcome = if twice.contains(&key) { Err(once_only()) } else { replaced(machine, resource) };
-        let outcome = outcome.and_then(|wanted| changes(machine, key, &wanted));
-        let outcome = outcome.and_then(|changes| within_bound(records.len(), changes));
-        let (error_code, error_message) = told(&outcome);
-        records.extend(outcome.unwrap_or_default());
-        responses.push(alter_configs_response::AlterConfigsResourceResponse {
+    let wanted = request
+        .resources
+        .iter()
+        .map(|resource| ((resource.resource_type, &resource.resource_name), replaced(machine, resource)));
+    let (records, told) = decided(machine, wanted.collect(), request.validate_only);
+    let responses = told.into_iter().map(|(error_code, error_message, (resource_type, resource_name))| {
+        alter_configs_response::AlterConfigsResourceResponse {
             error_code,
             error_message,
-            resource_type: resource.resource_type,
-            resource_name: resource.resource_name.clone(),
-        });
-    }
-    let records = if request.validate_only { Vec::new() } else { records };
-    (records, AlterConfigsResponse { responses, ..AlterConfigsResponse::default() })
+            resource_type,
+            resource_name: resource_name.clone(),
+        }
+    });
+    (records, AlterConfigsResponse { responses: responses.collect(), ..AlterConfigsResponse::default() })
 }
 
 pub(super) fn alter_incrementally(
     machine: &MetadataMachine,
     request: &IncrementalAlterConfigsRequest,
 ) -> (Vec<MetadataRecord>, IncrementalAlterConfigsResponse) {
-    let twice = named_twice(
-        request.resources.iter().map(|resource| (resource.resource_type, &resource.resource_name)),
-    );
-    let mut records = Vec::new();
-    let mut responses = Vec::new();
-    for resource in &request.resources {
-        let key = (resource.resource_type, &resource.resource_name);
-        let outcome = if twice.contains(&key) { Err(once_only()) } else { edited(machine, resource) };
-        let outcome = outcome.and_then(|wanted| changes(machine, key, &wanted));
-        let outcome = outcome.and_then(|changes| within_bound(records.len(), changes));
-        let (error_code, error_message) = told(&outcome);
-        records.extend(outcome.unwrap_or_default());
-        responses.push(incremental_alter_configs_response::AlterConfigsResourceResponse {
+    let wanted = request
+        .resources
+        .iter()
+        .map(|resource| ((resource.resource_type, &resource.resource_name), edited(machine, resource)));
+    let (records, told) = decided(machine, wanted.collect(), request.validate_only);
+    let responses = told.into_iter().map(|(error_code, error_message, (resource_type, resource_name))| {
+        incremental_alter_configs_response::AlterConfigsResourceResponse {
             error_code,
             error_message,
-            resource_type: resource.resource_type,
-            resource_name: resource.resource_name.clone(),
-        });
-    }
-    let records = if request.validate_only { Vec::new() } else { records };
+            resource_type,
+            resource_name: resource_name.clone(),
+        }
+    });
+    let responses = responses.collect();
     (records, IncrementalAlterConfigsResponse { responses, ..IncrementalAlterConfigsResponse::default() })
 }
 
 type ResourceKey<'a> = (i8, &'a WireString);
+/// What an answer says of a resource: code, message, and which one it is.
+type Told<'a> = (i16, Option<WireString>, ResourceKey<'a>);
+
+/// The records that bring the resources to what is wanted of them, none of which depends on another's.
+fn decided<'a>(
+    machine: &MetadataMachine,
+    wanted: Vec<(ResourceKey<'a>, Result<Overrides, ApiError>)>,
+    validate_only: bool,
+) -> (Vec<MetadataRecord>, Vec<Told<'a>>) {
+    let twice = named_twice(wanted.iter().map(|(key, _)| *key));
+    let mut records = Vec::new();
+    let mut answers = Vec::with_capacity(wanted.len());
+    for (key, wanted) in wanted {
+        let wanted = if twice.contains(&key) { Err(once_only()) } else { wanted };
+        let outcome = wanted.and_then(|wanted| changes(machine, key, &wanted));
+        let outcome = outcome.and_then(|changes| within_bound(records.len(), changes));
+        let (error_code, error_message) = told(&outcome);
+        records.extend(outcome.unwrap_or_default());
+        answers.push((error_code, error_message, key));
+    }
+    (if validate_only { Vec::new() } else { records }, answers)
+}
 
 fn named_twice<'a>(keys: impl Iterator<Item = ResourceKey<'a>>) -> BTreeSet<ResourceKey<'a>> {
     let mut seen = BTreeSet::new();
