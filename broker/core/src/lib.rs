@@ -7,3 +7,4 @@
 pub mod config;
 pub mod fetch_session;
 pub mod metadata;
+pub mod partition;
