@@ -28,7 +28,7 @@ pub(super) async fn handle(context: RequestContext, request: DeleteRecordsReques
                 Ok(_) if compacted => Err(ErrorCode::PolicyViolation),
                 Ok((key, to)) => {
                     let query = Query::DeleteBefore(partition.offset);
-                    Ok((to, PartitionQuery { key, current_leader_epoch: -1, query }))
+                    Ok((to, PartitionQuery { key, query }))
                 }
                 Err(error) => Err(error),
             });

@@ -4,32 +4,26 @@
 //! A fetch reads all its partitions, on all shards that own them. If that is less than it wants and there is time, it
 //! leaves signals with the partitions, waits, and goes on reading where it stopped: what it found stays found.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use penstock_core::fetch_session::{FetchAnswer, PartitionName};
-use penstock_protocol::ApiKey;
+use penstock_core::partition::fetch::{FetchLimits, FetchPlan, PartOutcome, PartitionData, ShardReads};
+use penstock_core::partition::{Isolation, PartitionFailure, ReadBudget};
 use penstock_protocol::messages::fetch_request::FetchPartition;
 use penstock_protocol::messages::fetch_response::{self, FetchableTopicResponse};
 use penstock_protocol::messages::{FetchRequest, FetchResponse};
+use penstock_protocol::{ApiKey, ErrorCode};
 
-use super::RequestContext;
-use super::fetch_plan::{Part, State, find_topic};
+use super::{RequestContext, fetch_answer};
 use crate::network::pipeline::{Answer, Begun, CloseReason};
 use crate::runtime::task;
-use crate::shard::{
-    PartitionData, ReadFailure, ReadRequest, Shard, ShardReply, ShardRequest, Signal, first_signal,
-};
+use crate::shard::{PartitionKey, ReadRequest, Shard, ShardReply, ShardRequest, Signal, first_signal};
 
 /// The version from which topics are named by their ids alone.
 const TOPIC_ID_VERSION: i16 = 13;
-/// The isolation level that asks for settled transactions alone.
-const READ_COMMITTED: i8 = 1;
-/// Bytes that a fetch may give however many answers wait to be sent, so that every consumer gets on.
-const BYTES_MAX_LEAST: usize = 64 << 10;
 /// Pause after a wake-up that brought too little, so that a stream of small appends is read in larger pieces.
 const GATHER: Duration = Duration::from_millis(1);
 
@@ -39,6 +33,10 @@ pub(super) async fn begin(context: RequestContext, request: FetchRequest) -> Res
 
 async fn fetch(context: RequestContext, request: FetchRequest) -> Result<Answer, CloseReason> {
     let shard = &context.shard;
+    let isolation = match Isolation::of(request.isolation_level) {
+        Ok(isolation) => isolation,
+        Err(error) => return context.encode(ApiKey::Fetch, &refused(&request, error)),
+    };
     let begun = shard.fetch_sessions.borrow_mut().begin(&request, context.version, task::now_ms());
     let session = match begun {
         Ok(session) => session,
@@ -47,143 +45,135 @@ async fn fetch(context: RequestContext, request: FetchRequest) -> Result<Answer,
             return context.encode(ApiKey::Fetch, &response);
         }
     };
-    let mut fetch = Fetch::new(&context, &request, &session.partitions);
+    let mut fetch = Fetch::new(&context, &request, isolation, &session.partitions);
     fetch.run().await;
-    let bytes = fetch.bytes();
+    let bytes = fetch.plan.bytes();
     let budget = &shard.answer_budget;
     let held = budget.try_acquire(bytes.min(budget.free()));
-    let read_committed = request.isolation_level == READ_COMMITTED;
-    let data: Vec<_> = fetch.parts.into_iter().map(|part| part.respond(read_committed)).collect();
+    let outcomes = session.partitions.iter().zip(fetch.plan.finish());
+    let answered = |((_, asked), outcome): (&(PartitionName, FetchPartition), PartOutcome)| {
+        fetch_answer::respond(asked.partition, outcome, isolation)
+    };
+    let data: Vec<_> = outcomes.map(answered).collect();
     let told = shard.fetch_sessions.borrow_mut().finish(&session, &data, task::now_ms());
     let answer = context.encode(ApiKey::Fetch, &respond(session.partitions, data, &told))?;
     Ok(Answer { held, ..answer })
 }
 
-/// A fetch under way.
+/// A fetch under way: the plan, and what carries it out.
 struct Fetch {
     shard: Rc<Shard>,
-    parts: Vec<Part>,
-    bytes_max: usize,
-    bytes_min: usize,
+    plan: FetchPlan,
+    isolation: Isolation,
+    /// By place in the request; `None` where it was refused.
+    keys: Vec<Option<PartitionKey>>,
+    /// By group of the plan: the shard, and the signal left there.
+    groups: Vec<(usize, Arc<Signal>)>,
     deadline: Instant,
-}
-
-/// The parts of one shard: their places, and the signal left there.
-struct Group {
-    shard: usize,
-    places: Vec<usize>,
-    signal: Arc<Signal>,
 }
 
 impl Fetch {
     fn new(
         context: &RequestContext,
         request: &FetchRequest,
+        isolation: Isolation,
         partitions: &[(PartitionName, FetchPartition)],
     ) -> Fetch {
         let shard = context.shard.clone();
         let image = shard.shared.image.load_full();
         let by_id = context.version >= TOPIC_ID_VERSION;
-        let parts = partitions.iter().map(|(name, asked)| {
-            let topic = find_topic(&image, by_id, name);
-            Part::new(&shard, topic, asked)
-        });
-        let parts = parts.collect();
-        let room = shard.answer_budget.free().max(BYTES_MAX_LEAST);
-        let asked = usize::try_from(request.max_bytes).unwrap_or(0);
-        let bytes_max = asked.min(shard.shared.config.fetch_max_bytes).min(room);
-        let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
-        let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
-        let deadline = Instant::now() + wait;
-        Fetch { shard, parts, bytes_max, bytes_min, deadline }
-    }
-
-    fn bytes(&self) -> usize {
-        self.parts.iter().map(Part::bytes).sum()
+        let (mut keys, mut asked) = (Vec::new(), Vec::new());
+        for (name, partition) in partitions {
+            let topic = fetch_answer::find_topic(&image, by_id, name);
+            let located = fetch_answer::locate(&shard, topic, partition);
+            keys.push(located.as_ref().ok().map(|(key, ..)| *key));
+            asked.push(located.map(|(_, to, read)| (to, read)));
+        }
+        let limits =
+            FetchLimits::new(request, shard.shared.config.fetch_max_bytes, shard.answer_budget.free());
+        let deadline = Instant::now() + Duration::from_millis(limits.wait_ms);
+        let plan = FetchPlan::new(limits, asked);
+        let groups = plan.shards().map(|shard| (shard, Arc::default())).collect();
+        Fetch { shard, plan, isolation, keys, groups, deadline }
     }
 
     /// Reads until there is enough, or time is over, or there is something the client should hear at once.
     async fn run(&mut self) {
-        let mut groups = self.groups();
-        let all: Vec<usize> = (0..groups.len()).collect();
-        self.read(&groups, &all).await;
-        while !self.is_satisfied() {
-            let signals: Vec<Arc<Signal>> = groups.iter().map(|group| group.signal.clone()).collect();
+        self.read().await;
+        while !self.is_complete() {
+            let signals: Vec<Arc<Signal>> = self.groups.iter().map(|(_, signal)| signal.clone()).collect();
             if task::until(self.deadline, first_signal(&signals)).await.is_none() {
                 return;
             }
-            let fired: Vec<usize> = (0..groups.len()).filter(|at| groups[*at].signal.fired()).collect();
-            for at in &fired {
-                groups[*at].signal = Arc::default();
+            for (group, (_, signal)) in self.groups.iter_mut().enumerate() {
+                if signal.fired() {
+                    *signal = Arc::default();
+                    self.plan.wake(group);
+                }
             }
-            self.read(&groups, &fired).await;
-            if !self.is_satisfied() {
+            self.read().await;
+            if !self.is_complete() {
                 task::sleep_until(self.deadline.min(Instant::now() + GATHER)).await;
             }
         }
     }
 
-    fn is_satisfied(&self) -> bool {
-        self.parts.is_empty()
-            || self.bytes() >= self.bytes_min
-            || self.parts.iter().any(Part::is_urgent)
-            || Instant::now() >= self.deadline
-            || self.shard.draining()
+    fn is_complete(&self) -> bool {
+        self.plan.is_complete(Instant::now() >= self.deadline || self.shard.draining())
     }
 
-    /// The parts by shard, in order of the request within each.
-    fn groups(&self) -> Vec<Group> {
-        let mut places: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (place, part) in self.parts.iter().enumerate() {
-            if let State::Reading { shard, .. } = &part.state {
-                places.entry(*shard).or_default().push(place);
+    /// Makes all reads that are due.
+    async fn read(&mut self) {
+        loop {
+            let reads = self.plan.next_reads();
+            if reads.is_empty() {
+                return;
+            }
+            let outcomes = join_all(reads.iter().map(|reads| self.read_shard(reads))).await;
+            for (reads, outcomes) in reads.iter().zip(outcomes) {
+                self.plan.take(reads, outcomes);
             }
         }
-        let group = |(shard, places)| Group { shard, places, signal: Arc::default() };
-        places.into_iter().map(group).collect()
     }
 
-    /// Reads on in the groups at `which`: side by side if the limits of all parts together fit the fetch's, else
-    /// one after the other, so that none reads what there is no room for.
-    async fn read(&mut self, groups: &[Group], which: &[usize]) {
-        let left = self.bytes_max.saturating_sub(self.bytes());
-        let wanted = which.iter().flat_map(|at| &groups[*at].places).map(|place| self.parts[*place].wanted());
-        if wanted.fold(0usize, usize::saturating_add) <= left {
-            let reads = which.iter().map(|at| self.read_group(&groups[*at], left));
-            for (at, outcomes) in which.iter().zip(join_all(reads).await) {
-                self.take(&groups[*at], outcomes);
-            }
-            return;
-        }
-        for at in which {
-            let left = self.bytes_max.saturating_sub(self.bytes());
-            let outcomes = self.read_group(&groups[*at], left).await;
-            self.take(&groups[*at], outcomes);
-        }
-    }
-
-    async fn read_group(&self, group: &Group, left: usize) -> Vec<Result<PartitionData, ReadFailure>> {
-        let found = self.bytes();
-        let reads = group.places.iter().filter_map(|place| self.parts[*place].read()).collect();
-        let watch = (self.bytes_min > found).then(|| group.signal.clone());
-        let request = ReadRequest { reads, bytes_max: left, at_least_one: found == 0, watch };
-        if group.shard == self.shard.index {
+    async fn read_shard(&self, reads: &ShardReads) -> Vec<Result<PartitionData, PartitionFailure>> {
+        let (to, signal) = &self.groups[reads.group];
+        let keyed =
+            |(place, read): &(usize, _)| (self.keys[*place].expect("refused parts are not read"), *read);
+        let request = ReadRequest {
+            reads: reads.reads.iter().map(keyed).collect(),
+            isolation: self.isolation,
+            budget: ReadBudget { bytes_left: reads.bytes_max, at_least_one: reads.at_least_one },
+            watch: reads.watch.then(|| signal.clone()),
+        };
+        if *to == self.shard.index {
             return self.shard.read(request).await;
         }
-        match self.shard.ask(group.shard, ShardRequest::Read(request)).await {
+        match self.shard.ask(*to, ShardRequest::Read(request)).await {
             ShardReply::Read(outcomes) => outcomes,
             _ => unreachable!("a reply has the name of its request"),
         }
     }
+}
 
-    fn take(&mut self, group: &Group, outcomes: Vec<Result<PartitionData, ReadFailure>>) {
-        let read: Vec<usize> =
-            group.places.iter().copied().filter(|place| self.parts[*place].read().is_some()).collect();
-        for (place, outcome) in read.into_iter().zip(outcomes) {
-            let first = self.bytes() == 0;
-            self.parts[place].take(outcome, first);
-        }
-    }
+/// The answer to a request that is refused as a whole: each partition says so, for versions without a word for it.
+fn refused(request: &FetchRequest, error: ErrorCode) -> FetchResponse {
+    let topics = request.topics.iter().map(|topic| FetchableTopicResponse {
+        topic: topic.topic.clone(),
+        topic_id: topic.topic_id,
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|asked| {
+                fetch_answer::respond(
+                    asked.partition,
+                    PartOutcome::Refused(error),
+                    Isolation::ReadUncommitted,
+                )
+            })
+            .collect(),
+    });
+    FetchResponse { error_code: error.code(), responses: topics.collect(), ..FetchResponse::default() }
 }
 
 /// The partitions that are told, by topic.

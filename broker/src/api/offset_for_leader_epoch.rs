@@ -1,5 +1,6 @@
 //! OffsetForLeaderEpoch (23), versions 2-4: KIP-101, KIP-279, KIP-320.
 
+use penstock_core::partition::claimed_epoch;
 use penstock_protocol::messages::offset_for_leader_epoch_response::{
     EpochEndOffset, OffsetForLeaderTopicResult,
 };
@@ -19,9 +20,9 @@ pub(super) async fn handle(
         for partition in &topic.partitions {
             let located = scatter::locate_by_name(shard, &image, &topic.topic, partition.partition);
             queries.push(located.map(|(key, to)| {
-                let current_leader_epoch = partition.current_leader_epoch;
-                let query = Query::EpochEnd(partition.leader_epoch);
-                (to, PartitionQuery { key, current_leader_epoch, query })
+                let claimed_epoch = claimed_epoch(partition.current_leader_epoch);
+                let query = Query::EpochEnd { epoch: partition.leader_epoch, claimed_epoch };
+                (to, PartitionQuery { key, query })
             }));
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures_util::future::{LocalBoxFuture, join_all};
 use penstock_core::metadata::{MetadataImage, TopicImage, is_internal};
+use penstock_core::partition::AppendFailure;
 use penstock_format::Batch;
 use penstock_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use penstock_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
@@ -16,9 +17,9 @@ use penstock_protocol::messages::{ProduceRequest, ProduceResponse};
 use penstock_protocol::{ApiKey, ErrorCode, Uuid, WireString};
 
 use super::produce_batches::{Demands, Refusal, parse};
-use super::{RequestContext, errors, scatter};
+use super::{RequestContext, scatter};
 use crate::network::pipeline::{Answer, Begun, CloseReason};
-use crate::shard::{AppendFailure, PartitionAppend, PartitionAppended, Shard, ShardReply, ShardRequest};
+use crate::shard::{PartitionAppend, PartitionAppended, Shard, ShardReply, ShardRequest};
 
 /// Client id that may write to internal topics, as in Apache Kafka.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
@@ -153,7 +154,7 @@ async fn finish(
         for (place, outcome) in places.into_iter().zip(outcomes.await) {
             match outcome {
                 Ok(outcome) => appended[place] = Some(outcome),
-                Err(failure) => refusals[place] = Some(errors::of_append(&failure).into()),
+                Err(failure) => refusals[place] = Some(failure.code().into()),
             }
         }
     }

@@ -4,6 +4,7 @@
 //! pool; the connection's next request begins only afterwards, which keeps its order.
 
 use penstock_core::config::{StoredCompression, TopicConfig};
+use penstock_core::partition::batch_error;
 use penstock_format::{
     Batch, BatchError, Origin, TargetCompression, ValidateError, ValidateRules, needs_codec, prepare,
     split_batches,
@@ -11,7 +12,6 @@ use penstock_format::{
 use penstock_protocol::messages::produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse};
 use penstock_protocol::{ErrorCode, Records, WireString};
 
-use super::errors;
 use crate::runtime::task;
 use crate::runtime::workers::ShardWorkers;
 use crate::shard::Shard;
@@ -115,11 +115,11 @@ impl Demands {
 }
 
 fn of_batch(error: &BatchError) -> Refusal {
-    Refusal::new(errors::of_batch(error.kind()), error.to_string())
+    Refusal::new(batch_error(error.kind()), error.to_string())
 }
 
 fn of_validation(error: ValidateError) -> Refusal {
-    let code = errors::of_batch(error.kind());
+    let code = batch_error(error.kind());
     let message = error.to_string();
     let records = match error {
         ValidateError::Rejected { errors, .. } => errors

@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use futures_util::future::{join, join_all};
 use penstock_core::metadata::{MetadataImage, TopicImage};
+use penstock_core::partition::PartitionFailure;
 use penstock_protocol::ErrorCode;
 
-use super::errors;
 use crate::shard::{PartitionKey, PartitionQuery, QueryAnswer, Shard, ShardReply, ShardRequest};
 
 /// A partition of a topic as a request names it, resolved: its key and its shard.
@@ -73,7 +73,7 @@ pub(super) async fn query(
     let (own, remote) = join(own, remote).await;
     for (places, answers) in remote.into_iter().chain([own]) {
         for (place, answer) in places.into_iter().zip(answers) {
-            outcomes[place] = answer.map_err(errors::of_query);
+            outcomes[place] = answer.map_err(PartitionFailure::code);
         }
     }
     outcomes

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use penstock_core::partition::AppendFailure;
 use penstock_format::Batch;
 use penstock_storage::producer::ProducerError;
 use penstock_storage::{AppendContext, AppendError, Appended, Origin};
@@ -17,32 +18,6 @@ pub(crate) struct PartitionAppend {
     pub(crate) batches: Vec<Batch>,
     /// Whether the answer waits until the records count as written.
     pub(crate) wait: bool,
-}
-
-/// Why nothing was appended, or nothing is known of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum AppendFailure {
-    /// The partition is not on this shard (yet, or any more).
-    NotHere,
-    /// The log refused, in its own words and kind.
-    Refused(AppendRefusal),
-    /// The disk failed before the records were stable.
-    NotWritten,
-}
-
-/// [`AppendError`] as other threads may have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AppendRefusal {
-    /// The log cannot be written.
-    Offline,
-    /// There is no space on the disk.
-    DiskFull,
-    /// The log is closing or changing.
-    Unavailable,
-    /// The batches exceed what can be committed at once.
-    TooLarge,
-    /// The producer's sequence or epoch does not fit.
-    Producer(ProducerError),
 }
 
 /// Where the records are.
@@ -85,13 +60,10 @@ impl Shard {
 
     fn append_one(&self, append: PartitionAppend, now_ms: i64) -> Result<BegunOne, AppendFailure> {
         let partition = self.partition(&append.key).ok_or(AppendFailure::NotHere)?;
-        let leader_epoch = partition.leader_epoch.get();
+        let leader_epoch = partition.leader_epoch();
         let context = AppendContext { leader_epoch, now_ms, origin: Origin::Client };
         let bytes: usize = append.batches.iter().map(Batch::len).sum();
-        let appended = partition
-            .log
-            .append(append.batches, context)
-            .map_err(|error| AppendFailure::Refused(refusal(error)))?;
+        let appended = partition.log.append(append.batches, context).map_err(|error| refusal(&error))?;
         self.metrics.appended(bytes);
         Ok(BegunOne { partition, appended, wait: append.wait })
     }
@@ -119,13 +91,17 @@ impl Begun {
     }
 }
 
-fn refusal(error: AppendError) -> AppendRefusal {
+fn refusal(error: &AppendError) -> AppendFailure {
     match error {
-        AppendError::Offline(_) => AppendRefusal::Offline,
-        AppendError::DiskFull => AppendRefusal::DiskFull,
-        AppendError::Busy | AppendError::Closed | AppendError::JournalFull => AppendRefusal::Unavailable,
-        AppendError::TooLarge { .. } => AppendRefusal::TooLarge,
-        AppendError::Producer(error) => AppendRefusal::Producer(error),
+        AppendError::Offline(_) => AppendFailure::Offline,
+        AppendError::DiskFull => AppendFailure::DiskFull,
+        AppendError::Busy | AppendError::Closed | AppendError::JournalFull => AppendFailure::Unavailable,
+        AppendError::TooLarge { .. } => AppendFailure::TooLarge,
+        AppendError::Producer(error) => match error {
+            ProducerError::OutOfOrderSequence { .. } => AppendFailure::OutOfOrderSequence,
+            ProducerError::InvalidEpoch { .. } => AppendFailure::InvalidProducerEpoch,
+            ProducerError::TooMany { .. } => AppendFailure::TooManyProducers,
+        },
         AppendError::Empty | AppendError::NotContiguous { .. } => {
             // Clients' batches are never empty and never carry offsets of their own.
             panic!("append refused for a fault of this program: {error}")

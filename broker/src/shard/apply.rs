@@ -78,7 +78,7 @@ impl Shard {
             }
             match self.partition(&key) {
                 Some(open) => {
-                    open.leader_epoch.set(image.leader_epoch);
+                    open.lead(image.leader_epoch);
                     open.log.set_config(log_config(&topic.config, producer_expiration_ms));
                     *open.config.borrow_mut() = topic.config.clone();
                 }

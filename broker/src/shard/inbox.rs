@@ -4,12 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use penstock_core::metadata::{Answer, Command, MetadataImage};
+use penstock_core::partition::fetch::PartitionData;
+use penstock_core::partition::{AppendFailure, PartitionFailure};
 use penstock_protocol::{ErrorCode, Uuid};
 
-use super::{
-    AppendFailure, PartitionAppend, PartitionAppended, PartitionData, PartitionQuery, QueryAnswer,
-    QueryFailure, ReadFailure, ReadRequest, Shard,
-};
+use super::{PartitionAppend, PartitionAppended, PartitionQuery, QueryAnswer, ReadRequest, Shard};
 use crate::runtime::mailbox::Incoming;
 use crate::runtime::task;
 
@@ -33,8 +32,8 @@ pub(crate) enum ShardRequest {
 /// The answer of the same name.
 pub(crate) enum ShardReply {
     Append(Vec<Result<PartitionAppended, AppendFailure>>),
-    Read(Vec<Result<PartitionData, ReadFailure>>),
-    Query(Vec<Result<QueryAnswer, QueryFailure>>),
+    Read(Vec<Result<PartitionData, PartitionFailure>>),
+    Query(Vec<Result<QueryAnswer, PartitionFailure>>),
     Apply(Result<(), String>),
     Metadata(Result<Answer, ErrorCode>),
 }

@@ -25,13 +25,13 @@ use penstock_core::metadata::MetadataImage;
 use penstock_storage::Store;
 use penstock_storage::disk::ring::Ring;
 
-pub(crate) use append::{AppendFailure, AppendRefusal, PartitionAppend, PartitionAppended};
-pub(crate) use fetch::{PartitionData, PartitionRead, ReadFailure, ReadRequest};
+pub(crate) use append::{PartitionAppend, PartitionAppended};
+pub(crate) use fetch::ReadRequest;
 pub(crate) use inbox::{ShardReply, ShardRequest, serve_inbox};
 pub(crate) use metrics::{KINDS, LATENCY_BOUNDS_US, ShardMetrics};
 pub(crate) use partition::{Partition, PartitionKey};
 pub(crate) use periodic::periodic;
-pub(crate) use query::{PartitionQuery, Query, QueryAnswer, QueryFailure};
+pub(crate) use query::{PartitionQuery, Query, QueryAnswer};
 pub(crate) use watch::{Signal, first_signal};
 
 use crate::metadata::Driver;

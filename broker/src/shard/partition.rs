@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use penstock_core::config::TopicConfig;
+use penstock_core::partition::{EpochEnd, EpochInLog, LogView};
 use penstock_protocol::Uuid;
 
 use super::ShardLog;
@@ -37,7 +38,9 @@ impl PartitionKey {
 /// A partition that this node leads.
 pub(crate) struct Partition {
     pub(crate) log: ShardLog,
-    pub(crate) leader_epoch: Cell<i32>,
+    leader_epoch: Cell<i32>,
+    /// Where the log ended when that epoch began.
+    epoch_start_offset: Cell<i64>,
     pub(crate) config: RefCell<Arc<TopicConfig>>,
     /// Whoever waits for the high watermark or the log start to move.
     pub(crate) watchers: Rc<Watchers>,
@@ -48,8 +51,44 @@ impl Partition {
         let watchers = Rc::new(Watchers::default());
         let fire = watchers.clone();
         log.on_change(Some(Rc::new(move || fire.fire())));
+        let epoch_start_offset = Cell::new(log.log_end_offset());
         let (leader_epoch, config) = (Cell::new(leader_epoch), RefCell::new(config));
-        Rc::new(Partition { log, leader_epoch, config, watchers })
+        Rc::new(Partition { log, leader_epoch, epoch_start_offset, config, watchers })
+    }
+
+    /// Epoch of the present leadership.
+    pub(crate) fn leader_epoch(&self) -> i32 {
+        self.leader_epoch.get()
+    }
+
+    /// Goes on under this epoch, which may be the present one.
+    pub(crate) fn lead(&self, leader_epoch: i32) {
+        if self.leader_epoch.replace(leader_epoch) != leader_epoch {
+            self.epoch_start_offset.set(self.log.log_end_offset());
+        }
+    }
+
+    /// The log as decisions see it.
+    pub(crate) fn view(&self) -> LogView {
+        let (leader_epoch, high_watermark) = (self.leader_epoch.get(), self.high_watermark());
+        let log_start_offset = self.log.log_start_offset();
+        LogView {
+            leader_epoch,
+            epoch_start_offset: self.epoch_start_offset.get(),
+            log_start_offset,
+            log_start_epoch: self.log.epoch_at(log_start_offset).unwrap_or(leader_epoch),
+            // Without transactions every record below the high watermark is settled.
+            last_stable_offset: high_watermark,
+            high_watermark,
+            log_end_offset: self.log.log_end_offset(),
+        }
+    }
+
+    /// What the log's records say of an epoch.
+    pub(crate) fn epoch_in_log(&self, epoch: i32) -> EpochInLog {
+        let found = self.log.epoch_end_offset(epoch);
+        let found = found.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset });
+        EpochInLog { latest: self.log.latest_epoch(), found }
     }
 
     /// Exclusive end of what consumers may see. With one replica that is what counts as written on it: what is

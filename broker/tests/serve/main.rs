@@ -7,5 +7,6 @@ mod broker;
 mod client;
 mod limits;
 mod lives;
+mod offsets;
 mod order;
 mod refusals;
