@@ -36,12 +36,16 @@ impl Admission {
         per_ip_max: usize,
         per_ip_overrides: HashMap<IpAddr, usize>,
     ) -> Admission {
+        let per_ip_overrides =
+            per_ip_overrides.into_iter().map(|(ip, max)| (ip.to_canonical(), max)).collect();
         let (total, per_ip) = (AtomicUsize::new(0), Mutex::default());
         Admission { total_max, per_ip_max, per_ip_overrides, total, per_ip }
     }
 
-    /// Counts a connection from `ip`, if there is room for it.
+    /// Counts a connection from `ip`, if there is room for it. An IPv4 address counts as the same where it comes in IPv6's
+    /// form, as on a listener of both.
     pub(crate) fn admit(self: &Arc<Admission>, ip: IpAddr) -> Result<Admitted, Refused> {
+        let ip = ip.to_canonical();
         let mut per_ip = self.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
         if self.total.load(Ordering::Relaxed) >= self.total_max {
             return Err(Refused::Total(self.total_max));
@@ -83,6 +87,14 @@ impl Drop for Admitted {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_the_same_in_either_form() {
+        let (four, six) = (IpAddr::from([10, 0, 0, 1]), "::ffff:10.0.0.1".parse().unwrap());
+        let admission = Arc::new(Admission::new(9, 1, [(six, 2)].into()));
+        let _held = [admission.admit(four).unwrap(), admission.admit(six).unwrap()];
+        assert_eq!(admission.admit(four).err(), Some(Refused::PerIp(2)));
+    }
 
     #[test]
     fn both_limits_hold_and_free_up() {
