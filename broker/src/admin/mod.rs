@@ -1,5 +1,7 @@
-//! The admin listener: `/health` and `/metrics` over HTTP, on a thread of its own beside the shards.
+//! The admin listener: `/health`, `/metrics` and `/connections` over HTTP, on a thread of its own beside the shards. It
+//! reads what the shards publish and never asks them.
 
+mod connections;
 mod metrics;
 
 use std::io;
@@ -7,7 +9,8 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -54,6 +57,7 @@ pub(crate) fn start(listener: TcpListener, shared: Arc<Shared>) -> Result<(), Ad
             let routes = Router::new()
                 .route("/health", get(health))
                 .route("/metrics", get(metrics_page))
+                .route("/connections", get(connections_page))
                 .with_state(shared);
             axum::serve(listener, routes).await
         });
@@ -72,4 +76,14 @@ async fn health() -> &'static str {
 
 async fn metrics_page(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::render(&shared))
+}
+
+async fn connections_page(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> impl IntoResponse {
+    match connections::Asked::parse(query.as_deref().unwrap_or_default()) {
+        Ok(asked) => {
+            let page = connections::render(&shared.connections, asked);
+            (StatusCode::OK, [(CONTENT_TYPE, "application/json")], page)
+        }
+        Err(error) => (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "text/plain; charset=utf-8")], error),
+    }
 }

@@ -20,7 +20,7 @@ pub(super) async fn handle(context: RequestContext, request: ApiVersionsRequest)
                 ..ApiVersionsResponse::default()
             };
         }
-        context.connection.set_client(format!("{name} {version}"));
+        context.connection.entry().note_software(name, version);
     }
     let error =
         if reached_another(&context, &request) { ErrorCode::RebootstrapRequired } else { ErrorCode::None };

@@ -57,6 +57,7 @@ pub(crate) async fn begin(
     request: Bytes,
 ) -> Result<(i16, Begun), CloseReason> {
     let frame = RequestFrame::parse(request).map_err(|error| CloseReason(error.to_string()))?;
+    connection.entry().note_client_id(frame.client_id.as_deref());
     let context = RequestContext {
         shard: shard.clone(),
         connection: connection.clone(),

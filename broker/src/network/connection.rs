@@ -1,6 +1,6 @@
 //! One client connection on its shard: reader and responder over one pipeline.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::admission::Admitted;
 use super::pipeline::{CloseReason, Entry, Pipeline};
 use super::receiver::{ReceiveError, Receiver};
+use super::registry::{ConnectionEntry, Registered};
 use super::responder;
 use super::socket::Socket;
 use crate::api;
@@ -23,31 +24,49 @@ const HALF_CLOSED_MAX: Duration = Duration::from_secs(5);
 
 /// What a shard knows of a connection.
 pub(crate) struct Connection {
-    pub(crate) peer: SocketAddr,
+    registered: Registered,
     stream: Rc<TcpStream>,
     pipeline: Pipeline,
     /// When bytes last moved in either direction.
     moved: Cell<Instant>,
     mid_request: Cell<bool>,
     sending: Cell<bool>,
-    /// Software name and version the client gave (KIP-511), for log lines.
-    client: RefCell<String>,
 }
 
 impl Connection {
-    fn new(stream: Rc<TcpStream>, peer: SocketAddr, requests_max: usize) -> Connection {
+    fn new(stream: Rc<TcpStream>, registered: Registered, requests_max: usize) -> Connection {
         Connection {
-            peer,
+            registered,
             stream,
             pipeline: Pipeline::new(requests_max),
             moved: Cell::new(Instant::now()),
             mid_request: Cell::new(false),
             sending: Cell::new(false),
-            client: RefCell::default(),
         }
     }
 
-    /// Notes that bytes moved.
+    /// What others may know of it.
+    pub(crate) fn entry(&self) -> &ConnectionEntry {
+        &self.registered
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.registered.peer()
+    }
+
+    /// Notes that so many bytes came in.
+    pub(super) fn received(&self, bytes: usize) {
+        self.moved.set(Instant::now());
+        self.registered.received(bytes);
+    }
+
+    /// Notes that so many bytes went out.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.moved.set(Instant::now());
+        self.registered.sent(bytes);
+    }
+
+    /// Notes that it is alive, such as after a wait that was ours.
     pub(super) fn touch(&self) {
         self.moved.set(Instant::now());
     }
@@ -62,11 +81,6 @@ impl Connection {
 
     pub(super) fn pipeline(&self) -> &Pipeline {
         &self.pipeline
-    }
-
-    /// Keeps the name the client gave itself.
-    pub(crate) fn set_client(&self, name: String) {
-        *self.client.borrow_mut() = name;
     }
 
     /// Why the connection is to be closed for want of activity, if it is.
@@ -97,9 +111,14 @@ impl Connection {
 /// Serves an accepted connection until it ends.
 pub(super) async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>, peer: SocketAddr, admitted: Admitted) {
     let requests_max = shard.shared.config.limits.connection_requests;
+    let Some(registered) = shard.shared.connections.enter(peer, shard.index, task::now_ms()) else {
+        shard.metrics.connection_refused();
+        tracing::warn!(shard = shard.index, %peer, "connection refused: there is no room for its entry");
+        return;
+    };
     // Without it small answers wait for acknowledgements; failing to set it is no reason to refuse.
     let _ = stream.set_nodelay(true);
-    let connection = Rc::new(Connection::new(stream.clone(), peer, requests_max));
+    let connection = Rc::new(Connection::new(stream.clone(), registered, requests_max));
     let socket = Socket::new(shard.ring.clone(), stream);
     let at = shard.connections.insert(connection.clone());
     let responder = responder::run(shard.clone(), connection.clone(), socket.clone());
@@ -137,6 +156,7 @@ async fn read_requests(shard: &Rc<Shard>, connection: &Rc<Connection>, socket: S
         let arrived = Instant::now();
         let bytes = request.len();
         shard.metrics.request_received(bytes);
+        connection.registered.requested();
         match api::begin(shard, connection, request).await {
             Ok((api_key, begun)) => pipeline.push(Entry { begun, arrived, api_key, _permit: permit }),
             Err(CloseReason(reason)) => {
@@ -152,7 +172,7 @@ async fn read_requests(shard: &Rc<Shard>, connection: &Rc<Connection>, socket: S
 fn report_end(shard: &Shard, connection: &Connection, error: &ReceiveError) {
     match error {
         ReceiveError::Closed | ReceiveError::Torn | ReceiveError::Io(_) => {
-            tracing::debug!(shard = shard.index, peer = %connection.peer, "connection ended: {error}");
+            tracing::debug!(shard = shard.index, peer = %connection.peer(), "connection ended: {error}");
         }
         ReceiveError::Foreign(_) | ReceiveError::Frame(_) => {
             shard.metrics.connection_refused();
@@ -164,6 +184,7 @@ fn report_end(shard: &Shard, connection: &Connection, error: &ReceiveError) {
 
 /// The one line that says why a connection was closed from this side.
 pub(super) fn log_close(shard: &Shard, connection: &Connection, reason: &str) {
-    let client = connection.client.borrow();
-    tracing::warn!(shard = shard.index, peer = %connection.peer, client = %*client, "connection closed: {reason}");
+    let (name, version) = connection.registered.software();
+    let client = format_args!("{name} {version}");
+    tracing::warn!(shard = shard.index, peer = %connection.peer(), %client, "connection closed: {reason}");
 }

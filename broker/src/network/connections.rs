@@ -56,7 +56,7 @@ pub(crate) async fn sweep(shard: Rc<Shard>) {
         let now = Instant::now();
         for connection in shard.connections.all() {
             if let Some(why) = connection.expired(now, idle_max) {
-                tracing::info!(shard = shard.index, peer = %connection.peer, "connection closed: {why}");
+                tracing::info!(shard = shard.index, peer = %connection.peer(), "connection closed: {why}");
                 connection.close();
             }
         }

@@ -10,5 +10,6 @@ pub(crate) mod connections;
 pub(crate) mod listener;
 pub(crate) mod pipeline;
 mod receiver;
+pub(crate) mod registry;
 mod responder;
 mod socket;

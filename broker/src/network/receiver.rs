@@ -111,7 +111,7 @@ impl Receiver {
         let want = if self.after_large { room.min(HEAD_BYTES) } else { room };
         let (small, received) = self.socket.receive(small, want, false).await;
         self.small = small;
-        connection.touch();
+        connection.received(*received.as_ref().unwrap_or(&0));
         match received {
             Ok(0) if torn => Err(ReceiveError::Torn),
             Ok(0) => Err(ReceiveError::Closed),
@@ -132,7 +132,7 @@ impl Receiver {
             let want = (request.capacity().min(bytes) - request.len()).min(CHUNK_BYTES);
             let received;
             (request, received) = self.socket.receive(request, want, true).await;
-            connection.touch();
+            connection.received(*received.as_ref().unwrap_or(&0));
             match received {
                 Ok(0) => return Err(ReceiveError::Torn),
                 Ok(_) => {}

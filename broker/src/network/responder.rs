@@ -24,6 +24,7 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: So
                     outgoing.extend(answer.slices);
                     held.extend(answer.held);
                     shard.metrics.request_answered(api_key, arrived.elapsed());
+                    connection.entry().answered();
                 }
                 Next::Close(reason) => close = Some(reason),
                 Next::End if outgoing.is_empty() => return finish(&connection),
@@ -37,7 +38,7 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: So
         (outgoing, sent_all) = send_all(&connection, &socket, outgoing).await;
         held.clear();
         if let Err(error) = sent_all {
-            tracing::debug!(shard = shard.index, peer = %connection.peer, "connection ended: send failed: {error}");
+            tracing::debug!(shard = shard.index, peer = %connection.peer(), "connection ended: send failed: {error}");
             return connection.close();
         }
         if let Some(reason) = close {
@@ -62,7 +63,7 @@ async fn send_all(
     while !outgoing.is_empty() {
         let sent;
         (outgoing, sent) = socket.send(outgoing).await;
-        connection.touch();
+        connection.sent(*sent.as_ref().unwrap_or(&0));
         match sent {
             Ok(0) => outcome = Err(std::io::ErrorKind::WriteZero.into()),
             Ok(bytes) => outgoing.advance(bytes),

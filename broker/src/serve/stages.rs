@@ -253,6 +253,7 @@ fn share(
         moved,
         mailboxes: Arc::new(Mailboxes::new(shards)),
         admission: Arc::new(admission),
+        connections: Arc::default(),
         metrics: (0..shards).map(|_| Arc::new(ShardMetrics::default())).collect(),
         config,
     }

@@ -37,6 +37,7 @@ pub(crate) use watch::{Signal, first_signal};
 use crate::metadata::Driver;
 use crate::network::admission::Admission;
 use crate::network::connections::Connections;
+use crate::network::registry::Registry;
 use crate::runtime::mailbox::{Mailboxes, Post};
 use crate::runtime::semaphore::Semaphore;
 use crate::runtime::task;
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) moved: HashMap<PartitionKey, usize>,
     pub(crate) mailboxes: Arc<Mailboxes<ShardRequest, ShardReply>>,
     pub(crate) admission: Arc<Admission>,
+    /// The open connections of all shards.
+    pub(crate) connections: Arc<Registry>,
     /// One per shard.
     pub(crate) metrics: Vec<Arc<ShardMetrics>>,
 }

@@ -1,12 +1,17 @@
 //! Bounds, foreign peers and the admin port.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use penstock_protocol::WireString;
 use penstock_protocol::messages::ApiVersionsRequest;
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use crate::broker::{Broker, PATIENCE, directory};
-use crate::client::Client;
+use crate::client::{Client, FETCH, fetch};
 
 /// Sends bytes on a new connection and waits for its end.
 fn ended_by(broker: &Broker, bytes: &[u8]) {
@@ -52,6 +57,96 @@ fn connections_are_bounded() {
     ended_by(&broker, &[0]);
     assert!(broker.logged().contains("max.connections (2) reached"), "{}", broker.logged());
     first.call(0, &ApiVersionsRequest::default());
+}
+
+/// Connects from an address of the loopback network.
+fn connect_from(broker: &Broker, address: [u8; 4]) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
+    socket.connect(&broker.kafka.parse::<SocketAddr>().unwrap().into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+#[test]
+fn connections_are_bounded_per_address() {
+    let dir = directory();
+    let settings = ["max.connections.per.ip=1", "max.connections.per.ip.overrides=127.0.0.2:2,127.0.0.3:0"];
+    let broker = Broker::start_with(dir.path(), 2, &settings);
+    let mut held = Vec::new();
+    for (address, max) in [([127, 0, 0, 1], 1), ([127, 0, 0, 2], 2), ([127, 0, 0, 3], 0)] {
+        for _ in 0..max {
+            let mut client = Client::over(connect_from(&broker, address));
+            assert_eq!(client.call(0, &ApiVersionsRequest::default()).error_code, 0);
+            held.push(client);
+        }
+        assert_eq!(connect_from(&broker, address).read(&mut [0; 1]).unwrap(), 0);
+        let reached = format!("max.connections.per.ip ({max}) reached");
+        assert!(broker.logged().contains(&reached), "{reached}: {}", broker.logged());
+    }
+    let mut last = held.pop().unwrap();
+    last.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(last.stream.read(&mut [0; 1]).unwrap(), 0);
+    // It counts until its shard has let it go.
+    connections_until(&broker, |page| page["open"] == 2);
+    let mut next = Client::over(connect_from(&broker, [127, 0, 0, 2]));
+    assert_eq!(next.call(0, &ApiVersionsRequest::default()).error_code, 0);
+}
+
+/// What the admin port answers to GET `path`, which is JSON.
+fn json_of(broker: &Broker, path: &str) -> Value {
+    let answer = broker.get(path);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+/// The listing once it is as wanted, however long that takes.
+fn connections_until(broker: &Broker, wanted: impl Fn(&Value) -> bool) -> Value {
+    let since = Instant::now();
+    loop {
+        let page = json_of(broker, "/connections");
+        if wanted(&page) {
+            return page;
+        }
+        assert!(since.elapsed() < PATIENCE, "{page}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn the_admin_port_lists_connections() {
+    let dir = directory();
+    let broker = Broker::start(dir.path(), 2);
+    assert_eq!(json_of(&broker, "/connections"), json!({ "open": 0, "connections": [], "next_after": null }));
+    let mut first = Client::connect(&broker.kafka);
+    let software = ApiVersionsRequest {
+        client_software_name: WireString::from_static("serve"),
+        client_software_version: WireString::from_static("1.2"),
+        ..ApiVersionsRequest::default()
+    };
+    first.call(3, &software);
+    first.create_topic("listed", 1);
+    let mut second = Client::connect(&broker.kafka);
+    second.call(0, &ApiVersionsRequest::default());
+    // A fetch that waits far longer than the test takes is in flight.
+    first.send(FETCH, &fetch("listed", &[(0, 0)], 600_000));
+    let page = connections_until(&broker, |page| page["connections"][0]["requests"] == 3);
+    let [one, two] = page["connections"].as_array().unwrap().as_slice() else { panic!("two: {page}") };
+    let address = first.stream.local_addr().unwrap().to_string();
+    assert_eq!((&one["peer"], &one["id"], &one["in_flight"]), (&json!(address), &json!(1), &json!(1)));
+    assert_eq!((&one["software_name"], &one["software_version"]), (&json!("serve"), &json!("1.2")));
+    assert_eq!((&two["client_id"], &two["software_name"]), (&json!("serve-test"), &Value::Null));
+    assert_eq!((&two["requests"], &two["in_flight"]), (&json!(1), &json!(0)));
+    // An ApiVersions request of version 0: length, key, version, correlation id, client id.
+    assert_eq!(two["bytes_in"], json!(4 + 2 + 2 + 4 + 2 + "serve-test".len()));
+    assert!(two["bytes_out"].as_u64().unwrap() > 0 && two["opened_at_ms"].as_i64().unwrap() > 0);
+    let beginning = json_of(&broker, "/connections?limit=1");
+    assert_eq!((&beginning["open"], &beginning["next_after"]), (&json!(2), &json!(1)));
+    assert_eq!(json_of(&broker, "/connections?after=1")["connections"][0]["id"], json!(2));
+    assert!(broker.get("/connections?limit=all").starts_with("HTTP/1.1 400 "));
+    drop(second);
+    connections_until(&broker, |page| page["open"] == 1);
 }
 
 #[test]
