@@ -19,6 +19,7 @@ use penstock_protocol::{ApiKey, ErrorCode};
 
 use super::{RequestContext, fetch_answer};
 use crate::network::pipeline::{Answer, Begun, CloseReason};
+use crate::runtime::semaphore::Permit;
 use crate::runtime::task;
 use crate::shard::{PartitionKey, ReadRequest, Shard, ShardReply, ShardRequest, Signal, first_signal};
 
@@ -47,9 +48,7 @@ async fn fetch(context: RequestContext, request: FetchRequest) -> Result<Answer,
     };
     let mut fetch = Fetch::new(&context, &request, isolation, &session.partitions);
     fetch.run().await;
-    let bytes = fetch.plan.bytes();
-    let budget = &shard.answer_budget;
-    let held = budget.try_acquire(bytes.min(budget.free()));
+    let held = fetch.held.take();
     let outcomes = session.partitions.iter().zip(fetch.plan.finish());
     let answered = |((_, asked), outcome): (&(PartitionName, FetchPartition), PartOutcome)| {
         fetch_answer::respond(asked.partition, outcome, isolation)
@@ -70,6 +69,8 @@ struct Fetch {
     /// By group of the plan: the shard, and the signal left there.
     groups: Vec<(usize, Arc<Signal>)>,
     deadline: Instant,
+    /// The share of what was found in the bytes of answers.
+    held: Option<Permit>,
 }
 
 impl Fetch {
@@ -89,12 +90,11 @@ impl Fetch {
             keys.push(located.as_ref().ok().map(|(key, ..)| *key));
             asked.push(located.map(|(_, to, read)| (to, read)));
         }
-        let limits =
-            FetchLimits::new(request, shard.shared.config.fetch_max_bytes, shard.answer_budget.free());
+        let limits = FetchLimits::new(request, shard.shared.config.fetch_max_bytes);
         let deadline = Instant::now() + Duration::from_millis(limits.wait_ms);
         let plan = FetchPlan::new(limits, asked);
         let groups = plan.shards().map(|shard| (shard, Arc::default())).collect();
-        Fetch { shard, plan, isolation, keys, groups, deadline }
+        Fetch { shard, plan, isolation, keys, groups, deadline, held: None }
     }
 
     /// Reads until there is enough, or time is over, or there is something the client should hear at once.
@@ -122,8 +122,23 @@ impl Fetch {
         self.plan.is_complete(Instant::now() >= self.deadline || self.shard.draining())
     }
 
-    /// Makes all reads that are due.
+    /// Makes all reads that are due. Their memory is taken before them; what they did not need goes back.
     async fn read(&mut self) {
+        let before = self.plan.bytes();
+        let budget = &self.shard.answer_budget;
+        let room = self.plan.make_room(budget.free());
+        // None where hardly anything is free: the least that every fetch may have is bounded by the connections.
+        let taken = budget.try_acquire(room);
+        self.read_due().await;
+        let Some(mut taken) = taken else { return };
+        taken.shrink(self.plan.bytes() - before);
+        match &mut self.held {
+            Some(held) => held.join(taken),
+            None => self.held = Some(taken),
+        }
+    }
+
+    async fn read_due(&mut self) {
         loop {
             let reads = self.plan.next_reads();
             if reads.is_empty() {

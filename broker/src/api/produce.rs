@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures_util::future::{LocalBoxFuture, join_all};
 use penstock_core::metadata::{MetadataImage, TopicImage, is_internal};
-use penstock_core::partition::AppendFailure;
+use penstock_core::partition::{AppendFailure, enough_in_sync};
 use penstock_format::Batch;
 use penstock_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use penstock_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
@@ -106,9 +106,9 @@ fn check(
     if is_internal(&topic.name) && !is_admin {
         return Err(ErrorCode::InvalidTopicException.into());
     }
-    let in_sync = topic.partition(data.index).map_or(0, |partition| partition.isr.len());
-    let needed = usize::try_from(topic.config.min_insync_replicas).unwrap_or(0);
-    if acks == -1 && in_sync < needed {
+    let partition = topic.partition(data.index);
+    let (in_sync, replicas) = partition.map_or((0, 0), |found| (found.isr.len(), found.replicas.len()));
+    if acks == -1 && !enough_in_sync(in_sync, replicas, topic.config.min_insync_replicas) {
         return Err(ErrorCode::NotEnoughReplicas.into());
     }
     let batch = parse(data.records.as_ref())?;

@@ -105,6 +105,21 @@ impl Inner {
     }
 }
 
+impl Permit {
+    /// Gives back all but `count`, if it holds more.
+    pub(crate) fn shrink(&mut self, count: usize) {
+        let back = self.count.saturating_sub(count);
+        self.count -= back;
+        self.inner.give_back(back);
+    }
+
+    /// Holds what `other`, of the same semaphore, held.
+    pub(crate) fn join(&mut self, mut other: Permit) {
+        assert!(Rc::ptr_eq(&self.inner, &other.inner), "permits of one semaphore");
+        self.count += std::mem::take(&mut other.count);
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.inner.give_back(self.count);
@@ -187,6 +202,21 @@ mod tests {
         drop((held, small));
         // More than there are takes all.
         assert_eq!(permits.acquire(100).now_or_never().unwrap().count, 2);
+    }
+
+    #[test]
+    fn permits_shrink_and_join() {
+        let permits = Semaphore::new(10);
+        let mut held = permits.try_acquire(6).unwrap();
+        let mut wanting = permits.acquire(8);
+        assert!((&mut wanting).now_or_never().is_none());
+        held.shrink(7);
+        assert_eq!(permits.used(), 6);
+        held.shrink(2);
+        held.join(wanting.now_or_never().unwrap());
+        assert_eq!(permits.used(), 10);
+        drop(held);
+        assert_eq!(permits.used(), 0);
     }
 
     #[test]

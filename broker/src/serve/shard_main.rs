@@ -145,7 +145,7 @@ impl Seat {
             // A shard is new here, so nobody has set it before.
             let _ = shard.metadata.set(driver);
         }
-        shard.open_partitions(&shard.shared.image.load_full()).await?;
+        shard.open_partitions().await?;
         task::spawn(serve_inbox(shard.clone()));
         task::spawn(connections::sweep(shard.clone()));
         task::spawn(periodic(shard.clone()));

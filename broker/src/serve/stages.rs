@@ -69,6 +69,8 @@ pub(super) enum Event {
 pub(super) struct Fleet {
     orders: Vec<UnboundedSender<Order>>,
     inbox: Receiver<Event>,
+    /// A signal that came while a stage was under way.
+    stopping: bool,
 }
 
 impl Fleet {
@@ -111,7 +113,7 @@ impl Fleet {
         })
         .map_err(refusal)?;
         guard::start(pulses).map_err(threads)?;
-        Ok(Fleet { orders, inbox })
+        Ok(Fleet { orders, inbox, stopping: false })
     }
 
     /// Moves logs between shard directories, as the number of shards has changed.
@@ -156,6 +158,9 @@ impl Fleet {
 
     /// Waits for a reason to stop.
     pub(super) fn wait(&mut self) -> Result<(), Refusal> {
+        if self.stopping {
+            return Ok(());
+        }
         match self.inbox.recv() {
             Ok(Event::Signal(name)) => {
                 tracing::info!("{name}: stopping");
@@ -212,7 +217,10 @@ impl Fleet {
     fn next(&mut self) -> Result<Event, Refusal> {
         loop {
             match self.inbox.recv() {
-                Ok(Event::Signal(name)) => tracing::info!("{name}: as soon as this is finished"),
+                Ok(Event::Signal(name)) => {
+                    tracing::info!("{name}: stopping as soon as this stage is finished");
+                    self.stopping = true;
+                }
                 Ok(event) => return Ok(event),
                 Err(_) => return Err(Refusal("all shards are gone".to_owned())),
             }

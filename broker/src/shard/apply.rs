@@ -23,21 +23,30 @@ enum Change {
 
 impl Shard {
     /// Opens the partitions of this shard after a start: all that the image has, and no other.
-    pub(crate) async fn open_partitions(self: &Rc<Shard>, image: &MetadataImage) -> Result<(), String> {
+    pub(crate) async fn open_partitions(self: &Rc<Shard>) -> Result<(), String> {
+        let _turn = self.apply_turn.acquire(1).await;
+        // Read in turn: a retry must not bring partitions back to what they have left behind.
+        let image = self.followed.borrow().clone();
         let mut topics: HashSet<Uuid> = image.topics().map(|topic| topic.id).collect();
         // Logs of topics whose deletion was decided, and not carried out before the end of the process.
         let keys = self.store.logs().into_iter().filter_map(|log| PartitionKey::from_log_name(&log.name()));
         topics.extend(keys.map(|key| key.topic_id));
         let topics: Vec<Uuid> = topics.into_iter().collect();
-        self.apply(image, &topics).await
+        self.bring(&image, &topics).await
     }
 
-    /// Brings the partitions of `topics` on this shard to what the image says of them.
+    /// Brings the partitions of `topics` on this shard to what the image, newer than all before it, says of them.
     pub(crate) async fn apply(
         self: &Rc<Shard>,
-        image: &MetadataImage,
+        image: &Arc<MetadataImage>,
         topics: &[Uuid],
     ) -> Result<(), String> {
+        let _turn = self.apply_turn.acquire(1).await;
+        *self.followed.borrow_mut() = image.clone();
+        self.bring(image, topics).await
+    }
+
+    async fn bring(self: &Rc<Shard>, image: &MetadataImage, topics: &[Uuid]) -> Result<(), String> {
         let producer_expiration_ms = image.broker().producer_id_expiration_ms;
         let mut changes = self.removals(image, topics);
         for topic in topics.iter().filter_map(|id| image.topic_by_id(*id)) {

@@ -98,6 +98,10 @@ pub(crate) struct Shard {
     /// Appends take turns in the order in which they came, so that waiting for room keeps that order.
     append_line: Semaphore,
     draining: Cell<bool>,
+    /// The metadata that the partitions follow: the newest that the driver asked for, published or not.
+    followed: RefCell<Arc<MetadataImage>>,
+    /// Changes of partitions are carried out one after the other.
+    apply_turn: Semaphore,
     /// Some partition could not be brought to what the metadata says.
     behind: Cell<bool>,
     pub(crate) producer_ids: ProducerIds,
@@ -152,6 +156,8 @@ impl Shard {
             metrics: shared.metrics[index].clone(),
             append_line: Semaphore::new(1),
             draining: Cell::new(false),
+            followed: RefCell::new(shared.image.load_full()),
+            apply_turn: Semaphore::new(1),
             behind: Cell::new(false),
             producer_ids: ProducerIds::default(),
             metadata: OnceCell::new(),

@@ -22,7 +22,7 @@ pub(crate) async fn periodic(shard: Rc<Shard>) {
         publish_levels(&shard);
         if shard.behind.take() {
             // An error sets `behind` again, and was logged.
-            let _ = shard.open_partitions(&shard.shared.image.load_full()).await;
+            let _ = shard.open_partitions().await;
         }
     }
 }

@@ -42,6 +42,12 @@ impl PartitionFailure {
     }
 }
 
+/// Whether as many replicas are in sync as `acks=all` needs: `min.insync.replicas`, but never more than there are.
+pub fn enough_in_sync(in_sync: usize, replicas: usize, min_insync_replicas: i32) -> bool {
+    let needed = usize::try_from(min_insync_replicas).unwrap_or(0).min(replicas);
+    in_sync >= needed
+}
+
 /// Why nothing was appended to a partition, or nothing is known of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppendFailure {
@@ -119,6 +125,13 @@ mod tests {
             AppendFailure::TooManyProducers,
         ];
         assert!(passing.iter().all(|failure| failure.code().is_retriable()));
+    }
+
+    #[test]
+    fn no_more_replicas_are_needed_than_there_are() {
+        assert!(enough_in_sync(1, 1, 2), "Apache Kafka compares with the lower of both");
+        assert!(enough_in_sync(2, 3, 2) && !enough_in_sync(1, 3, 2));
+        assert!(!enough_in_sync(0, 1, 1));
     }
 
     #[test]

@@ -33,11 +33,10 @@ pub struct FetchLimits {
 }
 
 impl FetchLimits {
-    /// What a request asks for, within what the broker gives at once and what its memory has `room` for. Negative
-    /// numbers are 0.
-    pub fn new(request: &FetchRequest, broker_bytes_max: usize, room: usize) -> FetchLimits {
+    /// What a request asks for, within what the broker gives at once. Negative numbers are 0.
+    pub fn new(request: &FetchRequest, broker_bytes_max: usize) -> FetchLimits {
         let or_zero = |number: i32| usize::try_from(number).unwrap_or(0);
-        let bytes_max = or_zero(request.max_bytes).min(broker_bytes_max).min(room.max(BYTES_MAX_LEAST));
+        let bytes_max = or_zero(request.max_bytes).min(broker_bytes_max);
         FetchLimits {
             bytes_max,
             bytes_min: or_zero(request.min_bytes).min(bytes_max),
@@ -116,7 +115,10 @@ pub struct FetchPlan {
     due: BTreeSet<usize>,
     /// Bytes found so far.
     bytes: usize,
-    /// There is something the client is to hear at once: an error, or a log that parted from its own.
+    /// Bytes that may be found in all, as far as there is memory for them; at most `limits.bytes_max`.
+    room: usize,
+    /// There is something the client is to hear at once: an error, a log that parted from its own, or more data than
+    /// could be taken, for which it had better come again than wait.
     urgent: bool,
 }
 
@@ -154,7 +156,7 @@ impl FetchPlan {
             Err(error) => Part::Ended(PartOutcome::Refused(error)),
         });
         let (parts, due) = (parts.collect(), (0..groups.len()).collect());
-        FetchPlan { limits, parts, groups, due, bytes: 0, urgent }
+        FetchPlan { limits, parts, groups, due, bytes: 0, room: limits.bytes_max, urgent }
     }
 
     /// The shards that own partitions of this fetch.
@@ -167,6 +169,14 @@ impl FetchPlan {
         self.bytes
     }
 
+    /// Makes the next reads fit the `free` bytes of memory, and gives the bytes that they may take. However little is
+    /// free, it is [`BYTES_MAX_LEAST`] where the fetch wants as much.
+    pub fn make_room(&mut self, free: usize) -> usize {
+        let more = self.limits.bytes_max.saturating_sub(self.bytes).min(free.max(BYTES_MAX_LEAST));
+        self.room = self.bytes + more;
+        more
+    }
+
     /// Partitions of this group changed.
     pub fn wake(&mut self, group: usize) {
         assert!(group < self.groups.len(), "there are {} groups", self.groups.len());
@@ -176,7 +186,7 @@ impl FetchPlan {
     /// The reads to make now, side by side; empty when all was read that is due. The outcomes go to
     /// [`FetchPlan::take`] in the same order.
     pub fn next_reads(&mut self) -> Vec<ShardReads> {
-        let left = self.limits.bytes_max.saturating_sub(self.bytes);
+        let left = self.room.saturating_sub(self.bytes);
         let wanted = self.due.iter().map(|group| self.wanted(*group)).fold(0, usize::saturating_add);
         let now = if wanted <= left {
             std::mem::take(&mut self.due)
@@ -231,7 +241,9 @@ impl FetchPlan {
                 data.diverging = new.diverging;
                 self.urgent |= new.diverging.is_some();
                 // Shards that were read side by side may each have given a batch beyond the limits: the first passes.
-                let left = self.limits.bytes_max.saturating_sub(self.bytes);
+                let left = self.room.saturating_sub(self.bytes);
+                // A read may end before the log does: at a limit, a segment's end, or where memory begins.
+                self.urgent |= new.bytes > 0 && new.next_offset < new.last_stable_offset;
                 if new.bytes > 0 && (self.bytes == 0 || new.bytes <= read.bytes_max.min(left)) {
                     data.slices.extend(new.slices);
                     data.bytes += new.bytes;
@@ -255,7 +267,10 @@ impl FetchPlan {
     /// Whether to answer with what was found: it is enough, the client is to hear of something at once, there is nothing
     /// to wait for, or there is no time left.
     pub fn is_complete(&self, time_is_up: bool) -> bool {
-        time_is_up || self.urgent || self.parts.is_empty() || self.bytes >= self.limits.bytes_min
+        time_is_up
+            || self.urgent
+            || self.parts.is_empty()
+            || self.bytes >= self.limits.bytes_min.min(self.room)
     }
 
     /// What became of each partition, in the order of the request.

@@ -13,7 +13,7 @@ mod read;
 
 pub use deletion::deletion_offset;
 pub use epochs::{EpochEnd, EpochInLog, check_leader_epoch, claimed_epoch, epoch_end};
-pub use failure::{AppendFailure, PartitionFailure, batch_error};
+pub use failure::{AppendFailure, PartitionFailure, batch_error, enough_in_sync};
 pub use offsets::{FoundOffset, OffsetQuestion, OffsetStep, Search, WantedOffset, offset_error};
 pub use read::{PartitionRead, ReadBudget, ReadPlan, plan_read};
 

@@ -19,6 +19,7 @@ fn read_log(log: &Log, read: &PartitionRead, limit: usize, at_least_one: bool) -
     let from = usize::try_from(read.offset).unwrap();
     let mut data = PartitionData::nothing(read.offset);
     data.high_watermark = i64::try_from(log.len()).unwrap();
+    data.last_stable_offset = data.high_watermark;
     for length in &log[from..] {
         if data.bytes + length > limit && !(at_least_one && data.bytes == 0) {
             break;
@@ -80,13 +81,17 @@ fn limits_of_a_request() {
         ..FetchRequest::default()
     };
     let limits = |bytes_max, bytes_min, wait_ms| FetchLimits { bytes_max, bytes_min, wait_ms };
-    let room = 1 << 20;
-    assert_eq!(FetchLimits::new(&request(1000, 10, 5), 5000, room), limits(1000, 10, 5));
-    assert_eq!(FetchLimits::new(&request(9000, 8000, 5), 5000, room), limits(5000, 5000, 5));
-    assert_eq!(FetchLimits::new(&request(-1, -1, -1), 5000, room), limits(0, 0, 0));
+    assert_eq!(FetchLimits::new(&request(1000, 10, 5), 5000), limits(1000, 10, 5));
+    assert_eq!(FetchLimits::new(&request(9000, 8000, 5), 5000), limits(5000, 5000, 5));
+    assert_eq!(FetchLimits::new(&request(-1, -1, -1), 5000), limits(0, 0, 0));
     let huge = request(i32::MAX, 1, 0);
-    assert_eq!(FetchLimits::new(&huge, usize::MAX, room), limits(room, 1, 0));
-    assert_eq!(FetchLimits::new(&huge, usize::MAX, 0), limits(BYTES_MAX_LEAST, 1, 0));
+    let limits = FetchLimits::new(&huge, 1 << 20);
+    let mut plan = plan(limits, &[(0, usize::MAX)]);
+    assert_eq!(
+        [plan.make_room(1 << 30), plan.make_room(100_000), plan.make_room(0)],
+        [1 << 20, 100_000, BYTES_MAX_LEAST]
+    );
+    assert_eq!(plan.next_reads()[0].bytes_max, BYTES_MAX_LEAST);
 }
 
 #[test]
@@ -127,6 +132,15 @@ fn the_first_batch_comes_whole_and_once() {
     let mut later = plan(LIMITS, &[(0, 10), (0, 10), (0, 10), (0, 10)]);
     run(&mut later, &[vec![], vec![4, 5000], vec![5000], vec![3]]);
     assert_eq!(bytes_of(later), [0, 4, 0, 3]);
+}
+
+#[test]
+fn more_than_could_be_taken_is_not_waited_for() {
+    let patient = FetchLimits { bytes_min: 60, ..LIMITS };
+    let mut bounded = plan(patient, &[(0, 25)]);
+    run(&mut bounded, &[vec![10; 5]]);
+    assert!(bounded.is_complete(false), "30 bytes lie there beyond the partition's limit");
+    assert_eq!(bytes_of(bounded), [20]);
 }
 
 #[test]
