@@ -81,12 +81,12 @@ pub enum ReplayError {
     Config(#[from] ConfigError),
 }
 
-/// The metadata of a cluster.
+/// The metadata of a cluster. A clone is a snapshot and cheap: it shares what neither changes.
 #[derive(Clone, Debug)]
 pub struct MetadataMachine {
     pub(super) image: MetadataImage,
     /// Names that metrics cannot tell apart, by their common form.
-    pub(super) collisions: BTreeMap<String, BTreeSet<WireString>>,
+    pub(super) collisions: Arc<BTreeMap<String, BTreeSet<WireString>>>,
     /// Partitions on each shard.
     pub(super) shard_loads: Vec<usize>,
     shards: usize,
@@ -101,7 +101,7 @@ impl MetadataMachine {
         assert!(shards > 0, "a node has at least one shard");
         MetadataMachine {
             image: MetadataImage::empty(cluster_id, broker),
-            collisions: BTreeMap::new(),
+            collisions: Arc::default(),
             shard_loads: vec![0; shards],
             shards,
         }
@@ -190,7 +190,7 @@ impl MetadataMachine {
         let topic =
             TopicImage { name: name.clone(), id: record.topic_id, partitions: Vec::new(), overrides, config };
         if let Some(form) = collision_form(&name) {
-            self.collisions.entry(form).or_default().insert(name.clone());
+            Arc::make_mut(&mut self.collisions).entry(form).or_default().insert(name.clone());
         }
         Arc::make_mut(&mut self.image.names).insert(record.topic_id, name.clone());
         Arc::make_mut(&mut self.image.topics).insert(name, Arc::new(topic));
@@ -297,12 +297,13 @@ impl MetadataMachine {
         let name = names.remove(&record.topic_id).ok_or(ReplayError::UnknownTopic(record.topic_id))?;
         let topics = Arc::make_mut(&mut self.image.topics);
         let topic = topics.remove(name.as_bytes()).expect("each id names a topic");
-        if let Some(form) = collision_form(&name)
-            && let Some(same) = self.collisions.get_mut(&form)
-        {
-            same.remove(name.as_bytes());
-            if same.is_empty() {
-                self.collisions.remove(&form);
+        if let Some(form) = collision_form(&name) {
+            let collisions = Arc::make_mut(&mut self.collisions);
+            if let Some(same) = collisions.get_mut(&form) {
+                same.remove(name.as_bytes());
+                if same.is_empty() {
+                    collisions.remove(&form);
+                }
             }
         }
         self.image.partitions_len -= topic.partitions.len();

@@ -16,6 +16,7 @@ mod partitions;
 mod record;
 mod shards;
 mod topics;
+mod weight;
 
 pub use image::{MetadataImage, PartitionImage, TopicImage};
 pub use machine::{Answer, Command, MetadataMachine, PRODUCER_ID_BLOCK_LEN, ReplayError};

@@ -34,7 +34,7 @@ pub(super) fn create_topics(
     };
     let mut results = Vec::new();
     for topic in request.topics.iter().filter(|topic| !twice.contains(&topic.name)) {
-        let result = creation.create(topic, new_id());
+        let result = creation.create(topic, new_id);
         results.push(result.unwrap_or_else(|error| refused_topic(&topic.name, &error)));
     }
     for name in twice {
@@ -66,7 +66,11 @@ struct Creation<'a> {
 }
 
 impl Creation<'_> {
-    fn create(&mut self, topic: &CreatableTopic, id: Uuid) -> Result<CreatableTopicResult, ApiError> {
+    fn create(
+        &mut self,
+        topic: &CreatableTopic,
+        new_id: &mut dyn FnMut() -> Uuid,
+    ) -> Result<CreatableTopicResult, ApiError> {
         let name = topic.name.as_str();
         self.check_name(name)?;
         let overrides = creation_overrides(topic)?;
@@ -74,6 +78,8 @@ impl Creation<'_> {
         let replicas = self.replicas(topic)?;
         self.take_room(replicas.len())?;
         let shards = self.chooser.choose(std::iter::empty(), replicas.len());
+        // A refused topic costs no random number.
+        let id = new_id();
         self.records.push(MetadataRecord::Topic(TopicRecord { name: topic.name.detached(), topic_id: id }));
         self.records.extend(overrides.iter().map(|(key, value)| {
             MetadataRecord::Config(ConfigRecord {
