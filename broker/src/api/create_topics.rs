@@ -8,7 +8,10 @@ use super::RequestContext;
 
 pub(super) async fn handle(context: RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let names: Vec<_> = request.topics.iter().map(|topic| topic.name.clone()).collect();
-    let error = match context.shard.metadata(Command::CreateTopics(request)).await {
+    let command = Command::CreateTopics(request);
+    // Each topic is told with its configs, as many as it is reckoned for here.
+    context.expect_entries(command.entries(&context.shard.shared.image.load()));
+    let error = match context.shard.metadata(command).await {
         Ok(Answer::CreateTopics(response)) => return response,
         Ok(_) => unreachable!("an answer has the name of its command"),
         Err(error) => ApiError::from(error),

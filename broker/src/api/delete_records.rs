@@ -8,6 +8,7 @@ use penstock_protocol::messages::delete_records_response::{
 use penstock_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
 use super::{RequestContext, scatter};
+use crate::runtime::pace::Pace;
 use crate::shard::{PartitionQuery, Query};
 
 /// Low watermark of a partition that gave none.
@@ -17,11 +18,13 @@ pub(super) async fn handle(context: RequestContext, request: DeleteRecordsReques
     let shard = &context.shard;
     let image = shard.shared.image.load_full();
     let mut queries = Vec::new();
+    let mut pace = Pace::new();
     for topic in &request.topics {
         // Records of topics that compaction alone may thin out are not deleted by offset.
         let compacted =
             image.topic(&topic.name).is_some_and(|topic| topic.config.compact && !topic.config.delete);
         for partition in &topic.partitions {
+            pace.step(1).await;
             let located = scatter::locate_by_name(shard, &image, &topic.name, partition.partition_index);
             queries.push(match located {
                 Ok(_) if is_internal(&topic.name) => Err(ErrorCode::InvalidTopicException),

@@ -21,10 +21,19 @@ pub(super) async fn handle(
     let image = context.shard.shared.image.load_full();
     let asked = usize::try_from(request.response_partition_limit).unwrap_or(0);
     let room = asked.min(image.broker().describe_partitions_max).max(1);
+    let entries = request.topics.len().max(room.min(image.partitions_len()));
+    context.by_size(entries, move || describe(&image, &request, room)).await
+}
+
+fn describe(
+    image: &MetadataImage,
+    request: &DescribeTopicPartitionsRequest,
+    room: usize,
+) -> DescribeTopicPartitionsResponse {
     let from = request.cursor.as_ref().map_or("", |cursor| cursor.topic_name.as_str());
     if request.topics.is_empty() {
         if request.cursor.as_ref().is_some_and(|cursor| cursor.partition_index < 0) {
-            return refused(&request);
+            return refused(request);
         }
         let topics = image.topics_from(from).map(|topic| (&topic.name, Some(&**topic)));
         return page(topics, request.cursor.as_ref(), room);
@@ -34,9 +43,9 @@ pub(super) async fn handle(
     // A cursor goes on where an earlier answer stopped, so it names one of the topics that are asked for.
     let fits = |cursor: &Asked| cursor.partition_index >= 0 && names.contains(&cursor.topic_name);
     if request.cursor.as_ref().is_some_and(|cursor| !fits(cursor)) {
-        return refused(&request);
+        return refused(request);
     }
-    let topics = names.into_iter().map(|name| (name, image_topic(&image, name)));
+    let topics = names.into_iter().map(|name| (name, image_topic(image, name)));
     page(topics, request.cursor.as_ref(), room)
 }
 

@@ -14,6 +14,7 @@ use penstock_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use penstock_protocol::{ErrorCode, WireString};
 
 use super::{RequestContext, scatter};
+use crate::runtime::pace::Pace;
 use crate::shard::{PartitionQuery, Query, QueryAnswer};
 
 /// The first version whose answer has leader epochs.
@@ -25,14 +26,17 @@ pub(super) async fn handle(context: RequestContext, request: ListOffsetsRequest)
     let isolation = Isolation::of(request.isolation_level)
         .map(|level| OffsetQuestion::isolation_of(request.replica_id, level));
     let mut counts: BTreeMap<(&WireString, i32), usize> = BTreeMap::new();
+    let mut pace = Pace::new();
     for topic in &request.topics {
         for partition in &topic.partitions {
+            pace.step(1).await;
             *counts.entry((&topic.name, partition.partition_index)).or_default() += 1;
         }
     }
     let mut queries = Vec::new();
     for topic in &request.topics {
         for partition in &topic.partitions {
+            pace.step(1).await;
             queries.push(match isolation {
                 Err(error) => Err(error),
                 // A partition named twice is refused each time.

@@ -26,6 +26,7 @@ mod produce_batches;
 pub(crate) mod registry;
 mod scatter;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -47,6 +48,8 @@ pub(crate) struct RequestContext {
     /// The client's name for itself.
     pub(crate) client_id: Option<WireString>,
     correlation_id: i32,
+    /// Entries of the answer, where its handler told.
+    entries: Rc<Cell<usize>>,
 }
 
 /// Begins a request: reads its header, finds its handler, and runs that to the point from which the next
@@ -64,6 +67,7 @@ pub(crate) async fn begin(
         version: frame.version,
         client_id: frame.client_id.clone(),
         correlation_id: frame.correlation_id,
+        entries: Rc::default(),
     };
     let key = frame.api.code();
     if let Some(entry) = registry::find(frame.api).filter(|entry| entry.served.contains(frame.version)) {
@@ -77,19 +81,56 @@ pub(crate) async fn begin(
 }
 
 impl RequestContext {
+    /// Runs work on so many entries of the request or the answer: beside the shard if they are many. The answer is then
+    /// encoded there too.
+    async fn by_size<T: Send + 'static>(
+        &self,
+        entries: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        self.expect_entries(entries);
+        self.shard.desk.run_by_size(entries, work).await
+    }
+
+    /// Says that the answer is about so many entries.
+    fn expect_entries(&self, entries: usize) {
+        self.entries.set(self.entries.get().max(entries));
+    }
+
+    /// The answer's bytes, made beside the shard if it, or its request, is about many entries; there it is also taken
+    /// apart again.
+    async fn encode_by_size<R: Message + Send + 'static>(
+        &self,
+        api: ApiKey,
+        entries: usize,
+        response: R,
+    ) -> Result<Answer, CloseReason> {
+        let (correlation_id, version) = (self.correlation_id, self.version);
+        let work = move || encode(correlation_id, api, version, &response);
+        self.shard.desk.run_by_size(entries.max(self.entries.get()), work).await.map(Answer::from)
+    }
+
     /// The answer's bytes.
     pub(crate) fn encode<R: Message>(&self, api: ApiKey, response: &R) -> Result<Answer, CloseReason> {
-        let encoded = frame::encode_response(self.correlation_id, api, self.version, response);
-        encoded.map(Answer::from).map_err(|error| {
-            // A response that its own version cannot carry is a bug of the handler; the client is told by the end of
-            // the connection rather than by a wrong answer.
-            tracing::error!(api = api.name(), version = self.version, "response cannot be encoded: {error}");
-            CloseReason(format!("{} response cannot be encoded", api.name()))
-        })
+        encode(self.correlation_id, api, self.version, response).map(Answer::from)
     }
 
     /// The answer's bytes in another version than the request's.
     fn encode_as<R: Message>(&self, api: ApiKey, version: i16, response: &R) -> Result<Answer, CloseReason> {
         RequestContext { version, ..self.clone() }.encode(api, response)
     }
+}
+
+fn encode<R: Message>(
+    correlation_id: i32,
+    api: ApiKey,
+    version: i16,
+    response: &R,
+) -> Result<Vec<Bytes>, CloseReason> {
+    frame::encode_response(correlation_id, api, version, response).map_err(|error| {
+        // A response that its own version cannot carry is a bug of the handler; the client is told by the end of the
+        // connection rather than by a wrong answer.
+        tracing::error!(api = api.name(), version, "response cannot be encoded: {error}");
+        CloseReason(format!("{} response cannot be encoded", api.name()))
+    })
 }

@@ -7,6 +7,7 @@ use penstock_protocol::messages::offset_for_leader_epoch_response::{
 use penstock_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 
 use super::{RequestContext, scatter};
+use crate::runtime::pace::Pace;
 use crate::shard::{PartitionQuery, Query};
 
 pub(super) async fn handle(
@@ -16,8 +17,10 @@ pub(super) async fn handle(
     let shard = &context.shard;
     let image = shard.shared.image.load_full();
     let mut queries = Vec::new();
+    let mut pace = Pace::new();
     for topic in &request.topics {
         for partition in &topic.partitions {
+            pace.step(1).await;
             let located = scatter::locate_by_name(shard, &image, &topic.topic, partition.partition);
             queries.push(located.map(|(key, to)| {
                 let claimed_epoch = claimed_epoch(partition.current_leader_epoch);

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::network::pipeline::{Begun, CloseReason};
 
+/// Bytes of a request for which one entry of it is reckoned: a short name with what stands around it.
+const BYTES_PER_ENTRY: usize = 16;
+
 /// One API as this broker serves it.
 pub(crate) struct Api {
     pub(crate) key: ApiKey,
@@ -65,14 +68,17 @@ fn answered<R, F>(
     handle: impl Fn(RequestContext, R) -> F + Copy + Send + Sync + 'static,
 ) -> Api
 where
-    R: Request + 'static,
+    R: Request + Send + 'static,
     F: Future<Output = R::Response>,
+    R::Response: Send + 'static,
 {
     entry(R::API, served, move |context, frame| {
         Box::pin(async move {
-            let request = decode::<R>(&frame)?;
+            let large = frame.body.len() / BYTES_PER_ENTRY;
+            let decoded = move || decode::<R>(&frame);
+            let request = context.shard.desk.run_by_size(large, decoded).await?;
             let response = handle(context.clone(), request).await;
-            Ok(Begun::Done(context.encode(R::API, &response)?))
+            Ok(Begun::Done(context.encode_by_size(R::API, large, response).await?))
         })
     })
 }

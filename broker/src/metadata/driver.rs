@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use penstock_core::metadata::{
-    Answer, Command, MetadataImage, MetadataMachine, MetadataRecord, resource_type,
+    Answer, Command, MetadataImage, MetadataMachine, MetadataRecord, ReplayError, resource_type,
 };
+use penstock_format::Batch;
 use penstock_protocol::{ErrorCode, Uuid};
 use penstock_storage::{AppendContext, Origin};
 
-use super::log::batch;
+use super::log::{WriteError, batch};
+use crate::runtime::pace::STRETCH_ENTRIES;
 use crate::runtime::semaphore::Semaphore;
 use crate::runtime::task;
 use crate::shard::{Shard, ShardLog, ShardReply, ShardRequest};
@@ -27,7 +29,7 @@ pub(crate) struct Driver {
     turn: Semaphore,
     /// The log failed: what is on disk is not known any more, so nothing is decided on it.
     failed: Cell<bool>,
-    random: RandomIds,
+    random: Arc<RandomIds>,
 }
 
 impl Driver {
@@ -37,7 +39,7 @@ impl Driver {
             log,
             turn: Semaphore::new(1),
             failed: Cell::new(false),
-            random: RandomIds::open()?,
+            random: Arc::new(RandomIds::open()?),
         })
     }
 
@@ -48,30 +50,30 @@ impl Driver {
 
     /// Carries out one command. When it answers, the change is stable, published, and every shard has brought its
     /// partitions to it.
-    pub(crate) async fn submit(&self, shard: &Rc<Shard>, command: &Command) -> Result<Answer, ErrorCode> {
+    pub(crate) async fn submit(&self, shard: &Rc<Shard>, command: Command) -> Result<Answer, ErrorCode> {
         let _turn = self.turn.acquire(1).await;
         if self.failed.get() {
             return Err(ErrorCode::KafkaStorageError);
         }
-        let (records, answer) = self.machine.borrow().handle(command, &mut || self.random.draw());
-        if records.is_empty() {
-            return Ok(answer);
-        }
-        self.write(&records).await?;
-        let changed: Arc<[Uuid]> = changed_topics(&self.image(), &records).into_iter().collect();
-        let image = Arc::new(self.replay(&records)?);
+        // The turn keeps the state from changing while a snapshot of it is worked with elsewhere.
+        let (machine, random) = (self.machine.borrow().clone(), self.random.clone());
+        let (entries, now_ms) = (command.entries(machine.image()), task::now_ms());
+        let decided = move || decide(&machine, &command, &random, now_ms);
+        let Decided { records, answer, batch } = shard.desk.run_by_size(entries, decided).await;
+        let Some(batch) = batch else { return Ok(answer) };
+        self.write(batch).await?;
+        let (image, changed) = self.replay(shard, records).await?;
         self.apply_everywhere(shard, &image, &changed).await;
         shard.shared.image.store(image);
         Ok(answer)
     }
 
-    async fn write(&self, records: &[MetadataRecord]) -> Result<(), ErrorCode> {
-        let now_ms = task::now_ms();
-        let batch = batch(records, now_ms).map_err(|error| {
+    async fn write(&self, batch: Result<Batch, WriteError>) -> Result<(), ErrorCode> {
+        let batch = batch.map_err(|error| {
             tracing::error!("metadata records cannot be written: {error}");
             ErrorCode::UnknownServerError
         })?;
-        let context = AppendContext { leader_epoch: 0, now_ms, origin: Origin::Coordinator };
+        let context = AppendContext { leader_epoch: 0, now_ms: task::now_ms(), origin: Origin::Coordinator };
         // Records are a few hundred bytes each and do not wait for room: with a full disk they come first.
         let appended = self.log.append(vec![batch], context).map_err(|error| {
             tracing::error!("metadata log refused an append: {error}");
@@ -84,17 +86,28 @@ impl Driver {
         })
     }
 
-    fn replay(&self, records: &[MetadataRecord]) -> Result<MetadataImage, ErrorCode> {
-        let mut machine = self.machine.borrow_mut();
-        for record in records {
-            if let Err(error) = machine.replay(record) {
-                // Decided and replayed by the same machine: a bug, and the log holds what the state does not.
-                self.failed.set(true);
-                tracing::error!("metadata record cannot be replayed: {error}");
-                return Err(ErrorCode::UnknownServerError);
-            }
-        }
-        Ok(machine.image().clone())
+    /// Brings the state to what was written; gives its image, and the topics that changed.
+    async fn replay(
+        &self,
+        shard: &Rc<Shard>,
+        records: Vec<MetadataRecord>,
+    ) -> Result<(Arc<MetadataImage>, Arc<[Uuid]>), ErrorCode> {
+        let replayed = if records.len() <= STRETCH_ENTRIES {
+            replay(&mut self.machine.borrow_mut(), &records)
+        } else {
+            let mut machine = self.machine.borrow().clone();
+            let work = move || (replay(&mut machine, &records), machine);
+            let (replayed, machine) = shard.desk.run_by_size(usize::MAX, work).await;
+            *self.machine.borrow_mut() = machine;
+            replayed
+        };
+        let changed = replayed.map_err(|error| {
+            // Decided and replayed by the same machine: a bug, and the log holds what the state does not.
+            self.failed.set(true);
+            tracing::error!("metadata record cannot be replayed: {error}");
+            ErrorCode::UnknownServerError
+        })?;
+        Ok((Arc::new(self.image()), changed))
     }
 
     async fn apply_everywhere(&self, shard: &Rc<Shard>, image: &Arc<MetadataImage>, changed: &Arc<[Uuid]>) {
@@ -110,6 +123,27 @@ impl Driver {
             }
         }
     }
+}
+
+/// What a command comes to.
+struct Decided {
+    records: Vec<MetadataRecord>,
+    answer: Answer,
+    /// The records as they are written; `None` if there are none.
+    batch: Option<Result<Batch, WriteError>>,
+}
+
+fn decide(machine: &MetadataMachine, command: &Command, random: &RandomIds, now_ms: i64) -> Decided {
+    let (records, answer) = machine.handle(command, &mut || random.draw());
+    let batch = (!records.is_empty()).then(|| batch(&records, now_ms));
+    Decided { records, answer, batch }
+}
+
+/// Gives the topics that changed.
+fn replay(machine: &mut MetadataMachine, records: &[MetadataRecord]) -> Result<Arc<[Uuid]>, ReplayError> {
+    let changed = changed_topics(machine.image(), records).into_iter().collect();
+    records.iter().try_for_each(|record| machine.replay(record))?;
+    Ok(changed)
 }
 
 /// Topics whose partitions or configs these records change.
@@ -169,7 +203,7 @@ impl Shard {
     /// Changes metadata, from any shard.
     pub(crate) async fn metadata(self: &Rc<Shard>, command: Command) -> Result<Answer, ErrorCode> {
         match self.metadata.get() {
-            Some(driver) => driver.submit(self, &command).await,
+            Some(driver) => driver.submit(self, command).await,
             None => match self.ask(0, ShardRequest::Metadata(command)).await {
                 ShardReply::Metadata(answer) => answer,
                 _ => unreachable!("a reply has the name of its request"),

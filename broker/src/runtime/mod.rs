@@ -6,6 +6,7 @@ pub(crate) mod executors;
 pub(crate) mod guard;
 pub(crate) mod mailbox;
 pub(crate) mod os;
+pub(crate) mod pace;
 pub(crate) mod panics;
 pub(crate) mod semaphore;
 pub(crate) mod task;

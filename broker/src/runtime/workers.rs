@@ -1,4 +1,5 @@
-//! Threads beside the shards, for work that takes a core for long: compression, record checks of large batches.
+//! Threads beside the shards, for work that takes a core for long: compression, record checks of large batches, requests
+//! that name very many things.
 //!
 //! A shard may have [`JOBS_PER_SHARD`] jobs queued or running; further ones wait in line on the shard, which
 //! holds back the connections they come from. A job that panics fails alone.
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::pace::STRETCH_ENTRIES;
 use super::panics::WORKER_THREAD;
 use super::semaphore::Semaphore;
 use super::task;
@@ -30,8 +32,8 @@ pub(crate) struct Workers {
 pub(crate) struct JobPanicked;
 
 impl Workers {
-    /// Starts `threads` workers for `shards` shards.
-    pub(crate) fn start(threads: usize, shards: usize) -> std::io::Result<Workers> {
+    /// Starts `threads` workers for `shards` shards; `name` stands in the names of the threads.
+    pub(crate) fn start(name: &str, threads: usize, shards: usize) -> std::io::Result<Workers> {
         let (jobs, queue) = mpsc::sync_channel::<Job>(JOBS_PER_SHARD * shards);
         let queue = Arc::new(Mutex::new(queue));
         for worker in 0..threads.max(1) {
@@ -45,7 +47,7 @@ impl Workers {
                     let _ = catch_unwind(AssertUnwindSafe(job));
                 }
             };
-            std::thread::Builder::new().name(format!("{WORKER_THREAD}{worker}")).spawn(run)?;
+            std::thread::Builder::new().name(format!("{WORKER_THREAD}{name}-{worker}")).spawn(run)?;
         }
         Ok(Workers { jobs })
     }
@@ -83,6 +85,25 @@ impl ShardWorkers {
         }
         outcome.await.map_err(|_| JobPanicked)
     }
+
+    /// Runs `work`, which is about so many entries: at once on the shard if that is no more than a stretch of it, else on
+    /// a worker thread.
+    ///
+    /// # Panics
+    /// If the work does: a shard that went on without its outcome would be as wrong as one without the work.
+    pub(crate) async fn run_by_size<T: Send + 'static>(
+        &self,
+        entries: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        if entries <= STRETCH_ENTRIES {
+            return work();
+        }
+        match self.run(work).await {
+            Ok(outcome) => outcome,
+            Err(JobPanicked) => panic!("a large request's work panicked; the worker has said where"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -92,11 +113,24 @@ mod tests {
 
     #[test]
     fn a_panicking_job_fails_alone() {
-        let workers = Workers::start(1, 1).unwrap().for_shard();
+        let workers = Workers::start("test", 1, 1).unwrap().for_shard();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             assert!(workers.run(|| panic!("planted")).await.map(|(): ()| ()).is_err());
             assert_eq!(workers.run(|| 7).await.unwrap(), 7);
+        });
+    }
+
+    #[test]
+    fn only_what_is_longer_than_a_stretch_leaves_its_thread() {
+        let workers = Workers::start("test", 1, 1).unwrap().for_shard();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let here = std::thread::current().id();
+            let on = || std::thread::current().id();
+            assert_eq!(workers.run_by_size(0, on).await, here);
+            assert_eq!(workers.run_by_size(STRETCH_ENTRIES, on).await, here);
+            assert_ne!(workers.run_by_size(STRETCH_ENTRIES + 1, on).await, here);
         });
     }
 }

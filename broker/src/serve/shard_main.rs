@@ -41,6 +41,7 @@ pub(super) struct Seat {
     pub(super) pulse: Arc<Pulse>,
     pub(super) disk_workers: DiskWorkers,
     pub(super) workers: Workers,
+    pub(super) desk: Workers,
     pub(super) orders: UnboundedReceiver<Order>,
     pub(super) events: Sender<Event>,
 }
@@ -139,8 +140,8 @@ impl Seat {
         (ring, store): (Ring, Store<ShardDisk>),
         driver: Option<Driver>,
     ) -> Result<Rc<Shard>, String> {
-        let workers = self.workers.for_shard();
-        let shard = Shard::new(ShardParts { index: self.index, shared, ring, store, workers });
+        let (workers, desk) = (self.workers.for_shard(), self.desk.for_shard());
+        let shard = Shard::new(ShardParts { index: self.index, shared, ring, store, workers, desk });
         if let Some(driver) = driver {
             // A shard is new here, so nobody has set it before.
             let _ = shard.metadata.set(driver);

@@ -85,7 +85,9 @@ impl Fleet {
             |e: std::io::Error| Refusal(format!("cannot start threads: {e}; raise the limit of processes"));
         // Both pools before the shards pin themselves: their threads run on any core.
         let disk_workers = DiskWorkers::new(DISK_THREADS).map_err(threads)?;
-        let workers = Workers::start(options.shards.div_ceil(2), options.shards).map_err(threads)?;
+        let workers = Workers::start("codec", options.shards.div_ceil(2), options.shards).map_err(threads)?;
+        // One thread: requests of the largest kind take turns, and no more than one core.
+        let desk = Workers::start("desk", 1, options.shards).map_err(threads)?;
         let pulses: Vec<Arc<Pulse>> = (0..options.shards).map(|_| Arc::default()).collect();
         let mut orders = Vec::new();
         let mut seats = Vec::new();
@@ -102,6 +104,7 @@ impl Fleet {
                 pulse: pulses[index].clone(),
                 disk_workers: disk_workers.clone(),
                 workers: workers.clone(),
+                desk: desk.clone(),
                 orders: receiver,
                 events: events.clone(),
             }));

@@ -11,6 +11,7 @@ use penstock_protocol::Uuid;
 use penstock_storage::LogConfig;
 
 use super::{Partition, PartitionKey, Shard};
+use crate::runtime::pace::Pace;
 
 /// Logs created or removed at once: they share commits.
 const CHANGES_AT_ONCE: usize = 64;
@@ -48,8 +49,10 @@ impl Shard {
 
     async fn bring(self: &Rc<Shard>, image: &MetadataImage, topics: &[Uuid]) -> Result<(), String> {
         let producer_expiration_ms = image.broker().producer_id_expiration_ms;
-        let mut changes = self.removals(image, topics);
+        let mut changes = self.removals(image, topics).await;
+        let mut pace = Pace::new();
         for topic in topics.iter().filter_map(|id| image.topic_by_id(*id)) {
+            pace.step(1 + topic.partitions.len()).await;
             changes.extend(self.openings(topic, producer_expiration_ms));
         }
         let mut outcomes = stream::iter(changes)
@@ -67,14 +70,19 @@ impl Shard {
     }
 
     /// Logs in the store whose partition the image does not know.
-    fn removals(&self, image: &MetadataImage, topics: &[Uuid]) -> Vec<Change> {
+    async fn removals(&self, image: &MetadataImage, topics: &[Uuid]) -> Vec<Change> {
         let gone: HashSet<Uuid> =
             topics.iter().copied().filter(|id| image.topic_by_id(*id).is_none()).collect();
         if gone.is_empty() {
             return Vec::new();
         }
-        let keys = self.store.logs().into_iter().filter_map(|log| PartitionKey::from_log_name(&log.name()));
-        keys.filter(|key| gone.contains(&key.topic_id)).map(Change::Remove).collect()
+        let (mut changes, mut pace) = (Vec::new(), Pace::new());
+        for log in self.store.logs() {
+            pace.step(1).await;
+            let key = PartitionKey::from_log_name(&log.name());
+            changes.extend(key.filter(|key| gone.contains(&key.topic_id)).map(Change::Remove));
+        }
+        changes
     }
 
     /// Partitions of the topic that belong here and are not open; those that are open are reconfigured at once.

@@ -8,6 +8,7 @@ use penstock_core::partition::{Isolation, PartitionFailure, PartitionRead, ReadB
 use penstock_storage::ReadError;
 
 use super::{Partition, PartitionKey, Shard, Signal};
+use crate::runtime::pace::Pace;
 
 /// Reads of several partitions of one shard.
 #[derive(Clone)]
@@ -32,7 +33,9 @@ impl Shard {
                 partition.watchers.add(signal);
             }
         }
+        let mut pace = Pace::new();
         for (key, read) in &reads {
+            pace.step(1).await;
             let outcome = match self.partition(key) {
                 Some(partition) => self.read_one(&partition, read, isolation, budget).await,
                 None => Err(PartitionFailure::NotHere),

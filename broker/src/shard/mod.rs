@@ -87,6 +87,8 @@ pub(crate) struct Shard {
     pub(crate) partitions: RefCell<HashMap<PartitionKey, Rc<Partition>>>,
     pub(crate) post: Post<ShardRequest, ShardReply>,
     pub(crate) workers: ShardWorkers,
+    /// For requests about very many things; apart from `workers`, so that no batch waits behind them.
+    pub(crate) desk: ShardWorkers,
     pub(crate) connections: Connections,
     /// Bytes of requests held at once.
     pub(crate) budget: Semaphore,
@@ -130,11 +132,12 @@ pub(crate) struct ShardParts {
     pub(crate) ring: Ring,
     pub(crate) store: Store<ShardDisk>,
     pub(crate) workers: ShardWorkers,
+    pub(crate) desk: ShardWorkers,
 }
 
 impl Shard {
     pub(crate) fn new(parts: ShardParts) -> Rc<Shard> {
-        let ShardParts { index, shared, ring, store, workers } = parts;
+        let ShardParts { index, shared, ring, store, workers, desk } = parts;
         let budget = usize::try_from(shared.config.limits.inflight_bytes).unwrap_or(usize::MAX);
         // The broker's slots are shared out evenly: a session stays with the shard of its connection.
         let slots = shared.config.fetch_sessions_max.div_ceil(shared.shards);
@@ -149,6 +152,7 @@ impl Shard {
             partitions: RefCell::default(),
             post: Post::new(shared.mailboxes.clone(), index),
             workers,
+            desk,
             connections: Connections::default(),
             budget: Semaphore::new(budget),
             answer_budget: Semaphore::new(budget),

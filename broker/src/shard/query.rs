@@ -9,6 +9,7 @@ use penstock_core::partition::{
 use penstock_storage::{StoreError, TimestampOffset};
 
 use super::{Partition, PartitionKey, Shard, fetch};
+use crate::runtime::pace::Pace;
 
 /// A question about one partition.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +39,9 @@ impl Shard {
         queries: Vec<PartitionQuery>,
     ) -> Vec<Result<QueryAnswer, PartitionFailure>> {
         let mut outcomes = Vec::with_capacity(queries.len());
+        let mut pace = Pace::new();
         for query in queries {
+            pace.step(1).await;
             outcomes.push(self.query_one(query).await);
         }
         outcomes

@@ -5,6 +5,7 @@
 
 mod broker;
 mod client;
+mod large;
 mod limits;
 mod lives;
 mod offsets;
