@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::definition::{ConfigDef, Scope, Update, broker_defs, find};
 use super::value::{ConfigError, Value};
 use super::{Overrides, TopicConfig, synonym};
+use crate::metadata::SnapshotBounds;
 
 /// Configs set at start, checked.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -84,6 +85,8 @@ pub struct BrokerConfig {
     pub connections_per_ip_max: usize,
     /// `max.connections.per.ip.overrides`, by host.
     pub connections_per_ip_overrides: BTreeMap<String, usize>,
+    /// When metadata snapshots are taken.
+    pub metadata_snapshots: SnapshotBounds,
     /// `node.id`, or `broker.id` where only that is set.
     pub node_id: i32,
     /// `num.partitions`.
@@ -182,6 +185,11 @@ impl BrokerConfig {
             connections_max: count("max.connections")?,
             connections_per_ip_max: count("max.connections.per.ip")?,
             connections_per_ip_overrides: reader.per_ip_overrides()?,
+            metadata_snapshots: SnapshotBounds {
+                record_bytes: bytes("metadata.log.max.record.bytes.between.snapshots")?,
+                interval_ms: Some(reader.number("metadata.log.max.snapshot.interval.ms")?)
+                    .filter(|interval| *interval > 0),
+            },
             node_id: reader.node_id()?,
             num_partitions: small("num.partitions")?,
             producer_id_expiration_ms: reader.number("producer.id.expiration.ms")?,

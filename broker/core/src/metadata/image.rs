@@ -139,34 +139,35 @@ impl MetadataImage {
         }
     }
 
-    /// Records that lead from nothing to this image: what a compacted log holds.
-    pub fn to_records(&self) -> Vec<MetadataRecord> {
-        let mut records = Vec::with_capacity(self.topics.len() + self.partitions_len + 8);
+    /// Records that lead from nothing to this image: what a snapshot holds.
+    pub fn records(&self) -> impl Iterator<Item = MetadataRecord> {
         let node = WireString::from(self.broker.node_id.to_string());
-        push_configs(&mut records, resource_type::BROKER, &WireString::default(), &self.cluster_overrides);
-        push_configs(&mut records, resource_type::BROKER, &node, &self.node_overrides);
-        for (name, level) in self.features.iter() {
-            records
-                .push(MetadataRecord::FeatureLevel(FeatureLevelRecord { name: name.clone(), level: *level }));
-        }
-        if self.next_producer_id > 0 {
-            records.push(MetadataRecord::ProducerIds(ProducerIdsRecord {
+        let cluster = configs(resource_type::BROKER, WireString::default(), &self.cluster_overrides);
+        let node = configs(resource_type::BROKER, node, &self.node_overrides);
+        let features = self.features.iter().map(|(name, level)| {
+            MetadataRecord::FeatureLevel(FeatureLevelRecord { name: name.clone(), level: *level })
+        });
+        let producer_ids = (self.next_producer_id > 0).then(|| {
+            MetadataRecord::ProducerIds(ProducerIdsRecord {
                 broker_id: self.broker.node_id,
                 broker_epoch: -1,
                 next_producer_id: self.next_producer_id,
-            }));
-        }
-        for topic in self.topics() {
-            records.push(MetadataRecord::Topic(TopicRecord { name: topic.name.clone(), topic_id: topic.id }));
-            push_configs(&mut records, resource_type::TOPIC, &topic.name, &topic.overrides);
-            let partitions = topic.partitions.iter().enumerate();
-            records.extend(partitions.map(|(index, partition)| partition.to_record(topic.id, index)));
-        }
-        records
+            })
+        });
+        let topics = self.topics().flat_map(|topic| topic.records());
+        cluster.chain(node).chain(features).chain(producer_ids).chain(topics)
     }
 }
 
 impl TopicImage {
+    fn records(&self) -> impl Iterator<Item = MetadataRecord> {
+        let topic = TopicRecord { name: self.name.clone(), topic_id: self.id };
+        let configs = configs(resource_type::TOPIC, self.name.clone(), &self.overrides);
+        let partitions = self.partitions.iter().enumerate();
+        let partitions = partitions.map(|(index, partition)| partition.to_record(self.id, index));
+        std::iter::once(MetadataRecord::Topic(topic)).chain(configs).chain(partitions)
+    }
+
     /// The partition of this number.
     pub fn partition(&self, partition: i32) -> Option<&PartitionImage> {
         self.partitions.get(usize::try_from(partition).ok()?)
@@ -188,13 +189,13 @@ impl PartitionImage {
     }
 }
 
-fn push_configs(records: &mut Vec<MetadataRecord>, kind: i8, resource: &WireString, overrides: &Overrides) {
-    records.extend(overrides.iter().map(|(name, value)| {
+fn configs(kind: i8, resource: WireString, overrides: &Overrides) -> impl Iterator<Item = MetadataRecord> {
+    overrides.iter().map(move |(name, value)| {
         MetadataRecord::Config(ConfigRecord {
             resource_type: kind,
             resource_name: resource.clone(),
             name: WireString::from(name.as_str()),
             value: Some(WireString::from(value.as_str())),
         })
-    }));
+    })
 }

@@ -2,7 +2,8 @@
 //!
 //! A machine in the house's form: [`MetadataMachine::handle`] takes a command and answers with records and a response,
 //! and changes nothing; [`MetadataMachine::replay`] alone changes state, one record at a time. Whoever drives it appends
-//! the records of one command to a log as one batch, makes them stable, and replays them; at start it replays the log.
+//! the records of one command to a log as one batch, makes them stable, and replays them; at start it replays the last
+//! snapshot and what the log holds after it.
 //! The same records in the same order give the same state, always.
 //!
 //! Readers see a [`MetadataImage`]: an immutable snapshot, cheap to clone, shared by all shards.
@@ -14,7 +15,9 @@ mod machine;
 mod names;
 mod partitions;
 mod record;
+mod schedule;
 mod shards;
+mod snapshot;
 mod topics;
 mod weight;
 
@@ -22,6 +25,10 @@ pub use image::{MetadataImage, PartitionImage, TopicImage};
 pub use machine::{Answer, Command, MetadataMachine, PRODUCER_ID_BLOCK_LEN, ReplayError};
 pub use names::{is_internal, validate_topic_name};
 pub use record::{MetadataRecord, RecordError};
+pub use schedule::{SnapshotBounds, SnapshotCleanup, SnapshotSchedule, plan_cleanup};
+pub use snapshot::{
+    EncodeSnapshotError, SNAPSHOT_BYTES_MAX, Snapshot, SnapshotError, decode_snapshot, encode_snapshot,
+};
 
 use penstock_protocol::{ErrorCode, WireString};
 

@@ -133,7 +133,7 @@ proptest! {
         };
         let again = replayed(&bench.log);
         prop_assert_eq!(again.image(), image);
-        let compacted = replayed(&image.to_records());
+        let compacted = replayed(&image.records().collect::<Vec<_>>());
         prop_assert_eq!(&compacted.collisions, &bench.machine.collisions);
         prop_assert_eq!(&compacted.shard_loads, &bench.machine.shard_loads);
         let same = MetadataImage { revision: image.revision(), ..compacted.image().clone() };
