@@ -9,22 +9,22 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use penstock_core::metadata::{
-    Answer, Command, MetadataImage, MetadataMachine, MetadataRecord, ReplayError, resource_type,
+    Answer, Command, MetadataImage, MetadataMachine, MetadataRecord, ReplayError, encode_snapshot,
+    resource_type,
 };
 use penstock_format::Batch;
 use penstock_protocol::{ErrorCode, Uuid};
-use penstock_storage::{AppendContext, Origin};
 
-use super::log::{WriteError, batch};
+use super::log::{MetadataLog, WriteError, batch};
 use crate::runtime::pace::STRETCH_ENTRIES;
 use crate::runtime::semaphore::Semaphore;
 use crate::runtime::task;
-use crate::shard::{Shard, ShardLog, ShardReply, ShardRequest};
+use crate::shard::{Shard, ShardDisk, ShardReply, ShardRequest};
 
 /// The machine with its log. Belongs to shard 0.
 pub(crate) struct Driver {
     machine: RefCell<MetadataMachine>,
-    log: ShardLog,
+    log: MetadataLog<ShardDisk>,
     /// Commands wait here for their turn; bounded by the requests that wait for their answers.
     turn: Semaphore,
     /// The log failed: what is on disk is not known any more, so nothing is decided on it.
@@ -33,7 +33,7 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(machine: MetadataMachine, log: ShardLog) -> std::io::Result<Driver> {
+    pub(crate) fn new(machine: MetadataMachine, log: MetadataLog<ShardDisk>) -> std::io::Result<Driver> {
         Ok(Driver {
             machine: RefCell::new(machine),
             log,
@@ -68,21 +68,38 @@ impl Driver {
         Ok(answer)
     }
 
+    /// Takes a snapshot of the metadata if one is due. Commands go on meanwhile.
+    pub(crate) async fn snapshot_if_due(&self, shard: &Rc<Shard>) {
+        let (image, due) = {
+            // Between two commands: a large one's records are written for a while before the state follows them.
+            let _turn = self.turn.acquire(1).await;
+            if self.failed.get() {
+                return;
+            }
+            let Some(due) = self.log.due_snapshot(task::now_ms()) else { return };
+            (self.image(), due)
+        };
+        let (offset, now_ms) = (due.offset, due.now_ms);
+        let encoded = shard.workers.run(move || encode_snapshot(&image, offset, now_ms)).await;
+        let encoded = encoded.map_err(Into::into).and_then(|encoded| encoded.map_err(Into::into));
+        self.log.finish_snapshot(due, encoded).await;
+    }
+
     async fn write(&self, batch: Result<Batch, WriteError>) -> Result<(), ErrorCode> {
-        let batch = batch.map_err(|error| {
-            tracing::error!("metadata records cannot be written: {error}");
-            ErrorCode::UnknownServerError
-        })?;
-        let context = AppendContext { leader_epoch: 0, now_ms: task::now_ms(), origin: Origin::Coordinator };
-        // Records are a few hundred bytes each and do not wait for room: with a full disk they come first.
-        let appended = self.log.append(vec![batch], context).map_err(|error| {
-            tracing::error!("metadata log refused an append: {error}");
-            ErrorCode::KafkaStorageError
-        })?;
-        self.log.durable(appended.ticket).await.map_err(|error| {
-            self.failed.set(true);
-            tracing::error!("metadata log failed: {error}");
-            ErrorCode::KafkaStorageError
+        let written = match batch {
+            Ok(batch) => self.log.write(batch, task::now_ms()).await,
+            Err(error) => Err(error),
+        };
+        written.map_err(|error| {
+            tracing::error!("{error}");
+            match error {
+                WriteError::Record(_) | WriteError::Batch(_) => ErrorCode::UnknownServerError,
+                WriteError::Refused(_) => ErrorCode::KafkaStorageError,
+                WriteError::Failed(_) | WriteError::NotReplayed(_) => {
+                    self.failed.set(true);
+                    ErrorCode::KafkaStorageError
+                }
+            }
         })
     }
 

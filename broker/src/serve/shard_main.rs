@@ -10,6 +10,8 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use penstock_core::config::BrokerConfig;
+use penstock_core::metadata::MetadataMachine;
+use penstock_protocol::WireString;
 use penstock_storage::disk::real::RealDisk;
 use penstock_storage::disk::ring::{Ring, RingOptions};
 use penstock_storage::disk::workers::Workers as DiskWorkers;
@@ -105,7 +107,7 @@ impl Seat {
                 Some(Order::Open { cluster_id }) => {
                     let store = self.open_store(disk, self.index).await?;
                     let driver = match self.index {
-                        0 => Some(self.open_metadata(&store, &cluster_id).await?),
+                        0 => Some(self.open_metadata(&store, disk, &cluster_id).await?),
                         _ => None,
                     };
                     let names = store.logs().into_iter().map(|log| log.name());
@@ -127,8 +129,14 @@ impl Seat {
         Ok(store)
     }
 
-    async fn open_metadata(&self, store: &Store<ShardDisk>, cluster_id: &str) -> Result<Driver, String> {
-        let opened = metadata::open(store, cluster_id, &self.config, self.shards).await;
+    async fn open_metadata(
+        &self,
+        store: &Store<ShardDisk>,
+        disk: &ShardDisk,
+        cluster_id: &str,
+    ) -> Result<Driver, String> {
+        let machine = MetadataMachine::new(WireString::from(cluster_id), self.config.clone(), self.shards);
+        let opened = metadata::open(store, disk, &self.dir, machine, task::now_ms()).await;
         let (machine, log) = opened.map_err(|e| e.to_string())?;
         Driver::new(machine, log).map_err(|e| format!("cannot open /dev/urandom: {e}"))
     }

@@ -10,8 +10,8 @@ use crate::runtime::task;
 /// Time between two rounds.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs once a second for as long as the shard does: retention and its like in the store, levels for the metrics, and
-/// another try at partitions that could not be opened or removed.
+/// Runs once a second for as long as the shard does: retention and its like in the store, snapshots of the metadata, levels
+/// for the metrics, and another try at partitions that could not be opened or removed.
 pub(crate) async fn periodic(shard: Rc<Shard>) {
     loop {
         task::sleep(INTERVAL).await;
@@ -20,6 +20,15 @@ pub(crate) async fn periodic(shard: Rc<Shard>) {
         }
         shard.store.tick(task::now_ms()).await;
         publish_levels(&shard);
+        if shard.metadata.get().is_some() {
+            let shard = shard.clone();
+            // Beside the rounds, which it must not hold up.
+            task::spawn(async move {
+                if let Some(driver) = shard.metadata.get() {
+                    driver.snapshot_if_due(&shard).await;
+                }
+            });
+        }
         if shard.behind.take() {
             // An error sets `behind` again, and was logged.
             let _ = shard.open_partitions().await;

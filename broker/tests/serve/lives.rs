@@ -1,6 +1,11 @@
 //! Ends and new beginnings: what was acknowledged is there, whatever ended the broker and however many shards come next.
 
-use crate::broker::{Broker, directory};
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::broker::{Broker, PATIENCE, directory};
 use crate::client::Client;
 
 const PARTITIONS: i32 = 5;
@@ -84,4 +89,46 @@ fn another_number_of_shards_keeps_all_data() {
             false => assert!(broker.stop().success()),
         }
     }
+}
+
+/// Names of the metadata snapshots, the oldest first.
+fn snapshots(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir.join("data/metadata")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".snapshot")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn metadata_survives_by_snapshots() {
+    let dir = directory();
+    let bound = ["metadata.log.max.record.bytes.between.snapshots=1"];
+    let broker = Broker::start_with(dir.path(), 2, &bound);
+    write(&broker, 0, 3);
+    let mut client = Client::connect(&broker.kafka);
+    let since = Instant::now();
+    for number in 0.. {
+        // The log loses its beginning with the third.
+        let seen = snapshots(dir.path());
+        if number > 2 && seen.len() == 2 && !seen[0].starts_with("0000000000000000000") {
+            break;
+        }
+        client.create_topic(&format!("further-{number}"), 2);
+        thread::sleep(Duration::from_millis(300));
+        assert!(since.elapsed() < PATIENCE, "{seen:?}");
+    }
+    broker.kill();
+    let broker = Broker::start_with(dir.path(), 2, &bound);
+    check(&broker, 3);
+    broker.kill();
+    // The newest is damaged: the one before it leads to the same.
+    let newest = dir.path().join("data/metadata").join(snapshots(dir.path()).pop().unwrap());
+    fs::write(&newest, "torn").unwrap();
+    let broker = Broker::start_with(dir.path(), 2, &bound);
+    assert!(broker.logged().contains("a metadata snapshot is of no use"), "{}", broker.logged());
+    check(&broker, 3);
+    write(&broker, 3, 1);
+    check(&broker, 4);
+    assert!(broker.stop().success());
 }
