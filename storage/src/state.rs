@@ -73,6 +73,8 @@ pub(crate) type ToPrepare<D> = (Rc<LogInner<D>>, Rc<Segment<D>>);
 pub(crate) struct Levels {
     pub unsettled_bytes: Cell<usize>,
     pub reserved_bytes: Cell<usize>,
+    /// Who waits for room: what is unsettled must go, however little it is.
+    pub room_waiters: Cell<usize>,
     pub cache_bytes: Cell<usize>,
     pub appended_bytes: Cell<u64>,
     pub appended_at_checkpoint: Cell<u64>,

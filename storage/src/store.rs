@@ -15,7 +15,7 @@ use crate::log::Log;
 use crate::prepare::run_preparer;
 use crate::recovery::recover;
 use crate::recycle::recycle_dir;
-use crate::state::{LogInner, StoreInner, logs_dir};
+use crate::state::{LogInner, StoreInner, add, logs_dir};
 use crate::writeback::run_writeback;
 
 /// Longest name of a log in bytes.
@@ -92,6 +92,24 @@ impl<D: Disk> Drop for Reservation<D> {
         let reserved = &self.store.levels.reserved_bytes;
         reserved.set(reserved.get() - self.bytes);
         self.store.room.wake_all();
+    }
+}
+
+/// Counts as waiting for room until it is dropped.
+struct RoomWaiter<'a, D: Disk>(&'a StoreInner<D>);
+
+impl<'a, D: Disk> RoomWaiter<'a, D> {
+    fn new(store: &'a StoreInner<D>) -> RoomWaiter<'a, D> {
+        add(&store.levels.room_waiters, 1);
+        store.work.wake_all();
+        RoomWaiter(store)
+    }
+}
+
+impl<D: Disk> Drop for RoomWaiter<'_, D> {
+    fn drop(&mut self) {
+        let waiters = &self.0.levels.room_waiters;
+        waiters.set(waiters.get() - 1);
     }
 }
 
@@ -218,7 +236,13 @@ impl<D: Disk> Store<D> {
             }
             (store.disk_full.get() > 0).then_some(Err(StoreError::DiskFull))
         };
-        store.room.until(fits).await?;
+        match fits() {
+            Some(outcome) => outcome?,
+            None => {
+                let _waiting = RoomWaiter::new(store);
+                store.room.until(fits).await?;
+            }
+        }
         levels.reserved_bytes.set(levels.reserved_bytes.get() + bytes);
         Ok(Reservation { store: store.clone(), bytes })
     }

@@ -48,7 +48,9 @@ impl<D: Disk> Default for Writeback<D> {
 impl<D: Disk> StoreInner<D> {
     /// Whether unsettled bytes press on a budget.
     pub(crate) fn wants_writeback(&self) -> bool {
-        self.levels.unsettled_bytes.get() > self.config.unsettled_bytes_max / 2
+        let unsettled = self.levels.unsettled_bytes.get();
+        unsettled > self.config.unsettled_bytes_max / 2
+            || (unsettled > 0 && self.levels.room_waiters.get() > 0)
             || self.writeback.evict_blocked.get()
     }
 

@@ -92,6 +92,11 @@ fn room_is_bounded_and_a_giant_request_comes_through_alone() {
         assert!(futures_util::FutureExt::now_or_never(&mut second).is_none());
         drop(first);
         drop(second.await.unwrap());
+        // Nothing else would press the little that is unsettled out of memory.
+        let own = store.create_log("b-0", log_config()).await.unwrap();
+        let appended = own.append(vec![batch(1, 100, 0, 1)], client(0)).unwrap();
+        own.durable(appended.ticket).await.unwrap();
+        drop(store.reserve(1 << 20).await.unwrap());
         let log = store.create_log("a-0", log_config()).await.unwrap();
         let bytes_max = small().append_bytes_max();
         let refused = log.append(vec![batch(1, bytes_max + 1, 0, 1)], client(0));
