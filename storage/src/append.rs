@@ -21,10 +21,28 @@ use crate::state::{LogInner, LogState, StoreInner, add};
 pub(crate) fn append<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
-    mut batches: Vec<Batch>,
+    batches: Vec<Batch>,
     context: AppendContext,
 ) -> Result<Appended, AppendError> {
     let bytes = check_admission(store, log, &batches, context.origin)?;
+    let bytes_max = store.config.append_bytes_max();
+    if bytes > bytes_max {
+        return Err(AppendError::TooLarge { bytes, bytes_max });
+    }
+    if !store.pipeline.has_room(store, bytes, batches.len()) {
+        return Err(AppendError::JournalFull);
+    }
+    append_admitted(store, log, batches, context)
+}
+
+/// Appends batches that the log and the journal can take.
+pub(crate) fn append_admitted<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    mut batches: Vec<Batch>,
+    context: AppendContext,
+) -> Result<Appended, AppendError> {
+    let bytes = batches.iter().map(Batch::len).sum();
     let mut state = log.state.borrow_mut();
     if let Some(first) = check_producers(&state, &batches, context.origin)? {
         return Ok(duplicate(store, &state, &first, &batches));
@@ -55,8 +73,8 @@ pub(crate) fn append<D: Disk>(
     Ok(appended)
 }
 
-/// Whether the log takes appends now, and these; gives their bytes.
-fn check_admission<D: Disk>(
+/// Whether the log takes appends now; gives the bytes of these.
+pub(crate) fn check_admission<D: Disk>(
     store: &StoreInner<D>,
     log: &LogInner<D>,
     batches: &[Batch],
@@ -82,19 +100,11 @@ fn check_admission<D: Disk>(
     if store.disk_full.get() > 0 && origin != Origin::Coordinator {
         return Err(AppendError::DiskFull);
     }
-    let bytes = batches.iter().map(Batch::len).sum();
-    let bytes_max = store.config.append_bytes_max();
-    if bytes > bytes_max {
-        return Err(AppendError::TooLarge { bytes, bytes_max });
-    }
-    if !store.pipeline.has_room(store, bytes, batches.len()) {
-        return Err(AppendError::JournalFull);
-    }
-    Ok(bytes)
+    Ok(batches.iter().map(Batch::len).sum())
 }
 
 /// Judges sequences and epochs; gives the first batch's place if it was written before.
-fn check_producers<D: Disk>(
+pub(crate) fn check_producers<D: Disk>(
     state: &LogState<D>,
     batches: &[Batch],
     origin: Origin,
@@ -214,6 +224,7 @@ fn place_all<D: Disk>(
                     next_offset: batch.header.next_offset(),
                     batch_count: 1,
                     parts: Vec::from(parts),
+                    large: batch.len() > store.config.append_bytes_max(),
                     segment,
                 };
                 if let Some(full) = open.replace(next) {
@@ -238,35 +249,66 @@ fn segment_for<D: Disk>(
 ) -> Rc<Segment<D>> {
     let header = &batch.header;
     if let Some(active) = state.segments.back() {
-        let rules = RollRules {
-            segment_bytes: store.segment_bytes(state.config.segment_bytes),
-            segment_ms: state.config.segment_ms,
-        };
-        let incoming = Incoming {
-            bytes: batch.len() as u64,
-            last_offset: header.last_offset(),
-            max_timestamp: header.max_timestamp,
-        };
-        let current = ActiveSegment {
-            base_offset: active.base,
-            bytes: active.size(),
-            first_timestamp: active.first_timestamp.get(),
-            opened_ms: active.opened_ms,
-            index_full: active.index.borrow().is_full(),
-        };
-        if plan_roll(&current, &incoming, &rules, now_ms).is_none() {
+        if !rolls(store, state, header, now_ms) {
             let prepared_to = active.prepared_to.get();
-            if prepared_to > 0 && active.end.get() + incoming.bytes > prepared_to / 2 {
-                store.extend(log, active, rules.segment_bytes);
+            if prepared_to > 0 && active.end.get() + batch.len() as u64 > prepared_to / 2 {
+                store.extend(log, active, store.segment_bytes(state.config.segment_bytes));
             }
             return active.clone();
         }
         store.indexes.hold(active);
     }
-    let dir = store.log_dir(&log.name);
-    let segment = Segment::new(&dir, header.base_offset, store.unique(), now_ms);
+    let segment = upcoming(store, log, state, (header.base_offset, now_ms));
+    state.upcoming = None;
     state.segments.push_back(segment.clone());
     store.prepare(log, &segment);
+    segment
+}
+
+/// Whether a batch that goes to the log's end begins a segment.
+pub(crate) fn rolls<D: Disk>(
+    store: &StoreInner<D>,
+    state: &LogState<D>,
+    header: &BatchHeader,
+    now_ms: i64,
+) -> bool {
+    let Some(active) = state.segments.back() else { return true };
+    let rules = RollRules {
+        segment_bytes: store.segment_bytes(state.config.segment_bytes),
+        segment_ms: state.config.segment_ms,
+    };
+    let incoming = Incoming {
+        bytes: header.total_len() as u64,
+        last_offset: header.last_offset(),
+        max_timestamp: header.max_timestamp,
+    };
+    let current = ActiveSegment {
+        base_offset: active.base,
+        bytes: active.size(),
+        first_timestamp: active.first_timestamp.get(),
+        opened_ms: active.opened_ms,
+        index_full: active.index.borrow().is_full(),
+    };
+    plan_roll(&current, &incoming, &rules, now_ms).is_some()
+}
+
+/// The segment that will begin at an offset: the one whose file is being made already, or a new one.
+pub(crate) fn upcoming<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    state: &mut LogState<D>,
+    (base_offset, now_ms): (i64, i64),
+) -> Rc<Segment<D>> {
+    if let Some(segment) = state.upcoming.take() {
+        if segment.base == base_offset {
+            state.upcoming = Some(segment.clone());
+            return segment;
+        }
+        // The log went on without it.
+        store.recycle.retire_cut(store, segment);
+    }
+    let segment = Segment::new(&store.log_dir(&log.name), base_offset, store.unique(), now_ms);
+    state.upcoming = Some(segment.clone());
     segment
 }
 

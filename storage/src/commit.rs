@@ -38,6 +38,8 @@ pub(crate) struct Share<D: Disk> {
     pub batch_count: u32,
     /// Header and body of each batch.
     pub parts: Vec<Bytes>,
+    /// No frame can hold it: it goes straight to its segment, which has room (see [`crate::large`]).
+    pub large: bool,
 }
 
 /// What a commit is made of.
@@ -57,6 +59,10 @@ impl<D: Disk> Commit<D> {
         Commit { seq, shares: Vec::new(), others: Vec::new(), bytes: 0, frame_len_max: HEADER_LEN + BLOCK }
     }
 }
+
+/// Most bytes that a share adds to a frame if it certainly goes straight to its segment: the repeated beginning of its
+/// first block, and what it has of its first and its last block.
+pub(crate) const DIRECT_FRAME_LEN_MAX: usize = APPEND_ENTRY_LEN + 3 * BLOCK;
 
 /// Most bytes a share of `len` bytes adds to a frame.
 pub(crate) fn share_frame_len_max(len: usize) -> usize {
@@ -148,8 +154,13 @@ impl<D: Disk> Pipeline<D> {
     /// Adds batches that follow each other in one segment; gives the commit's number.
     pub(crate) fn add_share(&self, store: &Rc<StoreInner<D>>, share: Share<D>) -> u64 {
         let len = (share.to - share.from) as usize;
+        let large = share.large;
+        let (alone, joined) =
+            if large { (DIRECT_FRAME_LEN_MAX, 2 * BLOCK) } else { (share_frame_len_max(len), len) };
         let joins = share.segment.open_share.get().map(|(seq, _)| seq);
-        let seq = self.open_commit(store, share_frame_len_max(len), joins.map(|seq| (seq, len)));
+        let seq = self.open_commit(store, alone, joins.map(|seq| (seq, joined)));
+        // What came to such a share later could reach beyond the file, and the whole of it would have to go inline.
+        self.sealed.set(large);
         share.segment.pending.borrow_mut().append(share.from, share.to, seq);
         let mut queue = self.queue.borrow_mut();
         let commit = queue.back_mut().expect("a commit is open");
@@ -161,6 +172,7 @@ impl<D: Disk> Pipeline<D> {
                 open.to = share.to;
                 open.next_offset = share.next_offset;
                 open.batch_count += share.batch_count;
+                open.large |= share.large;
                 open.parts.extend(share.parts);
             }
             None => {

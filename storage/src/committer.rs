@@ -14,11 +14,25 @@ use crate::plan::{self, Plan, block_floor, plan};
 use crate::segment::{BlockPrefix, Segment};
 use crate::state::{LogInner, StoreInner, add};
 
+/// Most bytes of a direct share copied and written at once: above what most shares have, and far below the largest.
+const DIRECT_BYTES_AT_ONCE: u64 = 8 << 20;
+
 /// A write of a commit.
 struct Write<D: Disk> {
     file: D::File,
     data: Bytes,
     position: u64,
+    /// What follows it.
+    rest: Rest,
+}
+
+/// Bytes of a share that are still to be copied: in `range` of its segment.
+#[derive(Default)]
+struct Rest {
+    /// Where the parts begin in the segment.
+    from: u64,
+    parts: Vec<Bytes>,
+    range: std::ops::Range<u64>,
 }
 
 /// Takes and writes commits until the store stops.
@@ -29,12 +43,17 @@ pub(crate) async fn run_committer<D: Disk>(store: Rc<StoreInner<D>>) {
             None => store.stopped.get().then_some(None),
         };
         let Some(commit) = store.pipeline.work.until(next).await else { return };
-        if let Err(error) = ready(&store, &commit).await {
-            return store.fail(error);
-        }
-        store.journal.reserve(&store, commit.seq, commit.frame_len_max as u64).await;
-        if store.stopped.get() {
-            return;
+        loop {
+            if let Err(error) = ready(&store, &commit).await {
+                return store.fail(error);
+            }
+            store.journal.reserve(&store, commit.seq, commit.frame_len_max as u64).await;
+            if store.stopped.get() {
+                return;
+            }
+            if commit.shares.iter().all(|share| has_file_if_needed(&store, share)) {
+                break;
+            }
         }
         let writes = place(&store, &commit);
         let seq = commit.seq;
@@ -44,7 +63,13 @@ pub(crate) async fn run_committer<D: Disk>(store: Rc<StoreInner<D>>) {
     }
 }
 
-/// Makes sync what planning needs: open files for large shares, and the beginning of the block each share begins in.
+/// Whether the share can do without its file, or has it open still: others may have been opened while the journal was
+/// waited for.
+fn has_file_if_needed<D: Disk>(store: &StoreInner<D>, share: &Share<D>) -> bool {
+    !share.large || store.files.opened(&share.segment).is_some()
+}
+
+/// Makes sure of what planning needs: open files for large shares, and the beginning of the block each share begins in.
 async fn ready<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Result<(), String> {
     let cold = |share: &&Share<D>| {
         let from = block_floor(share.from);
@@ -136,9 +161,9 @@ fn place<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Vec<Write<D>
         if !plan.direct.is_empty() {
             let file = store.files.opened(&share.segment).expect("large shares wait for their file");
             touched.push((FileKey::Segment(share.segment.life), file.clone()));
-            let data = gather_direct(share, plan);
-            add(&store.levels.direct_bytes, data.len() as u64);
-            writes.push(Write { file, data, position: plan.direct.start });
+            let (data, rest) = gather_direct(share, plan);
+            add(&store.levels.direct_bytes, plan.direct.end - plan.direct.start);
+            writes.push(Write { file, data, position: plan.direct.start, rest });
             share.segment.pending.borrow_mut().place_direct(share.from, plan.direct.clone(), commit.seq);
         }
     }
@@ -154,7 +179,7 @@ fn place<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Vec<Write<D>
     assert_eq!(frame.len(), len, "the frame is what was planned");
     frame.pad_to_block();
     add(&store.levels.journal_bytes, padded as u64);
-    writes.push(Write { file: journal_file, data: frame.freeze(), position });
+    writes.push(Write { file: journal_file, data: frame.freeze(), position, rest: Rest::default() });
     let shares = commit.shares.iter().map(written_share).collect();
     store.pipeline.in_flight.borrow_mut().push_back(InFlight {
         seq: commit.seq,
@@ -218,22 +243,25 @@ fn gather_inline<D: Disk>(share: &Share<D>, plan: &Plan, frame: &mut AlignedBuf)
     entry
 }
 
-/// The whole blocks that go straight to the segment.
-fn gather_direct<D: Disk>(share: &Share<D>, plan: &Plan) -> Bytes {
+/// The whole blocks that go straight to the segment: the first of them, and what is left for later.
+fn gather_direct<D: Disk>(share: &Share<D>, plan: &Plan) -> (Bytes, Rest) {
     let direct = &plan.direct;
-    let mut data = AlignedBuf::with_capacity((direct.end - direct.start) as usize);
+    let first_end = direct.end.min(direct.start + DIRECT_BYTES_AT_ONCE);
+    let mut data = AlignedBuf::with_capacity((first_end - direct.start) as usize);
     copy_bytes(&share.log, &share.segment, direct.start..share.from.max(direct.start), &mut data);
-    copy_parts(share.from, &share.parts, share.from.max(direct.start)..direct.end, &mut data);
-    data.freeze()
+    copy_parts(share.from, &share.parts, share.from.max(direct.start)..first_end, &mut data);
+    let rest = if first_end < direct.end {
+        Rest { from: share.from, parts: share.parts.clone(), range: first_end..direct.end }
+    } else {
+        Rest::default()
+    };
+    (data.freeze(), rest)
 }
 
 /// Carries out a commit's writes.
 async fn write<D: Disk>(store: &Rc<StoreInner<D>>, seq: u64, writes: Vec<Write<D>>) {
-    let each = async |write: &Write<D>| {
-        let op = || write.file.write_at(write.data.clone(), write.position);
-        store.retry_no_space("writing a commit", op).await.is_some()
-    };
-    let all = join_all(writes.iter().map(each)).await.into_iter().all(|written| written);
+    let all = join_all(writes.into_iter().map(|write| write_one(store, write))).await;
+    let all = all.into_iter().all(|written| written.is_some());
     store.pipeline.writing.set(store.pipeline.writing.get() - 1);
     if all {
         let mut in_flight = store.pipeline.in_flight.borrow_mut();
@@ -241,6 +269,23 @@ async fn write<D: Disk>(store: &Rc<StoreInner<D>>, seq: u64, writes: Vec<Write<D
         commit.expect("a commit stays until it is stable").written = true;
     }
     store.pipeline.work.wake_all();
+}
+
+/// `None` if the store stopped.
+async fn write_one<D: Disk>(store: &Rc<StoreInner<D>>, write: Write<D>) -> Option<()> {
+    let Write { file, data, position, rest } = write;
+    store.retry_no_space("writing a commit", || file.write_at(data.clone(), position)).await?;
+    drop(data);
+    let mut from = rest.range.start;
+    while from < rest.range.end {
+        let to = rest.range.end.min(from + DIRECT_BYTES_AT_ONCE);
+        let mut data = AlignedBuf::with_capacity((to - from) as usize);
+        copy_parts(rest.from, &rest.parts, from..to, &mut data);
+        let data = data.freeze();
+        store.retry_no_space("writing a commit", || file.write_at(data.clone(), from)).await?;
+        from = to;
+    }
+    Some(())
 }
 
 /// Flushes written commits and acknowledges them, until the store stops.

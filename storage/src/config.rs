@@ -36,7 +36,8 @@ pub struct StoreConfig {
 }
 
 impl StoreConfig {
-    /// Most bytes of one append: a frame holds it in any case.
+    /// Most bytes of one [`crate::Log::append`]: a frame holds it in any case. A single batch may be larger, by
+    /// [`crate::Log::append_large`].
     pub fn append_bytes_max(&self) -> usize {
         (self.journal_file_bytes / 4) as usize
     }

@@ -178,6 +178,11 @@ async fn cut<D: Disk>(
     store.pipeline.wait_durable(store, store.pipeline.last_seq()).await?;
     settle(store, log).await?;
     let dropped = cut_settled(store, log, offset).await?;
+    let end_offset = log.state.borrow().end_offset;
+    for segment in store.recycle.forget_from(store, &store.log_dir(&log.name), end_offset).await {
+        store.files.close(&segment);
+        store.writeback.unflushed.borrow_mut().remove(&segment.life);
+    }
     let wanted = store.pipeline.request_checkpoint(store);
     store.pipeline.wait_checkpoint(store, wanted).await?;
     for segment in dropped {
@@ -228,7 +233,8 @@ async fn cut_settled<D: Disk>(
     };
     let mut state = log.state.borrow_mut();
     let keep = state.segments.partition_point(|segment| segment.base < end_offset);
-    let dropped: Vec<_> = state.segments.drain(keep..).collect();
+    let upcoming = state.upcoming.take();
+    let dropped: Vec<_> = state.segments.drain(keep..).chain(upcoming).collect();
     let freed = state.memory.truncate(end_offset);
     store.levels.cache_bytes.set(store.levels.cache_bytes.get() - freed);
     if let Some(kept) = kept {

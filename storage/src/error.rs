@@ -76,7 +76,7 @@ pub enum AppendError {
     /// No batch was given.
     #[error("nothing to append")]
     Empty,
-    /// The batches would take more bytes than a commit can hold.
+    /// The batches would take more bytes than a commit can hold; a single one may come by `append_large`.
     #[error("append of {bytes} bytes exceeds the limit of {bytes_max}")]
     TooLarge {
         /// Bytes of all batches.

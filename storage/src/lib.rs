@@ -22,6 +22,7 @@ mod frame;
 pub mod index;
 mod indexes;
 mod journal;
+mod large;
 mod log;
 mod lookup;
 mod memory;

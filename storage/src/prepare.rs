@@ -1,5 +1,5 @@
-//! Makes and extends segment files in the background. No append waits for it: until a file is ready, the bytes of
-//! its segment stay in the journal and in memory.
+//! Makes and extends segment files in the background. No append waits for it, but one that no journal frame can hold
+//! (see [`crate::large`]): until a file is ready, the bytes of its segment stay in the journal and in memory.
 
 use std::io;
 use std::rc::Rc;
@@ -55,6 +55,7 @@ impl<D: Disk> StoreInner<D> {
                         tracing::warn!("disk is full: {what} waits for space");
                         self.disk_full.set(self.disk_full.get() + 1);
                         self.room.wake_all();
+                        self.work.wake_all();
                     }
                     self.disk.sleep(NO_SPACE_PAUSE).await;
                 }
@@ -99,13 +100,15 @@ pub(crate) async fn run_preparer<D: Disk>(store: Rc<StoreInner<D>>) {
 
 async fn prepare<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segment: &Rc<Segment<D>>) {
     let limit = store.segment_bytes(log.state.borrow().config.segment_bytes);
-    let limit = limit.max(segment.end.get()).next_multiple_of(crate::disk::BLOCK as u64);
+    let wanted_to = segment.wanted_to.get();
+    let limit = limit.max(segment.end.get()).max(wanted_to).next_multiple_of(crate::disk::BLOCK as u64);
     if !segment.is_ready() {
         make(store, log, segment, limit).await;
         return;
     }
     let prepared_to = segment.prepared_to.get();
-    let to = limit.min(prepared_to.max(segment.end.get()) * 4).next_multiple_of(crate::disk::BLOCK as u64);
+    let to = limit.min((prepared_to.max(segment.end.get()) * 4).max(wanted_to));
+    let to = to.next_multiple_of(crate::disk::BLOCK as u64);
     if to <= prepared_to {
         return;
     }
@@ -132,7 +135,8 @@ async fn make<D: Disk>(
             store.retry_no_space("reusing a segment file", reuse).await.map(|file| (file, spare.len))
         }
         None => {
-            let len = limit.min(FIRST_EXTENT.max(segment.end.get() * 2)).next_multiple_of(4096);
+            let len = FIRST_EXTENT.max(segment.end.get() * 2).max(segment.wanted_to.get());
+            let len = limit.min(len).next_multiple_of(4096);
             let new = || new_file(store, log, segment, len);
             store.retry_no_space("making a segment file", new).await.map(|file| (file, len))
         }

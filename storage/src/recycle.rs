@@ -135,7 +135,19 @@ impl<D: Disk> Recycle<D> {
     /// Gives up the retired segments of a log whose directory is about to go: another log of that name may have files
     /// of the same names. Waits until none is being collected.
     pub(crate) async fn forget(&self, store: &Rc<StoreInner<D>>, log_dir: &Path) -> Vec<Rc<Segment<D>>> {
-        let of_log = |retired: &mut Retired<D>| retired.segment.path.parent() == Some(log_dir);
+        self.forget_from(store, log_dir, i64::MIN).await
+    }
+
+    /// The same for those of its segments that began at `base` or later: the log may come to have others that do.
+    pub(crate) async fn forget_from(
+        &self,
+        store: &Rc<StoreInner<D>>,
+        log_dir: &Path,
+        base: i64,
+    ) -> Vec<Rc<Segment<D>>> {
+        let of_log = |Retired { segment, .. }: &mut Retired<D>| {
+            segment.base >= base && segment.path.parent() == Some(log_dir)
+        };
         let forgotten: Vec<_> = self.retired.borrow_mut().extract_if(.., of_log).collect();
         store.work.until(|| (!self.collecting.get()).then_some(())).await;
         forgotten.into_iter().map(|retired| retired.segment).collect()

@@ -88,6 +88,8 @@ pub(crate) struct Segment<D: Disk> {
     pub indexed_from: Cell<u64>,
     /// How far the file is there for writing; 0 until it exists.
     pub prepared_to: Cell<u64>,
+    /// How far the file has to be there for an append that waits for it, however large it would grow by itself.
+    pub wanted_to: Cell<u64>,
     /// A preparation is queued or under way.
     pub preparing: Cell<bool>,
     /// End of the write behind in flight; 0 if none.
@@ -122,6 +124,7 @@ impl<D: Disk> Segment<D> {
             index_stored: Cell::new(false),
             indexed_from: Cell::new(DATA_START),
             prepared_to: Cell::new(0),
+            wanted_to: Cell::new(0),
             preparing: Cell::new(false),
             writeback_to: Cell::new(0),
             image_seq: Cell::new(0),

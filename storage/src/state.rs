@@ -232,6 +232,9 @@ pub(crate) struct LogState<D: Disk> {
     pub config: LogConfig,
     /// In order of base offset; the last is active.
     pub segments: VecDeque<Rc<Segment<D>>>,
+    /// A segment whose file is made before anything is appended to it, and which is none of the log's before; see
+    /// [`crate::large`].
+    pub upcoming: Option<Rc<Segment<D>>>,
     pub start_offset: i64,
     pub end_offset: i64,
     pub durable_offset: i64,
@@ -260,6 +263,7 @@ impl<D: Disk> LogInner<D> {
             state: RefCell::new(LogState {
                 config,
                 segments: VecDeque::new(),
+                upcoming: None,
                 start_offset: 0,
                 end_offset: 0,
                 durable_offset: 0,

@@ -310,6 +310,11 @@ impl<D: Disk> Store<D> {
         };
         store.work.until(quiet).await;
         write_files(store).await;
+        for log in store.logs.borrow().values() {
+            if let Some(unused) = log.state.borrow_mut().upcoming.take() {
+                store.recycle.retire_cut(store, unused);
+            }
+        }
         let wanted = store.pipeline.request_checkpoint(store);
         store.pipeline.wait_checkpoint(store, wanted).await?;
         store.recycle.collect(store).await;
@@ -344,7 +349,8 @@ async fn discard<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
         let mut state = log.state.borrow_mut();
         let freed = state.memory.truncate(i64::MIN);
         store.levels.cache_bytes.set(store.levels.cache_bytes.get() - freed);
-        state.segments.drain(..).collect()
+        let upcoming = state.upcoming.take();
+        state.segments.drain(..).chain(upcoming).collect()
     };
     for segment in &segments {
         segment.retired.set(true);

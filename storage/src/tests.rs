@@ -4,6 +4,7 @@ mod basics;
 mod changes;
 mod crash;
 mod faults;
+mod large;
 mod lookups;
 mod reshards;
 

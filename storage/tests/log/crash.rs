@@ -20,6 +20,8 @@ const LIVES: u64 = 8;
 pub(crate) struct Profile {
     pub(crate) logs: usize,
     pub(crate) value_bytes_max: u64,
+    /// Largest batch that no frame can hold; 0 for none of them.
+    pub(crate) large_bytes_max: u64,
     pub(crate) direct_bytes_min: usize,
     pub(crate) segment_bytes: u64,
     pub(crate) retention_bytes: i64,
@@ -151,8 +153,8 @@ pub(crate) fn plan(profile: &Profile) -> Plan {
         index_interval_bytes: 1024,
         ..LogConfig::default()
     };
-    let value_bytes_max = profile.value_bytes_max;
-    Plan { store, log, logs: profile.logs, operations: 60, value_bytes_max, close: false }
+    let &Profile { logs, value_bytes_max, large_bytes_max, .. } = profile;
+    Plan { store, log, logs, operations: 60, value_bytes_max, large_bytes_max, close: false }
 }
 
 fn env(name: &str) -> Option<u64> {
@@ -202,6 +204,7 @@ fn large_batches_straight_to_segments() {
     let profile = Profile {
         logs: 2,
         value_bytes_max: 20_000,
+        large_bytes_max: 200_000,
         direct_bytes_min: 4096,
         segment_bytes: 128 << 10,
         ..unlimited()
@@ -227,6 +230,7 @@ fn many_logs_on_a_failing_disk() {
     let profile = Profile {
         logs: 6,
         value_bytes_max: 6_000,
+        large_bytes_max: 100_000,
         direct_bytes_min: 8192,
         segment_bytes: 64 << 10,
         faults: true,

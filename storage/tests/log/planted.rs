@@ -9,6 +9,7 @@ fn profile() -> Profile {
     Profile {
         logs: 2,
         value_bytes_max: 20_000,
+        large_bytes_max: 0,
         direct_bytes_min: 4096,
         segment_bytes: 128 << 10,
         retention_bytes: -1,

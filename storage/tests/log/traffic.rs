@@ -10,7 +10,9 @@ use oorandom::Rand64;
 use penstock_format::{Batch, BatchBuilder, NewRecord};
 use penstock_storage::disk::Disk;
 use penstock_storage::disk::sim::{SimDisk, SimWorld};
-use penstock_storage::{AppendContext, AppendError, Log, LogConfig, Origin, Store, StoreConfig, StoreError};
+use penstock_storage::{
+    AppendContext, AppendError, Appended, Log, LogConfig, Origin, Store, StoreConfig, StoreError,
+};
 
 use crate::oracle::{OracleRef, Unjudged, check_content, check_store};
 use crate::twin::{Change, Written};
@@ -30,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) operations: u64,
     /// Largest record value in bytes.
     pub(crate) value_bytes_max: u64,
+    /// Largest batch that no frame can hold, in bytes; 0 for none of them.
+    pub(crate) large_bytes_max: u64,
     /// Close the store at the end of a life that is not cut short.
     pub(crate) close: bool,
 }
@@ -274,6 +278,10 @@ impl Client {
     }
 
     async fn append(&mut self) -> Result<(), Stop> {
+        let large_bytes_max = self.life.plan.large_bytes_max;
+        if large_bytes_max > 0 && self.below(12) == 0 {
+            return self.append_large(large_bytes_max).await;
+        }
         let batches = match self.below(4) {
             0 => vec![self.idempotent_batch()],
             1 => (0..1 + self.below(3)).map(|_| self.batch(None)).collect(),
@@ -318,6 +326,27 @@ impl Client {
         AppendContext { leader_epoch: self.epoch, now_ms, origin: Origin::Client }
     }
 
+    /// A batch that waits for its segment's file.
+    async fn append_large(&mut self, bytes_max: u64) -> Result<(), Stop> {
+        let bytes_min = self.life.plan.store.append_bytes_max() as u64;
+        let len = bytes_min + self.below(bytes_max - bytes_min);
+        let value = vec![self.random.rand_u64() as u8; len as usize];
+        let timestamp = now_ms(&self.life.world);
+        let mut builder = BatchBuilder::new();
+        builder.append(&NewRecord { timestamp, value: Some(&value), ..NewRecord::default() }).unwrap();
+        let batch = builder.finish().unwrap();
+        let room = self.life.store.reserve(batch.len()).await;
+        let room = room.map_err(|error| self.failed("reserve", error))?;
+        let (log, context) = (self.log(), self.context());
+        let next = log.log_end_offset();
+        let appended = match log.append_large(batch.clone(), context).await {
+            Err(AppendError::DiskFull) if self.life.oracle.borrow().faulty => return Ok(()),
+            appended => appended.map_err(|error| self.failed("append of a large batch", error))?,
+        };
+        drop(room);
+        self.appended(&log, &[batch], (next, context.leader_epoch), appended)
+    }
+
     async fn send(&mut self, batches: Vec<Batch>) -> Result<(), Stop> {
         let (mut bytes, bytes_max) = (0, self.life.plan.store.append_bytes_max());
         let fits = |batch: &Batch| {
@@ -335,7 +364,7 @@ impl Client {
             .await
             .map_err(|error| self.failed("reserve", error))?;
         let (log, context) = (self.log(), self.context());
-        let mut next = log.log_end_offset();
+        let next = log.log_end_offset();
         let appended = match log.append(batches.clone(), context) {
             Err(AppendError::DiskFull) if self.life.oracle.borrow().faulty => return Ok(()),
             Err(AppendError::Producer(_)) if self.is_forgotten(batches[0].header.producer_id) => {
@@ -344,9 +373,20 @@ impl Client {
             appended => appended.map_err(|error| self.failed("append", error))?,
         };
         drop(room);
+        self.appended(&log, &batches, (next, context.leader_epoch), appended)
+    }
+
+    /// Checks what an append at `next` answered, and notes it.
+    fn appended(
+        &mut self,
+        log: &Log<SimDisk>,
+        batches: &[Batch],
+        (mut next, epoch): (i64, i32),
+        appended: Appended,
+    ) -> Result<(), Stop> {
         let mut written = Vec::new();
-        for batch in &batches {
-            written.push(Rc::new(Written::new(batch, next, context.leader_epoch)));
+        for batch in batches {
+            written.push(Rc::new(Written::new(batch, next, epoch)));
             next += batch.header.record_count as i64;
         }
         let number = self.ask(Change::Append(written.clone()));
@@ -354,7 +394,7 @@ impl Client {
         if (appended.base_offset, appended.last_offset, appended.duplicate) != expected {
             return Err(self.broken(format!("appended {expected:?} as {appended:?}")));
         }
-        self.await_durable(log, appended.ticket, move |client| client.acknowledge(number));
+        self.await_durable(log.clone(), appended.ticket, move |client| client.acknowledge(number));
         Ok(())
     }
 
