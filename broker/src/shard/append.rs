@@ -54,16 +54,32 @@ impl Shard {
             // Held until the appends are made; an error says that the store is closing, and so will they.
             let _room = shard.store.reserve(bytes).await;
             let now_ms = task::now_ms();
-            Begun(appends.into_iter().map(|append| shard.append_one(append, now_ms)).collect())
+            let mut begun = Vec::with_capacity(appends.len());
+            for append in appends {
+                begun.push(shard.append_one(append, now_ms).await);
+            }
+            Begun(begun)
         }
     }
 
-    fn append_one(&self, append: PartitionAppend, now_ms: i64) -> Result<BegunOne, AppendFailure> {
+    /// Appends to one partition. Waits, and all appends behind it, only where a batch is larger than a journal frame.
+    async fn append_one(&self, mut append: PartitionAppend, now_ms: i64) -> Result<BegunOne, AppendFailure> {
         let partition = self.partition(&append.key).ok_or(AppendFailure::NotHere)?;
         let leader_epoch = partition.leader_epoch();
         let context = AppendContext { leader_epoch, now_ms, origin: Origin::Client };
         let bytes: usize = append.batches.iter().map(Batch::len).sum();
-        let appended = partition.log.append(append.batches, context).map_err(|error| refusal(&error))?;
+        // Kafka's rule: a batch fits a segment.
+        if bytes as u64 > partition.config.borrow().segment_bytes {
+            return Err(AppendFailure::TooLarge);
+        }
+        let appended = match append.batches.pop() {
+            Some(one) if append.batches.is_empty() => partition.log.append_large(one, context).await,
+            last => {
+                append.batches.extend(last);
+                partition.log.append(append.batches, context)
+            }
+        };
+        let appended = appended.map_err(|error| refusal(&error))?;
         self.metrics.appended(bytes);
         Ok(BegunOne { partition, appended, wait: append.wait })
     }

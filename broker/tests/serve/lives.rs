@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::broker::{Broker, PATIENCE, directory};
-use crate::client::Client;
+use crate::client::{Client, PRODUCE, produce};
 
 const PARTITIONS: i32 = 5;
 
@@ -130,5 +130,31 @@ fn metadata_survives_by_snapshots() {
     check(&broker, 3);
     write(&broker, 3, 1);
     check(&broker, 4);
+    assert!(broker.stop().success());
+}
+
+#[test]
+fn a_batch_larger_than_a_journal_frame_survives_a_kill() {
+    let dir = directory();
+    let settings = ["message.max.bytes=67108864", "log.segment.bytes=50331648"];
+    let broker = Broker::start_with(dir.path(), 2, &settings);
+    let mut client = Client::connect(&broker.kafka);
+    client.create_topic("large", 1);
+    let large = "0123456789abcdef".repeat(2 << 20);
+    assert_eq!(client.produce("large", 0, "small"), 0);
+    assert_eq!(client.produce("large", 0, &large), 1);
+    assert_eq!(client.produce("large", 0, "small again"), 2);
+    // As in Apache Kafka, a batch has to fit a segment.
+    let response = client.call(PRODUCE, &produce("large", 0, &large.repeat(2)[..50 << 20], -1));
+    assert_eq!(response.responses[0].partition_responses[0].error_code, 18, "RECORD_LIST_TOO_LARGE");
+    broker.kill();
+    let broker = Broker::start_with(dir.path(), 2, &settings);
+    let mut client = Client::connect(&broker.kafka);
+    let found = client.consume("large", 0);
+    assert!(
+        found == ["small", &large, "small again"],
+        "{:?}",
+        found.iter().map(String::len).collect::<Vec<_>>()
+    );
     assert!(broker.stop().success());
 }
