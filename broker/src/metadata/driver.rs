@@ -15,7 +15,7 @@ use penstock_core::metadata::{
 use penstock_format::Batch;
 use penstock_protocol::{ErrorCode, Uuid};
 
-use super::log::{MetadataLog, WriteError, batch};
+use super::log::{BatchRecordsError, MetadataLog, WriteError, batch};
 use crate::runtime::pace::STRETCH_ENTRIES;
 use crate::runtime::semaphore::Semaphore;
 use crate::runtime::task;
@@ -85,15 +85,15 @@ impl Driver {
         self.log.finish_snapshot(due, encoded).await;
     }
 
-    async fn write(&self, batch: Result<Batch, WriteError>) -> Result<(), ErrorCode> {
+    async fn write(&self, batch: Result<Batch, BatchRecordsError>) -> Result<(), ErrorCode> {
         let written = match batch {
             Ok(batch) => self.log.write(batch, task::now_ms()).await,
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         written.map_err(|error| {
             tracing::error!("{error}");
             match error {
-                WriteError::Record(_) | WriteError::Batch(_) => ErrorCode::UnknownServerError,
+                WriteError::Unwritable(_) => ErrorCode::UnknownServerError,
                 WriteError::Refused(_) => ErrorCode::KafkaStorageError,
                 WriteError::Failed(_) | WriteError::NotReplayed(_) => {
                     self.failed.set(true);
@@ -147,7 +147,7 @@ struct Decided {
     records: Vec<MetadataRecord>,
     answer: Answer,
     /// The records as they are written; `None` if there are none.
-    batch: Option<Result<Batch, WriteError>>,
+    batch: Option<Result<Batch, BatchRecordsError>>,
 }
 
 fn decide(machine: &MetadataMachine, command: &Command, random: &RandomIds, now_ms: i64) -> Decided {

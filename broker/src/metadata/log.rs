@@ -69,14 +69,20 @@ pub(crate) enum OpenMetadataError {
     NoSnapshot { start: i64, dir: PathBuf },
 }
 
+/// A command made records that cannot be written: a string longer than the protocol can carry.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BatchRecordsError {
+    #[error(transparent)]
+    Record(#[from] EncodeError),
+    #[error(transparent)]
+    Batch(#[from] BuildError),
+}
+
 /// Why records were not written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
-    /// A command made records that cannot be written: a string longer than the protocol can carry.
     #[error("metadata records cannot be written: {0}")]
-    Record(#[from] EncodeError),
-    #[error("metadata records cannot be written: {0}")]
-    Batch(#[from] BuildError),
+    Unwritable(#[from] BatchRecordsError),
     #[error("metadata log refused an append: {0}")]
     Refused(#[from] AppendError),
     /// Whether they are on the disk is not known.
@@ -346,7 +352,7 @@ fn replay_batch(machine: &mut MetadataMachine, batch: &Batch, from: i64) -> Resu
 }
 
 /// One command's records as a batch.
-pub(super) fn batch(records: &[MetadataRecord], now_ms: i64) -> Result<Batch, WriteError> {
+pub(super) fn batch(records: &[MetadataRecord], now_ms: i64) -> Result<Batch, BatchRecordsError> {
     let mut builder = BatchBuilder::new();
     for record in records {
         let value = record.encode()?;
