@@ -20,7 +20,8 @@ pub struct StoreConfig {
     pub open_files_max: usize,
     /// Physical size limit of a segment file in bytes; a log's `segment_bytes` above it is capped.
     pub segment_bytes_max: u64,
-    /// Bytes of retired segment files kept for reuse.
+    /// Bytes of retired segment files kept for reuse. Files come free once in a checkpoint, so a pool below twice
+    /// `checkpoint_bytes` overflows and runs dry in turn: files are removed, and new ones written, for nothing.
     pub recycle_bytes_max: u64,
     /// Shares of at least this many bytes go straight to their segment.
     pub direct_bytes_min: usize,
@@ -75,7 +76,7 @@ impl Default for StoreConfig {
             index_bytes_max: 32 << 20,
             open_files_max: 4096,
             segment_bytes_max: 64 << 20,
-            recycle_bytes_max: 1 << 30,
+            recycle_bytes_max: 3 << 30,
             direct_bytes_min: 16 << 10,
             commit_bytes_target: 4 << 20,
             checkpoint_bytes: 1 << 30,
