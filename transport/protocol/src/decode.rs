@@ -42,6 +42,9 @@ pub enum DecodeFault {
     /// A variable-length number of more than 32 bits.
     #[error("a variable-length number beyond 32 bits")]
     VarintTooLong,
+    /// A string of more bytes than any string has: 32,767, in both notations, as Apache Kafka has it.
+    #[error("a string of {0} bytes")]
+    StringTooLong(usize),
     /// Text that is not UTF-8.
     #[error("text that is not UTF-8")]
     NotUtf8,
@@ -69,6 +72,9 @@ pub enum DecodeFault {
     #[error("{0} bytes follow the message")]
     TrailingBytes(usize),
 }
+
+/// Bytes of the longest string.
+const STRING_LEN_MAX: usize = i16::MAX as usize;
 
 /// A cursor over one message.
 #[derive(Debug)]
@@ -266,6 +272,10 @@ impl Decoder {
             self.checked_length(i32::from(length))?
         };
         let Some(length) = length else { return Ok(None) };
+        // A longer one could be taken in and never be told again: encoding refuses it too.
+        if length > STRING_LEN_MAX {
+            return Err(self.fault(DecodeFault::StringTooLong(length)));
+        }
         let bytes = self.slice(length)?;
         WireString::from_utf8(bytes).map(Some).map_err(|_| self.fault(DecodeFault::NotUtf8))
     }

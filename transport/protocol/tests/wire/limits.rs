@@ -1,8 +1,9 @@
 //! Hostile counts: refused before anything is allocated for them, or held to the limits.
 
 use bytes::Bytes;
+use penstock_protocol::messages::metadata_request::MetadataRequestTopic;
 use penstock_protocol::messages::{FetchRequest, MetadataRequest, ProduceRequest};
-use penstock_protocol::{DecodeFault, Decoder, Limits, Message};
+use penstock_protocol::{DecodeFault, Decoder, Limits, Message, WireString};
 
 use crate::allocation::peak_of;
 use crate::codec::CODECS;
@@ -10,6 +11,31 @@ use crate::mutations::memory_max;
 
 fn fault_of<M: Message>(body: Bytes, version: i16) -> DecodeFault {
     M::decode(&mut Decoder::new(body), version).unwrap_err().fault
+}
+
+/// What is taken in can be given back: Apache Kafka refuses such a string too, in both notations.
+#[test]
+fn a_compact_string_is_no_longer_than_a_plain_one() {
+    let named = |length: usize| {
+        let name = WireString::from("n".repeat(length));
+        let topics =
+            vec![MetadataRequestTopic { name: Some(name.clone()), ..MetadataRequestTopic::default() }];
+        // One topic, its name, no tags; what follows: no creation, no operations, no tags.
+        let mut body = vec![2];
+        let mut count = length + 1;
+        while count >= 0x80 {
+            body.push(count as u8 | 0x80);
+            count >>= 7;
+        }
+        body.push(count as u8);
+        body.extend(name.as_bytes());
+        body.extend([0, 0, 0, 0, 0]);
+        (Bytes::from(body), topics)
+    };
+    let (body, topics) = named(32_767);
+    let decoded = MetadataRequest::decode(&mut Decoder::new(body), 9).unwrap();
+    assert_eq!(decoded.topics, Some(topics));
+    assert_eq!(fault_of::<MetadataRequest>(named(32_768).0, 9), DecodeFault::StringTooLong(32_768));
 }
 
 #[test]
