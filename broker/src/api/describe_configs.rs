@@ -76,7 +76,7 @@ fn entries(image: &MetadataImage, resource: &DescribeConfigsResource) -> Result<
             Ok(topic_entries(broker, &topic.overrides))
         }
         resource_type::BROKER if name.is_empty() => Ok(cluster_entries(broker)),
-        resource_type::BROKER if name == broker.node_id.to_string() => Ok(broker_entries(broker)),
+        resource_type::BROKER if image.is_this_broker(name) => Ok(broker_entries(broker)),
         resource_type::BROKER => match name.parse::<i32>() {
             Ok(id) => Err(invalid(format!(
                 "Unexpected broker id, expected {} or empty string, but received {id}",

@@ -78,11 +78,16 @@ fn decided<'a>(
     wanted: Vec<(ResourceKey<'a>, Result<Overrides, ApiError>)>,
     validate_only: bool,
 ) -> (Vec<MetadataRecord>, Vec<Told<'a>>) {
-    let twice = named_twice(wanted.iter().map(|(key, _)| *key));
+    // This broker is one resource, however its number is written.
+    let identity = |(kind, name): ResourceKey<'a>| {
+        let this_broker = kind == resource_type::BROKER && machine.image.is_this_broker(name);
+        (kind, (!this_broker).then_some(name))
+    };
+    let twice = named_twice(wanted.iter().map(|(key, _)| identity(*key)));
     let mut records = Vec::new();
     let mut answers = Vec::with_capacity(wanted.len());
     for (key, wanted) in wanted {
-        let wanted = if twice.contains(&key) { Err(once_only()) } else { wanted };
+        let wanted = if twice.contains(&identity(key)) { Err(once_only()) } else { wanted };
         let outcome = wanted.and_then(|wanted| changes(machine, key, &wanted));
         let outcome = outcome.and_then(|changes| within_bound(records.len(), changes));
         let (error_code, error_message) = told(&outcome);
@@ -92,7 +97,7 @@ fn decided<'a>(
     (if validate_only { Vec::new() } else { records }, answers)
 }
 
-fn named_twice<'a>(keys: impl Iterator<Item = ResourceKey<'a>>) -> BTreeSet<ResourceKey<'a>> {
+fn named_twice<K: Ord + Copy>(keys: impl Iterator<Item = K>) -> BTreeSet<K> {
     let mut seen = BTreeSet::new();
     keys.filter(|key| !seen.insert(*key)).collect()
 }
@@ -255,10 +260,14 @@ fn changes(
         let message = format!("The topic '{name}' does not exist.");
         return Err(ApiError::new(ErrorCode::UnknownTopicOrPartition, message));
     };
+    let resource_name = match kind {
+        resource_type::BROKER if !name.is_empty() => machine.image.broker.node_id.to_string().into(),
+        _ => name.detached(),
+    };
     let record = |key: &String, value: Option<&String>| {
         MetadataRecord::Config(ConfigRecord {
             resource_type: kind,
-            resource_name: name.detached(),
+            resource_name: resource_name.clone(),
             name: WireString::from(key.as_str()),
             value: value.map(|value| WireString::from(value.as_str())),
         })

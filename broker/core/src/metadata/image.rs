@@ -128,13 +128,18 @@ impl MetadataImage {
         self.next_producer_id
     }
 
+    /// Whether a broker resource of this name is this broker: the name is a number, however it is written.
+    pub fn is_this_broker(&self, name: &str) -> bool {
+        name.parse() == Ok(self.broker.node_id)
+    }
+
     /// Configs set on a resource: a topic, this broker (by its number) or all brokers (no name). `None` if there is no
     /// such resource.
     pub fn overrides(&self, kind: i8, name: &str) -> Option<&Overrides> {
         match kind {
             resource_type::TOPIC => self.topic(name).map(|topic| &topic.overrides),
             resource_type::BROKER if name.is_empty() => Some(&self.cluster_overrides),
-            resource_type::BROKER if name == self.broker.node_id.to_string() => Some(&self.node_overrides),
+            resource_type::BROKER if self.is_this_broker(name) => Some(&self.node_overrides),
             _ => None,
         }
     }

@@ -253,7 +253,7 @@ impl MetadataMachine {
                 None => overrides.remove(record.name.as_str()),
             };
         };
-        let of_node = *record.resource_name == broker.node_id.to_string();
+        let of_node = self.image.is_this_broker(&record.resource_name);
         match record.resource_type {
             resource_type::TOPIC => {
                 let unknown =

@@ -290,6 +290,9 @@ fn broker_configs_change_topics_that_have_none_of_their_own() {
     assert_eq!(retention(&bench), Some(7));
     assert_eq!(bench.edit(BROKER, "1", &[("log.retention.ms", 0, Some("8"))]), "0");
     assert_eq!(retention(&bench), Some(8));
+    // A number is the same however it is written.
+    assert_eq!(bench.edit(BROKER, "01", &[("log.retention.ms", 0, Some("9"))]), "0");
+    assert_eq!(retention(&bench), Some(9));
     assert_eq!(bench.edit(BROKER, "1", &[("log.retention.ms", 1, None)]), "0");
     assert_eq!(retention(&bench), Some(7));
     assert_eq!(
