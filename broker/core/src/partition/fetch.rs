@@ -4,6 +4,10 @@
 //! outcomes to [`FetchPlan::take`], until no read is left. If [`FetchPlan::is_complete`] says no, it waits until a
 //! shard's partitions change, says so with [`FetchPlan::wake`], and goes on. What was found stays found.
 //!
+//! A partition that is refused before it is read (an unknown topic) does not end the wait for the others, as in Apache
+//! Kafka: a consumer whose topic was deleted would ask again and again without a pause until it hears of that. A failure
+//! that a read meets does.
+//!
 //! Limits: all records together stay within the fetch's bytes and each partition's within its own, but for one batch:
 //! the first found comes whole, however large, because what cannot be read would stop its reader for ever. Shards are
 //! read side by side if all that their partitions may give fits, else one after the other in the order in which the
@@ -150,13 +154,12 @@ impl FetchPlan {
                 }
             }
         }
-        let urgent = asked.iter().any(Result::is_err);
         let parts = asked.into_iter().map(|asked| match asked {
             Ok((_, read)) => Part::Reading { read, data: PartitionData::nothing(read.offset) },
             Err(error) => Part::Ended(PartOutcome::Refused(error)),
         });
         let (parts, due) = (parts.collect(), (0..groups.len()).collect());
-        FetchPlan { limits, parts, groups, due, bytes: 0, room: limits.bytes_max, urgent }
+        FetchPlan { limits, parts, groups, due, bytes: 0, room: limits.bytes_max, urgent: false }
     }
 
     /// The shards that own partitions of this fetch.
@@ -269,7 +272,7 @@ impl FetchPlan {
     pub fn is_complete(&self, time_is_up: bool) -> bool {
         time_is_up
             || self.urgent
-            || self.parts.is_empty()
+            || self.groups.is_empty()
             || self.bytes >= self.limits.bytes_min.min(self.room)
     }
 

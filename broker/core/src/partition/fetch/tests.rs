@@ -156,10 +156,14 @@ fn enough_or_urgent_or_late_is_complete() {
     assert!(plan(FetchLimits { bytes_min: 0, ..LIMITS }, &[(0, 100)]).is_complete(false), "wants nothing");
     assert!(plan(patient, &[]).is_complete(false), "asks for nothing");
     let unknown = ErrorCode::UnknownTopicOrPartition;
-    let refused = FetchPlan::new(patient, vec![Ok((0, read(100))), Err(unknown)]);
-    assert!(refused.is_complete(false), "there is an error to tell");
-    let outcomes: Vec<PartOutcome> = refused.finish().collect();
+    let mut beside = FetchPlan::new(patient, vec![Ok((0, read(100))), Err(unknown)]);
+    assert!(!beside.is_complete(false), "what is refused does not end the wait for the others");
+    run(&mut beside, &[vec![10; 6]]);
+    assert!(beside.is_complete(false));
+    let outcomes: Vec<PartOutcome> = beside.finish().collect();
     assert_eq!(outcomes[1], PartOutcome::Refused(unknown));
+    let refused = FetchPlan::new(patient, vec![Err(unknown)]);
+    assert!(refused.is_complete(false), "there is nothing to wait for");
 }
 
 #[test]
