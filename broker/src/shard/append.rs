@@ -51,7 +51,8 @@ impl Shard {
         async move {
             let bytes = appends.iter().flat_map(|append| &append.batches).map(Batch::len).sum();
             let _turn = turn.await;
-            // Held until the appends are made; an error says that the store is closing, and so will they.
+            // Held until the appends are made. Where there will be no room (the store is closing or offline, its disk is
+            // full) each append is refused for the same reason, which its client is told.
             let _room = shard.store.reserve(bytes).await;
             let now_ms = task::now_ms();
             let mut begun = Vec::with_capacity(appends.len());

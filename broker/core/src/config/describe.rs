@@ -33,7 +33,7 @@ pub struct SynonymEntry {
 /// One config as it is told to clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigEntry {
-    /// Its definition; `None` for nothing that we ever store.
+    /// Its definition.
     pub def: DefRef,
     /// Its value; `None` if unset or sensitive.
     pub value: Option<String>,
