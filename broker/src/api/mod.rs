@@ -48,6 +48,8 @@ pub(crate) struct RequestContext {
     /// The client's name for itself.
     pub(crate) client_id: Option<WireString>,
     correlation_id: i32,
+    /// Bytes of the request: what a slice of it keeps in memory.
+    request_bytes: usize,
     /// Entries of the answer, where its handler told.
     entries: Rc<Cell<usize>>,
 }
@@ -59,6 +61,7 @@ pub(crate) async fn begin(
     connection: &Rc<Connection>,
     request: Bytes,
 ) -> Result<(i16, Begun), CloseReason> {
+    let request_bytes = request.len();
     let frame = RequestFrame::parse(request).map_err(|error| CloseReason(error.to_string()))?;
     connection.entry().note_client_id(frame.client_id.as_deref());
     let context = RequestContext {
@@ -67,6 +70,7 @@ pub(crate) async fn begin(
         version: frame.version,
         client_id: frame.client_id.clone(),
         correlation_id: frame.correlation_id,
+        request_bytes,
         entries: Rc::default(),
     };
     let key = frame.api.code();

@@ -16,7 +16,7 @@ use penstock_protocol::messages::produce_response::{PartitionProduceResponse, To
 use penstock_protocol::messages::{ProduceRequest, ProduceResponse};
 use penstock_protocol::{ApiKey, ErrorCode, Uuid, WireString};
 
-use super::produce_batches::{Demands, Refusal, parse};
+use super::produce_batches::{Demands, Refusal, parse, unpinned};
 use super::{RequestContext, scatter};
 use crate::network::pipeline::{Answer, Begun, CloseReason};
 use crate::shard::{PartitionAppend, PartitionAppended, Shard, ShardReply, ShardRequest};
@@ -71,7 +71,8 @@ async fn prepare(context: &RequestContext, acks: i16, topics: Vec<TopicProduceDa
             prepared.push(async move {
                 let (to, mut append, batch) = located?;
                 if let Some(demands) = demands {
-                    append.batches.push(demands.prepare(batch, &shard.workers).await?);
+                    let prepared = demands.prepare(batch, &shard.workers).await?;
+                    append.batches.push(unpinned(prepared, context.request_bytes));
                 }
                 Ok((to, append))
             });

@@ -1,8 +1,12 @@
 //! From the records field of a Produce request to batches fit for the log.
 //!
+//! The log keeps the batches as slices of the request, but for small ones of large requests, which are copied: see
+//! [`unpinned`].
+//!
 //! Plain batches are checked on the shard, in place. What has to be compressed or decompressed goes to the worker
 //! pool; the connection's next request begins only afterwards, which keeps its order.
 
+use bytes::Bytes;
 use penstock_core::config::{StoredCompression, TopicConfig};
 use penstock_core::partition::batch_error;
 use penstock_format::{
@@ -18,6 +22,9 @@ use crate::shard::Shard;
 
 /// The first Produce version that may carry zstd (KIP-110).
 const ZSTD_VERSION: i16 = 7;
+
+/// Bytes of a request that each byte of a batch may keep in memory.
+const PINNED_PER_BODY_MAX: usize = 4;
 
 /// Why a partition's records were refused, as the client is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,6 +121,15 @@ impl Demands {
     }
 }
 
+/// The batch on its own where it is less than a quarter of its request. Otherwise it stays a slice of the request, which it
+/// keeps in memory for as long as it is cached: at most four times what it counts for there.
+pub(super) fn unpinned(batch: Batch, request_bytes: usize) -> Batch {
+    if batch.body.len() >= request_bytes.div_ceil(PINNED_PER_BODY_MAX) {
+        return batch;
+    }
+    Batch { body: Bytes::copy_from_slice(&batch.body), ..batch }
+}
+
 fn of_batch(error: &BatchError) -> Refusal {
     Refusal::new(batch_error(error.kind()), error.to_string())
 }
@@ -132,4 +148,31 @@ fn of_validation(error: ValidateError) -> Refusal {
         _ => Vec::new(),
     };
     Refusal { error: code, message: Some(message), records }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use penstock_format::{BatchBuilder, NewRecord};
+
+    use super::*;
+
+    /// Whether a batch with a body of `body` bytes keeps a request of `request` bytes in memory.
+    fn pins(body: usize, request: usize) -> bool {
+        let mut builder = BatchBuilder::new();
+        builder.append(&NewRecord::default()).unwrap();
+        let header = builder.finish().unwrap().header;
+        let buffer = Bytes::from(vec![7; request]);
+        let batch = Batch { header, body: buffer.slice(request - body..) };
+        let kept = unpinned(batch, request);
+        assert_eq!(kept.body, vec![7; body]);
+        !buffer.is_unique()
+    }
+
+    /// A batch of a few bytes once kept a request of a mebibyte in memory, and the cache counted the few bytes.
+    #[test]
+    fn a_batch_keeps_at_most_four_times_its_bytes() {
+        assert!(!pins(1, 1 << 20) && !pins(100, 1000) && !pins(249, 1000) && !pins(250, 1001));
+        assert!(pins(250, 1000) && pins(251, 1001) && pins(999, 1000));
+    }
 }
