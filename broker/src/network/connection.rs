@@ -7,17 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::admission::Admitted;
 use super::pipeline::{CloseReason, Entry, Pipeline};
+use super::progress::Progress;
 use super::receiver::{ReceiveError, Receiver};
 use super::registry::{ConnectionEntry, Registered};
 use super::responder;
-use super::socket::Socket;
+use super::socket::{self, Socket};
 use crate::api;
 use crate::runtime::task;
 use crate::shard::Shard;
-
-/// Time in which a peer has to send the next part of a request it began. While a request is incomplete it holds
-/// a share of the bytes in flight, so this is shorter than the idle time.
-const REQUEST_STALL_MAX: Duration = Duration::from_secs(30);
 
 /// Time in which what a peer asked is answered after it closed its sending half. It may have closed both.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(5);
@@ -30,6 +27,8 @@ pub(crate) struct Connection {
     /// When bytes last moved in either direction.
     moved: Cell<Instant>,
     mid_request: Cell<bool>,
+    /// How the peer gets on with the request that it began.
+    progress: Progress,
     sending: Cell<bool>,
 }
 
@@ -41,6 +40,7 @@ impl Connection {
             pipeline: Pipeline::new(requests_max),
             moved: Cell::new(Instant::now()),
             mid_request: Cell::new(false),
+            progress: Progress::default(),
             sending: Cell::new(false),
         }
     }
@@ -73,6 +73,7 @@ impl Connection {
 
     pub(super) fn set_mid_request(&self, mid_request: bool) {
         self.mid_request.set(mid_request);
+        self.progress.restart();
     }
 
     pub(super) fn set_sending(&self, sending: bool) {
@@ -85,10 +86,12 @@ impl Connection {
 
     /// Why the connection is to be closed for want of activity, if it is.
     pub(super) fn expired(&self, now: Instant, idle_max: Option<Duration>) -> Option<&'static str> {
-        let still = now.saturating_duration_since(self.moved.get());
-        if self.mid_request.get() && still > REQUEST_STALL_MAX {
-            return Some("it stalled within a request");
+        if self.mid_request.get() {
+            // A socket that cannot tell has received nothing more.
+            let received = socket::bytes_received(&self.stream).unwrap_or(0);
+            return self.progress.is_stalled(now, received).then_some("it stalled within a request");
         }
+        let still = now.saturating_duration_since(self.moved.get());
         // A request that is being worked on is not idleness; an answer that nobody reads is.
         let waits_for_us = self.pipeline.len() > 0 && !self.sending.get();
         (!waits_for_us && idle_max.is_some_and(|max| still > max)).then_some("it was idle")

@@ -9,6 +9,7 @@ pub(crate) mod connection;
 pub(crate) mod connections;
 pub(crate) mod listener;
 pub(crate) mod pipeline;
+mod progress;
 mod receiver;
 pub(crate) mod registry;
 mod responder;

@@ -1,7 +1,7 @@
-//! Operations of the shard ring on sockets: accept, receive, vectored send.
+//! Operations of the shard ring on sockets: accept, receive, vectored send. And what the kernel knows of a connection.
 //!
 //! Unsafe because submission entries carry raw pointers: each operation gives its memory and its socket to the ring,
-//! which holds both until the kernel is done, whatever becomes of the future.
+//! which holds both until the kernel is done, whatever becomes of the future. And because `TCP_INFO` has no safe door.
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -35,6 +35,19 @@ pub(super) async fn accept(ring: &Ring, listener: &Rc<TcpListener>) -> io::Resul
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     Ok(unsafe { TcpStream::from_raw_fd(fd) })
+}
+
+/// Bytes that the kernel has received on a connection in all, whether anybody has taken them or not.
+pub(super) fn bytes_received(stream: &TcpStream) -> io::Result<u64> {
+    // SAFETY: all fields are integers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).map_err(io::Error::other)?;
+    let fd = stream.as_raw_fd();
+    // SAFETY: the kernel writes at most `length` bytes into `info`, which has as many and outlives the call.
+    let done = unsafe {
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length)
+    };
+    if done == 0 { Ok(info.tcpi_bytes_received) } else { Err(io::Error::last_os_error()) }
 }
 
 impl Socket {
@@ -149,8 +162,25 @@ impl Outgoing {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
+
+    #[test]
+    fn what_lies_in_the_socket_counts_as_received() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut receiver, _) = listener.accept().unwrap();
+        assert_eq!(bytes_received(&receiver).unwrap(), 0);
+        sender.write_all(&[7; 1000]).unwrap();
+        receiver.read_exact(&mut [0; 1]).unwrap();
+        assert_eq!(bytes_received(&receiver).unwrap(), 1000);
+        sender.write_all(&[7; 24]).unwrap();
+        receiver.read_exact(&mut [0; 1023]).unwrap();
+        assert_eq!(bytes_received(&receiver).unwrap(), 1024);
+    }
 
     #[test]
     fn partial_sends_take_off_the_front() {
