@@ -12,5 +12,6 @@ pub(crate) mod pipeline;
 mod progress;
 mod receiver;
 pub(crate) mod registry;
+pub(crate) mod request_budget;
 mod responder;
 mod socket;

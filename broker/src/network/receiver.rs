@@ -1,8 +1,9 @@
 //! Takes requests off a socket.
 //!
-//! Small requests are gathered in one small buffer per connection and copied out, so that a few bytes kept by
-//! the log never pin more than themselves. A request that does not fit gets a buffer of its own, of exactly its size
-//! up to [`CHUNK_BYTES`]; beyond that the buffer grows as bytes arrive, so a large announced length costs nothing.
+//! Small requests are gathered in one small buffer per connection and copied out. A request that does not fit gets a buffer
+//! of its own, of exactly its size up to [`CHUNK_BYTES`]; beyond that the buffer grows as bytes arrive, so a large
+//! announced length costs no memory. The log keeps slices of these buffers, each of at least a quarter of its buffer
+//! (smaller ones are copied, see `api::produce_batches`), so that what it keeps pins at most four times itself.
 //! What the small buffer holds of a large request is copied, so behind a large request, where another one is to be
 //! expected, only [`HEAD_BYTES`] are taken at first.
 
@@ -10,11 +11,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use penstock_protocol::frame::{self, Foreign, FrameError, LENGTH_LEN};
 
 use super::connection::Connection;
+use super::request_budget::{RequestBudget, SMALL_BYTES};
 use super::socket::Socket;
-use crate::runtime::semaphore::{Permit, Semaphore};
+use crate::runtime::semaphore::Permit;
 
-/// Buffer for small requests and the beginnings of large ones, in bytes.
-const SMALL_BYTES: usize = 16 << 10;
 /// Received at first where a large request is expected: its length, and a little more.
 const HEAD_BYTES: usize = 64;
 /// Bytes first allocated for a large request, and received in one operation.
@@ -55,28 +55,44 @@ impl Receiver {
         Receiver { socket, request_bytes_max, small: BytesMut::new(), first: true, after_large: false }
     }
 
-    /// The next request without its length, with its share of `budget`. While the budget is used up, nothing is
-    /// received.
+    /// The next request without its length, with its share of `budget`. While that is used up for requests of its length,
+    /// nothing is received.
     pub(super) async fn next(
         &mut self,
         connection: &Connection,
-        budget: &Semaphore,
+        budget: &RequestBudget,
     ) -> Result<(Bytes, Permit), ReceiveError> {
         let bytes = self.length(connection).await?;
+        self.after_large = bytes > SMALL_BYTES;
+        if !self.after_large {
+            connection.set_mid_request(true);
+            let whole = self.fill(bytes, connection).await;
+            connection.set_mid_request(false);
+            whole?;
+        }
         let permit = budget.acquire(bytes).await;
         connection.touch();
-        self.after_large = bytes > SMALL_BYTES;
-        let request = if self.small.len() >= bytes {
+        if !self.after_large || self.small.len() >= bytes {
             let request = Bytes::copy_from_slice(&self.small[..bytes]);
             self.small.advance(bytes);
-            request
-        } else {
-            connection.set_mid_request(true);
-            let request = self.large(bytes, connection).await;
-            connection.set_mid_request(false);
-            request?
-        };
-        Ok((request, permit))
+            return Ok((request, permit));
+        }
+        connection.set_mid_request(true);
+        let request = self.large(bytes, connection).await;
+        connection.set_mid_request(false);
+        Ok((request?, permit))
+    }
+
+    /// Receives until the small buffer holds so many bytes of a request, or the peer closes.
+    async fn fill(&mut self, bytes: usize, connection: &Connection) -> Result<(), ReceiveError> {
+        while self.small.len() < bytes {
+            match self.refill(connection).await {
+                // Its length is taken out already: the end is within it, even where nothing of it had come.
+                Err(ReceiveError::Closed) => return Err(ReceiveError::Torn),
+                refilled => refilled?,
+            }
+        }
+        Ok(())
     }
 
     /// Receives until the length of the next request is known, and takes it out of the small buffer.

@@ -38,6 +38,7 @@ use crate::metadata::Driver;
 use crate::network::admission::Admission;
 use crate::network::connections::Connections;
 use crate::network::registry::Registry;
+use crate::network::request_budget::RequestBudget;
 use crate::runtime::mailbox::{Mailboxes, Post};
 use crate::runtime::semaphore::Semaphore;
 use crate::runtime::task;
@@ -91,7 +92,7 @@ pub(crate) struct Shard {
     pub(crate) desk: ShardWorkers,
     pub(crate) connections: Connections,
     /// Bytes of requests held at once.
-    pub(crate) budget: Semaphore,
+    pub(crate) budget: RequestBudget,
     /// Fetch sessions of this shard's connections.
     pub(crate) fetch_sessions: RefCell<FetchSessions>,
     /// Bytes of fetched records that wait to be sent.
@@ -154,7 +155,7 @@ impl Shard {
             workers,
             desk,
             connections: Connections::default(),
-            budget: Semaphore::new(budget),
+            budget: RequestBudget::new(budget),
             answer_budget: Semaphore::new(budget),
             fetch_sessions: RefCell::new(fetch_sessions),
             metrics: shared.metrics[index].clone(),

@@ -54,12 +54,26 @@ impl Broker {
 
     /// The sum of a metric over all its labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let mut stream = TcpStream::connect(self.admin).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        let answer = self.get("/metrics");
         let values = answer.lines().filter_map(|line| line.strip_prefix(name)?.split(' ').nth(1));
         values.filter_map(|value| value.parse::<f64>().ok()).sum()
+    }
+
+    /// Bytes received on each open connection.
+    pub(crate) fn received(&self) -> Vec<u64> {
+        let answer = self.get("/connections?limit=1000");
+        let page: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        let connections = page["connections"].as_array().unwrap();
+        connections.iter().map(|connection| connection["bytes_in"].as_u64().unwrap()).collect()
+    }
+
+    /// What the admin port answers to GET `path`.
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.admin).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     fn log(&self) -> PathBuf {

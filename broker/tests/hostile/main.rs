@@ -1,4 +1,5 @@
-//! Hostile peers against the running broker: damaged frames of every API and version, beside a client that behaves.
+//! Hostile peers against the running broker: damaged frames of every API and version, requests that are announced and not
+//! sent, and large requests that leave little behind, beside a client that behaves.
 //!
 //! The broker must not crash, must keep answering the client that behaves, must stay within its memory, and must
 //! end cleanly on SIGTERM. In the environment:
@@ -12,6 +13,7 @@
 
 mod attack;
 mod broker;
+mod hold;
 mod mutants;
 mod neighbour;
 
@@ -20,6 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use broker::Broker;
+use hold::Holders;
 use mutants::Mutants;
 use neighbour::Neighbour;
 
@@ -80,6 +83,42 @@ fn damaged_frames_harm_nobody_else() {
     );
     assert!(peak <= rss_max, "{peak} bytes resident at the peak");
     assert_nothing_is_kept(&broker, sockets);
+    drop(neighbour);
+    broker.terminate();
+}
+
+/// Peers that announce requests of every length and do not send them, beside a client that behaves: it is served while all of
+/// them are still there, so that it did not wait for one to be given up.
+#[test]
+fn peers_that_hold_keep_nobody_waiting() {
+    let broker = Broker::start(1);
+    let mut neighbour = Neighbour::connect(broker.kafka);
+    let mut holders = Holders::default();
+    // Once more where the broker gave up on some of them meanwhile: this machine was busy.
+    for _ in 0..5 {
+        holders.hold(&broker);
+        neighbour.round();
+        neighbour.round_within(300_000);
+        if holders.all_held() {
+            drop(holders);
+            drop(neighbour);
+            return broker.terminate();
+        }
+    }
+    panic!("the client that behaves is served only once others are given up");
+}
+
+/// Small batches within large requests, hundreds of them: what the log keeps of each must not be the whole.
+#[test]
+fn small_batches_keep_no_large_requests() {
+    let rss_max = setting("PENSTOCK_HOSTILE_RSS_MIB", 256) << 20;
+    let broker = Broker::start(1);
+    let mut neighbour = Neighbour::connect(broker.kafka);
+    for _ in 0..400 {
+        neighbour.round_within(1 << 20);
+    }
+    let (_, peak) = broker.memory().unwrap();
+    assert!(peak <= rss_max, "{peak} bytes resident at the peak");
     drop(neighbour);
     broker.terminate();
 }

@@ -51,7 +51,7 @@ impl Neighbour {
     fn create_topic(&mut self) {
         let topic = CreatableTopic {
             name: TOPIC.into(),
-            num_partitions: PARTITIONS,
+            num_partitions: PARTITIONS + 1,
             replication_factor: 1,
             ..Default::default()
         };
@@ -85,7 +85,7 @@ impl Neighbour {
         let metadata = self.call(12, &MetadataRequest { topics: Some(vec![named]), ..Default::default() });
         let topic = &metadata.topics[0];
         assert_eq!((topic.error_code, topic.topic_id), (0, self.topic_id));
-        assert_eq!(topic.partitions.len(), PARTITIONS as usize);
+        assert_eq!(topic.partitions.len(), PARTITIONS as usize + 1);
 
         let partition = |index| PartitionProduceData { index, records: Some(self.batch().into()) };
         let topic = TopicProduceData {
@@ -108,6 +108,22 @@ impl Neighbour {
         }
         self.report.rounds += 1;
         self.report.slowest = self.report.slowest.max(since.elapsed());
+    }
+
+    /// Has a record appended, to a partition of its own, by a request of which it is the least part: the rest, of so many
+    /// bytes, goes to a partition that is not there.
+    pub(crate) fn round_within(&mut self, bytes: usize) {
+        let rest = Bytes::from(vec![0; bytes]);
+        let partition = |index, records: Bytes| PartitionProduceData { index, records: Some(records.into()) };
+        let partition_data = vec![partition(PARTITIONS, self.batch()), partition(PARTITIONS + 1, rest)];
+        let topic =
+            TopicProduceData { topic_id: self.topic_id, partition_data, ..TopicProduceData::default() };
+        let request =
+            ProduceRequest { acks: -1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() };
+        let produced = self.call(13, &request);
+        let codes: Vec<i16> =
+            produced.responses[0].partition_responses.iter().map(|partition| partition.error_code).collect();
+        assert_eq!(codes, [0, ErrorCode::UnknownTopicOrPartition.code()]);
     }
 
     fn batch(&self) -> Bytes {
