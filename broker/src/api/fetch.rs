@@ -100,8 +100,12 @@ impl Fetch {
     /// Reads until there is enough, or time is over, or there is something the client should hear at once.
     async fn run(&mut self) {
         self.read().await;
+        let mut drain: Option<Arc<Signal>> = None;
         while !self.is_complete() {
-            let signals: Vec<Arc<Signal>> = self.groups.iter().map(|(_, signal)| signal.clone()).collect();
+            // This shard's own: partitions of other shards say nothing when it drains.
+            let drain = drain.get_or_insert_with(|| self.shard.drain_signal());
+            let groups = self.groups.iter().map(|(_, signal)| signal.clone());
+            let signals: Vec<Arc<Signal>> = groups.chain([drain.clone()]).collect();
             if task::until(self.deadline, first_signal(&signals)).await.is_none() {
                 return;
             }

@@ -132,8 +132,12 @@ pub(super) async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>, peer: SocketA
         let _ = ended.send(());
     });
     read_requests(&shard, &connection, socket).await;
-    // It ends at once where the connection was closed or given up.
-    let _ = task::until(Instant::now() + HALF_CLOSED_MAX, responder_ended).await;
+    // It ends at once where the connection was closed or given up. A drain has its own end, in which it closes us.
+    if shard.draining() {
+        let _ = responder_ended.await;
+    } else {
+        let _ = task::until(Instant::now() + HALF_CLOSED_MAX, responder_ended).await;
+    }
     connection.close();
     shard.connections.remove(at);
     drop(admitted);
@@ -149,13 +153,15 @@ async fn read_requests(shard: &Rc<Shard>, connection: &Rc<Connection>, socket: S
             Err(error) => {
                 report_end(shard, connection, &error);
                 match error {
-                    // Answers are still read by who closed only its sending half.
-                    ReceiveError::Closed => pipeline.finish(),
+                    // Answers are still read by who closed only its sending half; a drain closes it within a request too.
+                    ReceiveError::Closed | ReceiveError::Torn => pipeline.finish(),
                     _ => pipeline.abort(),
                 }
                 return;
             }
         };
+        // It came too late: the end may have been told already.
+        let Some(_beginning) = pipeline.beginning() else { return };
         let arrived = Instant::now();
         let bytes = request.len();
         shard.metrics.request_received(bytes);

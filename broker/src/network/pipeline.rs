@@ -70,6 +70,8 @@ pub(crate) struct Pipeline {
     entries: RefCell<VecDeque<Entry>>,
     answer_bytes: Cell<usize>,
     state: Cell<State>,
+    /// A request has been taken and is not here yet.
+    beginning: Cell<bool>,
     reader: RefCell<Option<Waker>>,
     responder: RefCell<Option<Waker>>,
 }
@@ -92,6 +94,7 @@ impl Pipeline {
             entries: RefCell::default(),
             answer_bytes: Cell::new(0),
             state: Cell::default(),
+            beginning: Cell::default(),
             reader: RefCell::default(),
             responder: RefCell::default(),
         }
@@ -110,6 +113,17 @@ impl Pipeline {
             Poll::Pending
         })
         .await
+    }
+
+    /// Says that a request begins, which is added or dropped before the guard is; `None` if no request may begin any more.
+    /// Until then the end is not told: what takes effect is answered.
+    pub(crate) fn beginning(&self) -> Option<Beginning<'_>> {
+        if self.state.get() != State::Open {
+            return None;
+        }
+        let before = self.beginning.replace(true);
+        assert!(!before, "requests of a connection begin one by one");
+        Some(Beginning(self))
     }
 
     /// Adds a begun request; after an abort nobody would answer it, and it is dropped.
@@ -169,7 +183,7 @@ impl Pipeline {
         }
         // The entry is out of the queue while it is polled: what it polls may touch this connection.
         let Some(mut entry) = self.entries.borrow_mut().pop_front() else {
-            if self.state.get() == State::Finishing {
+            if self.state.get() == State::Finishing && !self.beginning.get() {
                 return Poll::Ready(Next::End);
             }
             *self.responder.borrow_mut() = Some(cx.waker().clone());
@@ -199,6 +213,16 @@ impl Pipeline {
     }
 }
 
+/// A request that begins, see [`Pipeline::beginning`].
+pub(crate) struct Beginning<'a>(&'a Pipeline);
+
+impl Drop for Beginning<'_> {
+    fn drop(&mut self) {
+        self.0.beginning.set(false);
+        wake(&self.0.responder);
+    }
+}
+
 fn length(answer: &Answer) -> usize {
     answer.slices.iter().map(Bytes::len).sum()
 }
@@ -207,5 +231,53 @@ fn wake(waker: &RefCell<Option<Waker>>) {
     let waker = waker.borrow_mut().take();
     if let Some(waker) = waker {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::runtime::semaphore::Semaphore;
+
+    fn entry() -> Entry {
+        let permit = Semaphore::new(1).try_acquire(1).unwrap();
+        let begun = Begun::Done(Answer::from(vec![Bytes::from_static(b"answer")]));
+        Entry { begun, arrived: Instant::now(), api_key: 18, _permit: permit }
+    }
+
+    /// A stop once came while a metadata command was under way: it took effect, and nobody answered it.
+    #[test]
+    fn a_request_that_begins_is_answered_before_the_end() {
+        let pipeline = Pipeline::new(1);
+        let beginning = pipeline.beginning().unwrap();
+        pipeline.finish();
+        assert!(pipeline.next().now_or_never().is_none(), "one is to come");
+        pipeline.push(entry());
+        drop(beginning);
+        assert!(matches!(pipeline.next().now_or_never(), Some(Next::Answer(..))));
+        assert!(matches!(pipeline.next().now_or_never(), Some(Next::End)));
+        assert!(pipeline.beginning().is_none(), "nothing begins behind the end");
+    }
+
+    #[test]
+    fn a_request_that_is_dropped_lets_the_end_come() {
+        let pipeline = Pipeline::new(1);
+        let beginning = pipeline.beginning().unwrap();
+        pipeline.finish();
+        let mut next = Box::pin(pipeline.next());
+        assert!((&mut next).now_or_never().is_none());
+        drop(beginning);
+        assert!(matches!(next.now_or_never(), Some(Next::End)));
+    }
+
+    #[test]
+    fn an_abort_waits_for_nothing() {
+        let pipeline = Pipeline::new(1);
+        let _beginning = pipeline.beginning().unwrap();
+        pipeline.abort();
+        assert!(matches!(pipeline.next().now_or_never(), Some(Next::End)));
     }
 }

@@ -43,6 +43,7 @@ use crate::runtime::mailbox::{Mailboxes, Post};
 use crate::runtime::semaphore::Semaphore;
 use crate::runtime::task;
 use crate::runtime::workers::ShardWorkers;
+use watch::Watchers;
 
 /// The disk under a shard's store.
 pub(crate) type ShardDisk = penstock_storage::disk::real::RealDisk;
@@ -101,6 +102,8 @@ pub(crate) struct Shard {
     /// Appends take turns in the order in which they came, so that waiting for room keeps that order.
     append_line: Semaphore,
     draining: Cell<bool>,
+    /// Fired when it drains: for whoever waits for other shards' partitions on behalf of a connection of this one.
+    drain_watchers: Watchers,
     /// The metadata that the partitions follow: the newest that the driver asked for, published or not.
     followed: RefCell<Arc<MetadataImage>>,
     /// Changes of partitions are carried out one after the other.
@@ -161,6 +164,7 @@ impl Shard {
             metrics: shared.metrics[index].clone(),
             append_line: Semaphore::new(1),
             draining: Cell::new(false),
+            drain_watchers: Watchers::default(),
             followed: RefCell::new(shared.image.load_full()),
             apply_turn: Semaphore::new(1),
             behind: Cell::new(false),
@@ -180,12 +184,17 @@ impl Shard {
         self.draining.get()
     }
 
+    /// A signal that is fired when the shard begins to drain, if it has not.
+    pub(crate) fn drain_signal(&self) -> Arc<Signal> {
+        let signal = Arc::default();
+        self.drain_watchers.add(&signal);
+        signal
+    }
+
     /// Begins the way to the end.
     pub(crate) fn start_draining(&self) {
         self.draining.set(true);
-        for partition in self.partitions.borrow().values() {
-            partition.watchers.fire();
-        }
+        self.drain_watchers.fire();
         self.connections.drain();
     }
 

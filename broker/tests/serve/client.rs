@@ -1,6 +1,6 @@
 //! A client of raw frames: what the tests say and hear is what is on the wire.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use bytes::Bytes;
@@ -38,23 +38,37 @@ impl Client {
 
     /// Sends a request; its correlation id.
     pub(crate) fn send<R: Request>(&mut self, version: i16, request: &R) -> i32 {
+        self.try_send(version, request).unwrap()
+    }
+
+    /// Sends a request, if the connection is still there.
+    pub(crate) fn try_send<R: Request>(&mut self, version: i16, request: &R) -> io::Result<i32> {
         self.correlation_id += 1;
         let name = WireString::from_static("serve-test");
         for slice in encode_request(self.correlation_id, Some(&name), version, request).unwrap() {
-            self.stream.write_all(&slice).unwrap();
+            self.stream.write_all(&slice)?;
         }
-        self.correlation_id
+        Ok(self.correlation_id)
     }
 
     /// The next answer, which must be to `correlation_id`.
     pub(crate) fn receive<R: Request>(&mut self, version: i16, correlation_id: i32) -> R::Response {
+        self.try_receive::<R>(version, correlation_id).unwrap()
+    }
+
+    /// The next answer, if the connection lasts that long; it must be to `correlation_id`.
+    pub(crate) fn try_receive<R: Request>(
+        &mut self,
+        version: i16,
+        correlation_id: i32,
+    ) -> io::Result<R::Response> {
         let mut length = [0; 4];
-        self.stream.read_exact(&mut length).unwrap();
+        self.stream.read_exact(&mut length)?;
         let mut frame = vec![0; usize::try_from(i32::from_be_bytes(length)).unwrap()];
-        self.stream.read_exact(&mut frame).unwrap();
+        self.stream.read_exact(&mut frame)?;
         let (answered, response) = decode_response::<R>(Bytes::from(frame), version).unwrap();
         assert_eq!(answered, correlation_id, "answers come in the order of the requests");
-        response
+        Ok(response)
     }
 
     pub(crate) fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {

@@ -11,3 +11,4 @@ mod lives;
 mod offsets;
 mod order;
 mod refusals;
+mod stop;
