@@ -183,15 +183,28 @@ impl Fleet {
             let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
             match self.inbox.recv_timeout(left) {
                 Ok(Event::Shard(_, Report::Drained)) => drained += 1,
-                Ok(Event::Signal(_)) | Err(RecvTimeoutError::Timeout) => {
+                Ok(Event::Signal(name)) => {
+                    tracing::warn!("{name}: no longer waiting for requests under way");
                     deadline = None;
-                    (0..self.orders.len()).for_each(|shard| self.order(shard, Order::Hurry));
+                    self.hurry();
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    tracing::warn!(
+                        "requests under way did not end within {DRAIN_MAX:?}: no longer waiting for them"
+                    );
+                    deadline = None;
+                    self.hurry();
                 }
                 Ok(other) => return Err(unexpected(other)),
                 Err(RecvTimeoutError::Disconnected) => return Err(Refusal("all shards are gone".to_owned())),
             }
         }
         self.everyone(|| Order::Close, |report| matches!(report, Report::Closed))
+    }
+
+    /// Ends the draining: what is not answered yet will not be.
+    fn hurry(&self) {
+        (0..self.orders.len()).for_each(|shard| self.order(shard, Order::Hurry));
     }
 
     fn order(&self, shard: usize, order: Order) {

@@ -87,6 +87,10 @@ impl Broker {
         assert!(sent.unwrap().success());
     }
 
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let since = Instant::now();
         loop {

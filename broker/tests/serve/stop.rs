@@ -103,3 +103,35 @@ fn what_an_orderly_stop_lets_happen_is_answered() {
         assert!(broker.stop().success());
     }
 }
+
+/// A connection that does not read its answers holds the stop up; the second signal ends it.
+#[test]
+fn a_second_signal_cuts_a_stop_short_and_says_so() {
+    let dir = directory();
+    let mut broker = Broker::start(dir.path(), 2);
+    let mut client = Client::connect(&broker.kafka);
+    client.create_topic("unread", 1);
+    let value = "x".repeat(900_000);
+    for _ in 0..8 {
+        client.produce("unread", 0, &value);
+    }
+    // Far more than the sockets between us hold.
+    for _ in 0..20 {
+        client.send(FETCH, &FetchRequest { max_bytes: 8 << 20, ..whole("unread") });
+    }
+    wait_until("all fetches have come", || requests(&broker) == 1 + 8 + 20);
+    broker.signal("TERM");
+    wait_until("it stops", || broker.logged().contains("TERM: stopping"));
+    assert!(broker.is_running(), "it has answers to send");
+    broker.signal("TERM");
+    assert_eq!(broker.wait().code(), Some(0));
+    let logged = broker.logged();
+    assert!(logged.contains("TERM: no longer waiting for requests under way"), "{logged}");
+}
+
+/// A fetch of everything in partition 0.
+fn whole(topic: &str) -> FetchRequest {
+    let mut request = fetch(topic, &[(0, 0)], 0);
+    request.topics[0].partitions[0].partition_max_bytes = i32::MAX;
+    request
+}
