@@ -44,6 +44,7 @@ mod writeback;
 pub use config::{LogConfig, StoreConfig};
 pub use error::{AppendError, Offline, OpenError, ReadError, StoreError};
 pub use log::{AppendContext, Appended, Log, Origin, ProducerState, ReadBatches, Ticket, TimestampOffset};
+pub use lookup::BatchSearch;
 pub use reshard::{Resharding, reshard, reshard_plan_path, shard_dir};
 pub use store::{RecoveryReport, Reservation, Store, StoreStats};
 

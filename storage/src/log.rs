@@ -8,6 +8,7 @@ use penstock_format::Batch;
 use crate::config::LogConfig;
 use crate::disk::Disk;
 use crate::error::{AppendError, Offline, ReadError, StoreError};
+use crate::lookup::BatchSearch;
 use crate::producer::Producer;
 use crate::state::{LogInner, StoreInner};
 use crate::{append, cut, large, lookup, read};
@@ -194,14 +195,23 @@ impl<D: Disk> Log<D> {
         read::read(&self.store, &self.inner, &wanted).await
     }
 
-    /// First record, by offset, with a timestamp of at least `timestamp`.
-    pub async fn offset_for_time(&self, timestamp: i64) -> Result<Option<TimestampOffset>, ReadError> {
-        lookup::offset_for_time(&self.store, &self.inner, timestamp).await
+    /// First record, by offset, with a timestamp of at least `timestamp`. `open` looks into the few batches that have
+    /// to be opened, by [`BatchSearch::run`].
+    pub async fn offset_for_time(
+        &self,
+        timestamp: i64,
+        open: impl AsyncFn(BatchSearch) -> Option<TimestampOffset>,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        lookup::offset_for_time(&self.store, &self.inner, timestamp, open).await
     }
 
-    /// The record with the largest timestamp (KIP-734), the first of them.
-    pub async fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
-        lookup::max_timestamp(&self.store, &self.inner).await
+    /// The record with the largest timestamp (KIP-734), the first of them. `open` is as for
+    /// [`Log::offset_for_time`]; it is called twice at most.
+    pub async fn max_timestamp(
+        &self,
+        open: impl AsyncFn(BatchSearch) -> Option<TimestampOffset>,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        lookup::max_timestamp(&self.store, &self.inner, open).await
     }
 
     /// Largest epoch not above `epoch` that the log has, and the offset where it ends; see

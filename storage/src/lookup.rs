@@ -1,4 +1,8 @@
 //! Finding records by time.
+//!
+//! Which batch holds a record is told by batch headers; at most one batch of an answer has to be opened, and one more
+//! where the log's start cuts it. Opening one may mean to decompress it, which takes a core for long: that is left to
+//! the caller, who gets a [`BatchSearch`] and runs it where it holds up nobody.
 
 use std::rc::Rc;
 
@@ -14,14 +18,69 @@ use crate::state::{LogInner, StoreInner};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 256 << 10;
-/// Most bytes that one batch may take decompressed while looking into it; beyond it the batch's base offset answers.
-const BATCH_BYTES_MAX: usize = 64 << 20;
+
+/// A batch in which a record is to be found by its time.
+#[derive(Debug, Clone)]
+pub struct BatchSearch {
+    batch: Batch,
+    /// Records before it were deleted.
+    start: i64,
+    wanted: WantedTime,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum WantedTime {
+    /// The first record that is not older.
+    AtLeast(i64),
+    /// The first of the newest records.
+    Newest,
+}
+
+impl BatchSearch {
+    /// The batch.
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Looks into the batch, whose records may take `bytes_max` bytes decompressed. One that cannot be opened answers
+    /// as [`BatchSearch::unopened`].
+    pub fn run(&self, bytes_max: usize) -> Option<TimestampOffset> {
+        let Ok(records) = Records::open(&self.batch, bytes_max) else { return Some(self.unopened()) };
+        let leader_epoch = self.batch.header.partition_leader_epoch;
+        let mut found: Option<TimestampOffset> = None;
+        for record in records.iter().map_while(Result::ok).filter(|record| record.offset >= self.start) {
+            let place = TimestampOffset { offset: record.offset, timestamp: record.timestamp, leader_epoch };
+            match self.wanted {
+                WantedTime::AtLeast(timestamp) if record.timestamp >= timestamp => return Some(place),
+                WantedTime::AtLeast(_) => {}
+                WantedTime::Newest => {
+                    if found.is_none_or(|found| found.timestamp < record.timestamp) {
+                        found = Some(place);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// The answer for a batch that cannot be opened: its first offset. It was validated when it came, so it is too
+    /// large rather than broken.
+    pub fn unopened(&self) -> TimestampOffset {
+        let header = &self.batch.header;
+        TimestampOffset {
+            offset: header.base_offset.max(self.start),
+            timestamp: header.max_timestamp,
+            leader_epoch: header.partition_leader_epoch,
+        }
+    }
+}
 
 /// See [`crate::Log::offset_for_time`].
 pub(crate) async fn offset_for_time<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
     timestamp: i64,
+    open: impl AsyncFn(BatchSearch) -> Option<TimestampOffset>,
 ) -> Result<Option<TimestampOffset>, ReadError> {
     let candidates: Vec<Rc<Segment<D>>> = {
         let state = log.state.borrow();
@@ -46,11 +105,13 @@ pub(crate) async fn offset_for_time<D: Disk>(
             }
             let late = |batch: &Batch| batch.header.max_timestamp >= timestamp;
             for batch in batches_of(&found).into_iter().filter(late) {
-                if let Some(place) = first_record(&batch, start, |record| record >= timestamp) {
+                let search = BatchSearch { batch, start, wanted: WantedTime::AtLeast(timestamp) };
+                if let Some(place) = open(search).await {
                     return Ok(Some(place));
                 }
             }
             from = found.next_offset;
+            store.disk.yield_now().await;
         }
     }
     Ok(None)
@@ -60,6 +121,7 @@ pub(crate) async fn offset_for_time<D: Disk>(
 pub(crate) async fn max_timestamp<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
+    open: impl AsyncFn(BatchSearch) -> Option<TimestampOffset>,
 ) -> Result<Option<TimestampOffset>, ReadError> {
     let (mut newest, mut cut) = ((-1, -1), None);
     let (start, end) = {
@@ -79,7 +141,7 @@ pub(crate) async fn max_timestamp<D: Disk>(
     };
     if let Some((timestamp, segment_end)) = cut
         && timestamp >= newest.0
-        && let Some(found) = newest_record(store, log, start, segment_end).await?
+        && let Some(found) = newest_record(store, log, start..segment_end, &open).await?
         && found.timestamp >= newest.0
     {
         return Ok(Some(found));
@@ -88,35 +150,47 @@ pub(crate) async fn max_timestamp<D: Disk>(
         return Ok(None);
     }
     let found = read_some(store, log, newest.1, end).await?;
-    let batch = batches_of(&found).into_iter().next();
-    Ok(batch.and_then(|batch| first_record(&batch, start, |record| record >= batch.header.max_timestamp)))
+    let Some(batch) = batches_of(&found).into_iter().next() else { return Ok(None) };
+    let wanted = WantedTime::AtLeast(batch.header.max_timestamp);
+    Ok(open(BatchSearch { batch, start, wanted }).await)
 }
 
-/// Reads all from `start` to `end` for the newest record, the first of them.
+/// Reads a range for its newest record, the first of them. A batch that lies in the range says in its header how new
+/// its newest record is; one that begins before may have lost it, and is opened.
 async fn newest_record<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
-    start: i64,
-    end: i64,
+    range: std::ops::Range<i64>,
+    open: &impl AsyncFn(BatchSearch) -> Option<TimestampOffset>,
 ) -> Result<Option<TimestampOffset>, ReadError> {
-    let (mut from, mut newest) = (start, None::<TimestampOffset>);
-    while from < end {
-        let found = read_some(store, log, from, end).await?;
+    let (mut from, start) = (range.start, range.start);
+    let (mut newest, mut in_cut, mut whole) = (-1, None, None);
+    while from < range.end {
+        let found = read_some(store, log, from, range.end).await?;
         if found.bytes == 0 {
             break;
         }
         for batch in batches_of(&found) {
-            let mut above = newest.map_or(-1, |newest| newest.timestamp);
-            // A batch cut by the start may have lost its newest record: it takes as many looks as its times grow.
-            while batch.header.max_timestamp > above {
-                let Some(newer) = first_record(&batch, start, |timestamp| timestamp > above) else { break };
-                above = newer.timestamp;
-                newest = Some(newer);
+            let timestamp = batch.header.max_timestamp;
+            if timestamp <= newest {
+                continue;
+            }
+            if batch.header.base_offset < start {
+                let search = BatchSearch { batch, start, wanted: WantedTime::Newest };
+                in_cut = open(search).await.filter(|found| found.timestamp >= 0);
+                newest = in_cut.map_or(-1, |found| found.timestamp);
+            } else {
+                newest = timestamp;
+                whole = Some(BatchSearch { batch, start, wanted: WantedTime::AtLeast(timestamp) });
             }
         }
         from = found.next_offset;
+        store.disk.yield_now().await;
     }
-    Ok(newest)
+    match whole {
+        Some(search) => Ok(open(search).await),
+        None => Ok(in_cut),
+    }
 }
 
 async fn read_some<D: Disk>(
@@ -126,20 +200,4 @@ async fn read_some<D: Disk>(
     upper: i64,
 ) -> Result<ReadBatches, ReadError> {
     read(store, log, &Wanted { from, bytes_max: READ_BYTES, upper, at_least_one: true }).await
-}
-
-/// First record of the batch at or after `start` whose timestamp is as wanted. A batch that cannot be opened
-/// answers with its first offset: it was validated when it came, so it is too large rather than broken.
-fn first_record(batch: &Batch, start: i64, wanted: impl Fn(i64) -> bool) -> Option<TimestampOffset> {
-    let header = &batch.header;
-    let leader_epoch = header.partition_leader_epoch;
-    let Ok(records) = Records::open(batch, BATCH_BYTES_MAX) else {
-        let offset = header.base_offset.max(start);
-        return Some(TimestampOffset { offset, timestamp: header.max_timestamp, leader_epoch });
-    };
-    let found = records
-        .iter()
-        .map_while(Result::ok)
-        .find(|record| record.offset >= start && wanted(record.timestamp))?;
-    Some(TimestampOffset { offset: found.offset, timestamp: found.timestamp, leader_epoch })
 }

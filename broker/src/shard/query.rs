@@ -6,10 +6,11 @@ use penstock_core::partition::{
     EpochEnd, FoundOffset, LogView, OffsetQuestion, OffsetStep, PartitionFailure, Search, check_leader_epoch,
     deletion_offset, epoch_end,
 };
-use penstock_storage::{StoreError, TimestampOffset};
+use penstock_format::Compression;
+use penstock_storage::{BatchSearch, StoreError, TimestampOffset};
 
 use super::{Partition, PartitionKey, Shard, fetch};
-use crate::runtime::pace::Pace;
+use crate::runtime::pace::{Pace, STRETCH_ENTRIES};
 
 /// A question about one partition.
 #[derive(Debug, Clone, Copy)]
@@ -76,9 +77,20 @@ impl Shard {
         partition: &Partition,
         search: Search,
     ) -> Result<Option<FoundOffset>, PartitionFailure> {
+        // The bound under which the batch was taken: see `api::produce_batches`.
+        let bytes_max = self.shared.config.socket_request_max_bytes;
+        let open = async |search: BatchSearch| {
+            let (batch, unopened) = (search.batch(), search.unopened());
+            let packed = batch.header.compression() != Ok(Compression::None);
+            if packed || batch.header.record_count > STRETCH_ENTRIES as i32 {
+                // A panic has been told of by the worker.
+                return self.workers.run(move || search.run(bytes_max)).await.unwrap_or(Some(unopened));
+            }
+            search.run(bytes_max)
+        };
         let found = match search {
-            Search::AtTime(time) => partition.log.offset_for_time(time).await,
-            Search::MaxTimestamp => partition.log.max_timestamp().await,
+            Search::AtTime(time) => partition.log.offset_for_time(time, open).await,
+            Search::MaxTimestamp => partition.log.max_timestamp(open).await,
         };
         let found = found.map_err(|error| fetch::failed(self.index, partition, &error))?;
         Ok(found.map(|TimestampOffset { offset, timestamp, leader_epoch }| FoundOffset {

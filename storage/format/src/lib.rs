@@ -29,7 +29,9 @@ pub use header::{
     NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, TimestampType, add_sequence,
 };
 pub use recompress::{Prepared, TargetCompression, needs_codec, prepare, recompress};
-pub use records::{Headers, RecordFault, RecordIter, RecordRef, Records, RecordsError};
+pub use records::{
+    DECOMPRESSED_BYTES_MAX, Headers, RecordFault, RecordIter, RecordRef, Records, RecordsError,
+};
 pub use validate::{
     ErrorKind, Origin, RECORD_ERRORS_MAX, RecordReject, RejectReason, ValidateError, ValidateRules,
     Validated, validate,

@@ -12,6 +12,10 @@ use crate::error::BatchError;
 use crate::header::{BatchHeader, Compression, TimestampType};
 use crate::varint;
 
+/// Bound on what the records of one batch may take decompressed, in bytes, where no config says another: that of
+/// Kafka's `socket.request.max.bytes`, since what could not have been sent plain is not taken packed.
+pub const DECOMPRESSED_BYTES_MAX: usize = 100 << 20;
+
 /// What is wrong with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordFault {

@@ -13,7 +13,7 @@ use crate::batch::Batch;
 use crate::codec::CodecError;
 use crate::error::BatchError;
 use crate::header::{BatchHeader, Compression, NO_PRODUCER_ID, NO_TIMESTAMP, TimestampType};
-use crate::records::{RawRecord, Reader, Records, RecordsError};
+use crate::records::{DECOMPRESSED_BYTES_MAX, RawRecord, Reader, Records, RecordsError};
 
 /// Most rejected records that an error names one by one.
 pub const RECORD_ERRORS_MAX: usize = 1000;
@@ -50,8 +50,7 @@ pub struct ValidateRules {
 }
 
 impl Default for ValidateRules {
-    /// Kafka's defaults, and for decompression that of `socket.request.max.bytes`: what could not have
-    /// been sent plain is not taken packed.
+    /// Kafka's defaults, and [`DECOMPRESSED_BYTES_MAX`].
     fn default() -> Self {
         ValidateRules {
             origin: Origin::Client,
@@ -61,7 +60,7 @@ impl Default for ValidateRules {
             before_max_ms: i64::MAX,
             after_max_ms: 3_600_000,
             zstd_allowed: true,
-            decompressed_bytes_max: 100 * 1024 * 1024,
+            decompressed_bytes_max: DECOMPRESSED_BYTES_MAX,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Finding records by offset, time and epoch, from memory and from disk, with and without an index.
 
-use penstock_format::{BatchBuilder, NewRecord};
+use std::cell::Cell;
+
+use penstock_format::{BatchBuilder, Compression, DECOMPRESSED_BYTES_MAX, NewRecord, recompress};
 
 use super::*;
-use crate::ReadError;
 use crate::disk::Disk;
+use crate::{BatchSearch, ReadError, TimestampOffset};
 
 fn records(timestamps: &[i64]) -> Batch {
     let mut builder = BatchBuilder::new();
@@ -12,6 +14,50 @@ fn records(timestamps: &[i64]) -> Batch {
         builder.append(&NewRecord { timestamp, value: Some(&[1; 900]), ..NewRecord::default() }).unwrap();
     }
     builder.finish().unwrap()
+}
+
+async fn open_here(search: BatchSearch) -> Option<TimestampOffset> {
+    search.run(DECOMPRESSED_BYTES_MAX)
+}
+
+#[test]
+fn a_batch_is_opened_once_however_its_times_grow() {
+    let world = world(14);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), small()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        let times: Vec<i64> = (0..2000).collect();
+        for n in 0..5 {
+            let grown: Vec<i64> = times.iter().map(|time| time - 2 * n).collect();
+            let packed = recompress(&records(&grown), Compression::Zstd, None, usize::MAX).unwrap();
+            let appended = log.append(vec![packed], client(0)).unwrap();
+            log.durable(appended.ticket).await.unwrap();
+        }
+        // The newest record is gone with the first batch; what is left of the second is younger than the third.
+        assert_eq!(log.delete_records(2500).await, Ok(2500));
+        let opened = Cell::new(0);
+        let count = async |search: BatchSearch| {
+            opened.set(opened.get() + 1);
+            search.run(DECOMPRESSED_BYTES_MAX)
+        };
+        let newest = log.max_timestamp(count).await.unwrap().unwrap();
+        assert_eq!((newest.offset, newest.timestamp), (3999, 1997));
+        assert_eq!(opened.replace(0), 1);
+        // Now the start cuts the third batch behind its newest record but one.
+        assert_eq!(log.delete_records(5999).await, Ok(5999));
+        let newest = log.max_timestamp(count).await.unwrap().unwrap();
+        assert_eq!((newest.offset, newest.timestamp), (5999, 1995));
+        assert_eq!(opened.replace(0), 1);
+        let first = log.offset_for_time(1992, count).await.unwrap().unwrap();
+        assert_eq!((first.offset, first.timestamp), (5999, 1995));
+        assert_eq!(opened.get(), 1);
+        // What cannot be opened within the bound answers with its first offset.
+        let barely =
+            log.offset_for_time(1992, async |search: BatchSearch| search.run(1)).await.unwrap().unwrap();
+        assert_eq!((barely.offset, barely.timestamp), (5999, 1995));
+        store.close().await.unwrap();
+    });
 }
 
 #[test]
@@ -31,7 +77,7 @@ fn records_are_found_by_time_before_and_after_reopening() {
         }
         for _ in 0..2 {
             let find = async |timestamp| {
-                let found = log.offset_for_time(timestamp).await.unwrap();
+                let found = log.offset_for_time(timestamp, open_here).await.unwrap();
                 found.map(|found| (found.offset, found.timestamp, found.leader_epoch))
             };
             assert_eq!(find(0).await, Some((0, 0, 3)));
@@ -39,7 +85,7 @@ fn records_are_found_by_time_before_and_after_reopening() {
             assert_eq!(find(1008).await, Some((303, 1010, 3)));
             assert_eq!(find(3997).await, Some((1198, 3997, 3)));
             assert_eq!(find(3998).await, None);
-            let newest = log.max_timestamp().await.unwrap().unwrap();
+            let newest = log.max_timestamp(open_here).await.unwrap().unwrap();
             assert_eq!((newest.offset, newest.timestamp), (1198, 3997));
             let found = log.read(601, 1, i64::MAX, true).await.unwrap();
             assert_eq!((found.first_offset, found.next_offset), (600, 603));

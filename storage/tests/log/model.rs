@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use penstock_format::{Batch, BatchBuilder, NewRecord, Records};
+use penstock_format::{Batch, BatchBuilder, DECOMPRESSED_BYTES_MAX, NewRecord, Records};
 use penstock_storage::disk::Disk;
 use penstock_storage::disk::sim::{Crash, SimDisk, SimWorld};
 use penstock_storage::{
-    AppendContext, Log, LogConfig, Origin, ReadError, Store, StoreConfig, TimestampOffset,
+    AppendContext, BatchSearch, Log, LogConfig, Origin, ReadError, Store, StoreConfig, TimestampOffset,
 };
 use proptest::prelude::*;
 
@@ -292,13 +292,19 @@ impl Model {
         records.retain(|record| record.offset >= start);
         let largest = records.iter().map(|record| record.timestamp).max();
         let newest = records.iter().find(|record| Some(record.timestamp) == largest).copied();
-        equal("largest timestamp", self.log.max_timestamp().await, Ok(newest))?;
+        let opened = std::cell::Cell::new(0);
+        let open = async |search: BatchSearch| {
+            opened.set(opened.get() + 1);
+            search.run(DECOMPRESSED_BYTES_MAX)
+        };
+        equal("largest timestamp", self.log.max_timestamp(open).await, Ok(newest))?;
+        equal("batches opened for it", opened.get() <= 2, true)?;
         let Some(largest) = largest else { return Ok(()) };
         let sample = records.iter().step_by(records.len() / 3 + 1).map(|record| record.timestamp);
         for timestamp in sample.chain([largest, largest + 1, 0]) {
             let first = records.iter().find(|record| record.timestamp >= timestamp).copied();
             let what = format!("first record from {timestamp} on");
-            equal(&what, self.log.offset_for_time(timestamp).await, Ok(first))?;
+            equal(&what, self.log.offset_for_time(timestamp, open).await, Ok(first))?;
         }
         Ok(())
     }
