@@ -206,6 +206,7 @@ fn place_all<D: Disk>(
         };
         segment.end.set(recent.end());
         add(&store.levels.cache_bytes, recent.cost());
+        add(&store.levels.cached_batches, 1);
         state.memory.push(recent);
         store.cached.borrow_mut().push_back(log.clone());
         let to = segment.end.get();

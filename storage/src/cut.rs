@@ -90,7 +90,7 @@ fn drop_segments<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
         state.segments.pop_front();
         let next = state.segments.front().map_or(i64::MAX, |next| next.base);
         let freed = state.memory.drop_segments_below(next);
-        store.levels.cache_bytes.set(store.levels.cache_bytes.get() - freed);
+        store.uncached(freed);
         store.recycle.retire_deleted(store, front);
     }
 }
@@ -236,7 +236,7 @@ async fn cut_settled<D: Disk>(
     let upcoming = state.upcoming.take();
     let dropped: Vec<_> = state.segments.drain(keep..).chain(upcoming).collect();
     let freed = state.memory.truncate(end_offset);
-    store.levels.cache_bytes.set(store.levels.cache_bytes.get() - freed);
+    store.uncached(freed);
     if let Some(kept) = kept {
         let segment = kept.segment;
         segment.end.set(kept.end);

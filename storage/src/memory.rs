@@ -42,6 +42,23 @@ impl Recent {
     }
 }
 
+/// Batches that left memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Freed {
+    pub batches: usize,
+    /// What they counted in the cache budget.
+    pub cost: usize,
+}
+
+impl Freed {
+    fn of(batches: impl Iterator<Item = Recent>) -> Freed {
+        batches.fold(Freed::default(), |freed, batch| Freed {
+            batches: freed.batches + 1,
+            cost: freed.cost + batch.cost(),
+        })
+    }
+}
+
 /// Consecutive batches up to the log's end.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
@@ -58,12 +75,17 @@ impl Memory {
         self.batches.front()
     }
 
-    pub(crate) fn pop_front(&mut self) -> Option<Recent> {
-        let batch = self.batches.pop_front();
+    pub(crate) fn pop_front(&mut self) -> Freed {
+        let freed = Freed::of(self.batches.pop_front().into_iter());
         if self.batches.is_empty() {
             self.batches = VecDeque::new();
         }
-        batch
+        freed
+    }
+
+    /// Batches.
+    pub(crate) fn len(&self) -> usize {
+        self.batches.len()
     }
 
     /// Batches from the one that holds `offset` (or the next one); `None` if that may not be in memory.
@@ -75,16 +97,16 @@ impl Memory {
         Some(self.batches.range(at..))
     }
 
-    /// Drops batches from `offset` on; gives what they counted in the cache budget.
-    pub(crate) fn truncate(&mut self, offset: i64) -> usize {
+    /// Drops batches from `offset` on.
+    pub(crate) fn truncate(&mut self, offset: i64) -> Freed {
         let keep = self.batches.partition_point(|batch| batch.next_offset <= offset);
-        self.batches.drain(keep..).map(|batch| batch.cost()).sum()
+        Freed::of(self.batches.drain(keep..))
     }
 
-    /// Drops batches of segments before `segment_base`; gives what they counted in the cache budget.
-    pub(crate) fn drop_segments_below(&mut self, segment_base: i64) -> usize {
+    /// Drops batches of segments before `segment_base`.
+    pub(crate) fn drop_segments_below(&mut self, segment_base: i64) -> Freed {
         let drop = self.batches.partition_point(|batch| batch.segment_base < segment_base);
-        self.batches.drain(..drop).map(|batch| batch.cost()).sum()
+        Freed::of(self.batches.drain(..drop))
     }
 
     /// First position of the segment from which on everything is in memory.
@@ -164,8 +186,10 @@ mod tests {
         memory.copy(0, 4190, 4260, &mut out);
         assert_eq!((out.len(), out[0], out[6], out[66], out[67]), (70, 110, 12, 12, 112));
         assert_eq!(memory.start_in(0), Some(4096));
-        assert_eq!(memory.truncate(13), 100 + OVERHEAD_BYTES);
-        assert_eq!(memory.pop_front().map(|b| b.base_offset), Some(10));
+        let one = Freed { batches: 1, cost: 100 + OVERHEAD_BYTES };
+        assert_eq!(memory.truncate(13), one);
+        assert_eq!(memory.front().map(|batch| batch.base_offset), Some(10));
+        assert_eq!((memory.pop_front(), memory.len()), (one, 0));
         assert_eq!(memory.start_in(0), None);
     }
 }

@@ -16,7 +16,7 @@ use crate::error::Offline;
 use crate::files::OpenFiles;
 use crate::indexes::SealedIndexes;
 use crate::journal::Journal;
-use crate::memory::Memory;
+use crate::memory::{Freed, Memory};
 use crate::producer::ProducerTable;
 use crate::recycle::Recycle;
 use crate::segment::Segment;
@@ -43,7 +43,8 @@ pub(crate) struct StoreInner<D: Disk> {
     pub levels: Levels,
     /// Logs with unsettled bytes, oldest first.
     pub dirty: RefCell<VecDeque<Rc<LogInner<D>>>>,
-    /// One entry per batch in memory, oldest first.
+    /// One entry per batch in memory, oldest first, and some for batches that left it otherwise than by eviction; see
+    /// [`StoreInner::evict`].
     pub cached: RefCell<VecDeque<Rc<LogInner<D>>>>,
     /// Segments whose file has to be made or extended.
     pub to_prepare: RefCell<VecDeque<ToPrepare<D>>>,
@@ -76,6 +77,8 @@ pub(crate) struct Levels {
     /// Who waits for room: what is unsettled must go, however little it is.
     pub room_waiters: Cell<usize>,
     pub cache_bytes: Cell<usize>,
+    /// Batches in memory.
+    pub cached_batches: Cell<usize>,
     pub appended_bytes: Cell<u64>,
     pub appended_at_checkpoint: Cell<u64>,
     pub journal_bytes: Cell<u64>,
@@ -202,6 +205,13 @@ impl<D: Disk> StoreInner<D> {
         assert!(unsettled.get() >= bytes, "settled bytes were unsettled");
         unsettled.set(unsettled.get() - bytes);
         self.room.wake_all();
+    }
+
+    /// Batches left memory.
+    pub(crate) fn uncached(&self, freed: Freed) {
+        let Levels { cache_bytes, cached_batches, .. } = &self.levels;
+        cache_bytes.set(cache_bytes.get() - freed.cost);
+        cached_batches.set(cached_batches.get() - freed.batches);
     }
 
     /// Marks the log as having unsettled bytes.

@@ -273,6 +273,7 @@ impl<D: Disk> Store<D> {
             store.recycle.collect(store).await;
             store.indexes.shrink(store).await;
         }
+        store.evict();
         if store.wants_checkpoint() || store.recycle.wants_checkpoint(store) {
             store.pipeline.request_checkpoint(store);
         }
@@ -348,7 +349,7 @@ async fn discard<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
     let mut segments: Vec<_> = {
         let mut state = log.state.borrow_mut();
         let freed = state.memory.truncate(i64::MIN);
-        store.levels.cache_bytes.set(store.levels.cache_bytes.get() - freed);
+        store.uncached(freed);
         let upcoming = state.upcoming.take();
         state.segments.drain(..).chain(upcoming).collect()
     };

@@ -2,7 +2,7 @@
 //! large aligned writes. Only stable bytes are written, so that every block rewritten is whole in live frames.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use crate::wait::WaitList;
 const WRITE_BYTES_MAX: u64 = 1 << 20;
 /// Unsettled batches passed over in one round of eviction.
 const EVICT_LOOKS: usize = 64;
+/// Entries of batches that left memory, borne beyond as many as there are others.
+pub(crate) const STALE_ENTRIES_MAX: usize = 64;
 /// Logs written at once.
 const LOGS_AT_ONCE: usize = 16;
 /// Pause after a pass that could write nothing, because files are still being made.
@@ -56,7 +58,13 @@ impl<D: Disk> StoreInner<D> {
 
     /// Drops the oldest settled batches from memory while the cache is over its budget. Unsettled ones get another
     /// round; if only those turn up, write behind has to come first.
+    ///
+    /// Batches also go by deletion, truncation and removal, and leave their entries behind: those are swept out when
+    /// they are as many as the others.
     pub(crate) fn evict(&self) {
+        if self.cached.borrow().len() > 2 * self.levels.cached_batches.get() + STALE_ENTRIES_MAX {
+            self.sweep_cached();
+        }
         let mut looks = EVICT_LOOKS;
         while self.levels.cache_bytes.get() > self.config.cache_bytes_max && looks > 0 {
             let Some(log) = self.cached.borrow_mut().pop_front() else { return };
@@ -71,6 +79,23 @@ impl<D: Disk> StoreInner<D> {
         } else if !blocked {
             self.writeback.evict_blocked.set(false);
         }
+    }
+}
+
+impl<D: Disk> StoreInner<D> {
+    /// Leaves each log as many entries as it has batches in memory, the newest of them.
+    fn sweep_cached(&self) {
+        let mut cached = self.cached.borrow_mut();
+        let mut left = BTreeMap::new();
+        let mut kept: VecDeque<_> = VecDeque::with_capacity(self.levels.cached_batches.get());
+        for log in cached.drain(..).rev() {
+            let left = left.entry(log.id).or_insert_with(|| log.state.borrow().memory.len());
+            if *left > 0 {
+                *left -= 1;
+                kept.push_front(log);
+            }
+        }
+        *cached = kept;
     }
 }
 
@@ -95,9 +120,9 @@ fn evict_one<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>) -> bool {
             }
         }
     }
-    let cost = state.memory.pop_front().map_or(0, |batch| batch.cost());
+    let freed = state.memory.pop_front();
     drop(state);
-    store.levels.cache_bytes.set(store.levels.cache_bytes.get() - cost);
+    store.uncached(freed);
     true
 }
 

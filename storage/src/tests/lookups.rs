@@ -6,6 +6,7 @@ use penstock_format::{BatchBuilder, Compression, DECOMPRESSED_BYTES_MAX, NewReco
 
 use super::*;
 use crate::disk::Disk;
+use crate::writeback::STALE_ENTRIES_MAX;
 use crate::{BatchSearch, ReadError, TimestampOffset};
 
 fn records(timestamps: &[i64]) -> Batch {
@@ -97,6 +98,48 @@ fn records_are_found_by_time_before_and_after_reopening() {
             (store, _) = open(disk.clone(), small()).await;
             log = store.log("a-0").unwrap();
         }
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn what_remembers_batches_in_memory_is_bounded_by_them() {
+    let world = world(15);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk, StoreConfig { cache_bytes_max: 1 << 30, ..small() }).await;
+        let kept = LogConfig { retention_bytes: 64 << 10, segment_bytes: 32 << 10, ..log_config() };
+        let log = store.create_log("a-0", kept).await.unwrap();
+        let gone = store.create_log("b-0", log_config()).await.unwrap();
+        let in_memory = log.store.clone();
+        let check = move || {
+            let (entries, batches) = (in_memory.cached.borrow().len(), in_memory.levels.cached_batches.get());
+            assert!(entries >= batches && entries <= 2 * batches + STALE_ENTRIES_MAX, "{entries}, {batches}");
+        };
+        let weak = std::rc::Rc::downgrade(&gone.inner);
+        for n in 0..2000 {
+            let _room = store.reserve(1000).await.unwrap();
+            let appended = log.append(vec![batch(1, 1000, n, 5)], client(0)).unwrap();
+            if n == 500 {
+                for _ in 0..100 {
+                    gone.append(vec![batch(1, 500, n, 5)], client(0)).unwrap();
+                }
+            }
+            if n % 20 == 0 {
+                log.durable(appended.ticket).await.unwrap();
+                store.tick(0).await;
+                check();
+            }
+            match n {
+                700 => assert_eq!(gone.truncate(1).await, Ok(1)),
+                1000 => store.remove_log("b-0").await.unwrap(),
+                1500 => assert_eq!(log.delete_records(1490).await, Ok(1490)),
+                _ => {}
+            }
+        }
+        drop(gone);
+        assert_eq!(weak.strong_count(), 0, "nothing holds a removed log");
+        assert_eq!(read_all(&log).await.last().map(|last| last.header.base_offset), Some(1999));
         store.close().await.unwrap();
     });
 }
