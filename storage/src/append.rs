@@ -13,6 +13,7 @@ use crate::index::AppendedBatch;
 use crate::log::{AppendContext, Appended, Origin, Ticket};
 use crate::memory::Recent;
 use crate::producer::{ProducedBatch, ProducerCheck};
+use crate::producer_bound::make_room;
 use crate::retention::{ActiveSegment, Incoming, RollRules, plan_roll};
 use crate::segment::Segment;
 use crate::state::{LogInner, LogState, StoreInner, add};
@@ -43,6 +44,7 @@ pub(crate) fn append_admitted<D: Disk>(
     context: AppendContext,
 ) -> Result<Appended, AppendError> {
     let bytes = batches.iter().map(Batch::len).sum();
+    make_room(store, log, &batches, context.origin)?;
     let mut state = log.state.borrow_mut();
     if let Some(first) = check_producers(&state, &batches, context.origin)? {
         return Ok(duplicate(store, &state, &first, &batches));
@@ -53,7 +55,10 @@ pub(crate) fn append_admitted<D: Disk>(
         assign(&mut batches, state.end_offset, context.leader_epoch)?;
     }
     let (first, last) = (batches[0].header, batches[batches.len() - 1].header);
+    let producers = state.producers.len();
     let seq = place_all(store, log, &mut state, &batches, context.now_ms);
+    let known = &store.levels.producers;
+    known.set((known.get() + state.producers.len()).saturating_sub(producers));
     let appended = Appended {
         base_offset: first.base_offset,
         last_offset: last.last_offset(),

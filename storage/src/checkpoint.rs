@@ -9,7 +9,7 @@ use crate::bytes_io::{Reader, put_string};
 const MAGIC: [u8; 4] = *b"PSCP";
 /// Version of the checkpoint format.
 pub(crate) const VERSION: u16 = 1;
-/// Longest checkpoint read: far above what the limits of a shard allow.
+/// Longest checkpoint: far above what the limits of a shard allow. Read by [`crate::disk::Disk::read_small`].
 pub(crate) const LEN_MAX: usize = 1 << 30;
 const HEADER_LEN: usize = 64;
 const LOG_LEN_MIN: usize = 8 + 2 + 8 + 8 + 4 + 4 + 4 + 4;
@@ -137,6 +137,15 @@ impl Encoder {
     }
 }
 
+/// The pair of the bound on reading: what is longer could be written and never be read again.
+pub(crate) fn check_len(bytes: &[u8]) -> std::io::Result<()> {
+    if bytes.len() <= LEN_MAX {
+        return Ok(());
+    }
+    let what = format!("{} bytes are more than a checkpoint may have ({LEN_MAX})", bytes.len());
+    Err(std::io::Error::new(std::io::ErrorKind::InvalidData, what))
+}
+
 fn put_count(out: &mut Vec<u8>, count: usize) {
     let count = u32::try_from(count).expect("counts in a checkpoint are far below 2^32");
     out.extend_from_slice(&count.to_le_bytes());
@@ -260,6 +269,14 @@ pub(crate) mod tests {
         let golden = include_str!("../tests/golden/checkpoint.hex").split_whitespace().collect::<String>();
         assert_eq!(hex, golden);
         assert_eq!(decode(&encoded()), Ok(Checkpoint { redo, logs: vec![log] }));
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_not_written() {
+        let mut bytes = vec![0; LEN_MAX];
+        assert!(check_len(&bytes).is_ok());
+        bytes.push(0);
+        assert!(check_len(&bytes).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 
-use crate::checkpoint::Encoder;
+use crate::checkpoint::{Encoder, check_len};
 use crate::disk::Disk;
 use crate::state::{StoreInner, add};
 use crate::writeback;
@@ -77,6 +77,10 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
     let redo = store.journal.redo_of_mark();
     let bytes = encoder.finish(&store.journal.redo(store.run, seq, redo, clean));
     let path = checkpoint_path(&store.dir);
+    if let Err(error) = check_len(&bytes) {
+        store.fail(format_args!("writing a checkpoint: {error}"));
+        return None;
+    }
     store.retry_no_space("writing a checkpoint", || store.disk.write_small(&path, &bytes)).await?;
     store.journal.end_checkpoint(redo);
     pipeline.checkpoint_done.set(wanted);

@@ -1,5 +1,7 @@
 //! Sizes and limits of a store and of its logs.
 
+use crate::producer::ENCODED_BYTES_MAX;
+
 /// Limits of one store. Everything the engine keeps in memory or on disk besides the logs is bounded here.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -34,6 +36,10 @@ pub struct StoreConfig {
     pub retention_check_interval_ms: i64,
     /// Idempotent producers remembered per log.
     pub producers_per_log_max: usize,
+    /// Idempotent producers remembered in all logs together; one takes up to 160 bytes of a checkpoint.
+    pub producers_max: usize,
+    /// Milliseconds between two looks for producers past their log's `producer_expiration_ms`.
+    pub producer_check_interval_ms: i64,
 }
 
 impl StoreConfig {
@@ -51,6 +57,9 @@ impl StoreConfig {
         }
         if self.journal_file_bytes > 1 << 30 || self.segment_bytes_max > 1 << 31 {
             return Err("journal_file_bytes may be 1 GiB and segment_bytes_max 2 GiB at most");
+        }
+        if self.producers_max.saturating_mul(ENCODED_BYTES_MAX) > crate::checkpoint::LEN_MAX / 2 {
+            return Err("producers_max must leave half of a checkpoint to segments: at most 3 million");
         }
         if self.id_space >= 1 << 12 {
             return Err("id_space must be below 4096");
@@ -82,6 +91,8 @@ impl Default for StoreConfig {
             checkpoint_bytes: 1 << 30,
             retention_check_interval_ms: 0,
             producers_per_log_max: 10_000,
+            producers_max: 1_000_000,
+            producer_check_interval_ms: 600_000,
         }
     }
 }

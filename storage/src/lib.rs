@@ -30,6 +30,7 @@ mod pending;
 mod plan;
 mod prepare;
 pub mod producer;
+mod producer_bound;
 mod read;
 mod recovery;
 mod recycle;

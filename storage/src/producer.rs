@@ -20,12 +20,13 @@ use penstock_format::{BatchHeader, add_sequence};
 
 mod snapshot;
 
+pub(crate) use snapshot::ENCODED_BYTES_MAX;
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
 
 /// Batches remembered per producer; clients keep at most as many in flight.
 pub const BATCHES_KEPT: usize = 5;
 /// Share of the table (one in so many) that is forgotten when it is full.
-const FORGET_SHARE: usize = 16;
+pub(crate) const FORGET_SHARE: usize = 16;
 
 /// A batch that a producer wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,8 +138,8 @@ pub enum ProducerError {
         /// The batch's epoch.
         found: i16,
     },
-    /// The table is full of open transactions. Retriable.
-    #[error("{producers} producers with open transactions in one log")]
+    /// The log, or its store, is full of producers with open transactions. Retriable.
+    #[error("{producers} producers are known, and those with open transactions cannot be forgotten")]
     TooMany {
         /// How many.
         producers: usize,
@@ -272,28 +273,40 @@ impl ProducerTable {
         self.producers.len()
     }
 
+    /// Whether this one is known.
+    pub fn knows(&self, producer_id: i64) -> bool {
+        self.producers.contains_key(&producer_id)
+    }
+
     /// Whether none is known.
     pub fn is_empty(&self) -> bool {
         self.producers.is_empty()
     }
 
-    /// At the bound, forgets those idle for longest; by producer id where that is equal.
+    /// At the bound, forgets those idle for longest.
     fn make_room(&mut self) {
         if self.producers.len() < self.producers_max {
             return;
         }
+        let surplus = self.producers.len() + 1 - self.producers_max;
+        self.forget_idle(surplus.max(self.producers_max / FORGET_SHARE));
+    }
+
+    /// Forgets up to `count` producers without an open transaction, those idle for longest, by producer id where that
+    /// is equal; says how many.
+    pub fn forget_idle(&mut self, count: usize) -> usize {
         let mut idle = self
             .producers
             .iter()
             .filter(|(_, producer)| producer.transaction_first_offset.is_none())
             .map(|(&id, producer)| (producer.last_seen_ms, id))
             .collect::<Vec<_>>();
-        let surplus = self.producers.len() + 1 - self.producers_max;
-        let count = surplus.max(self.producers_max / FORGET_SHARE).min(idle.len());
+        let count = count.min(idle.len());
         idle.sort_unstable();
         for (_, id) in idle.drain(..count) {
             self.producers.remove(&id);
         }
+        count
     }
 }
 

@@ -231,5 +231,6 @@ async fn write_checkpoint<D: Disk>(store: &Rc<StoreInner<D>>) -> Result<(), Open
     let seq = store.pipeline.last_seq() + 1;
     let bytes = encoder.finish(&store.journal.redo(store.run, seq, crate::journal::Cursor::default(), false));
     let path = checkpoint_path(&store.dir);
+    checkpoint::check_len(&bytes).map_err(OpenError::io(path.display()))?;
     store.disk.write_small(&path, &bytes).await.map_err(OpenError::io(path.display()))
 }

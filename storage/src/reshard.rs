@@ -80,7 +80,9 @@ pub async fn reshard<D: Disk>(
         }
     }
     if !moves.is_empty() {
-        let written = disk.write_small(&plan_path, &encode_plan(&moves)).await;
+        let plan = encode_plan(&moves);
+        checkpoint::check_len(&plan).map_err(OpenError::io(plan_path.display()))?;
+        let written = disk.write_small(&plan_path, &plan).await;
         written.map_err(OpenError::io(plan_path.display()))?;
         moved += carry_out(disk, data_dir, &moves).await?;
     }
@@ -161,7 +163,9 @@ async fn rewrite<D: Disk>(
     let mut encoder = Encoder::new();
     by_name.values().for_each(|log| encoder.log(log));
     let path = checkpoint_path(dir);
-    disk.write_small(&path, &encoder.finish(&redo)).await.map_err(OpenError::io(path.display()))
+    let bytes = encoder.finish(&redo);
+    checkpoint::check_len(&bytes).map_err(OpenError::io(path.display()))?;
+    disk.write_small(&path, &bytes).await.map_err(OpenError::io(path.display()))
 }
 
 fn encode_plan(moves: &[Move]) -> Vec<u8> {

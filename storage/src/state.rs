@@ -51,6 +51,8 @@ pub(crate) struct StoreInner<D: Disk> {
     pub offline: RefCell<Option<Offline>>,
     /// When to look next for segments past their retention time.
     pub retention_due_ms: Cell<i64>,
+    /// When to look next for producers past their expiration time.
+    pub producers_due_ms: Cell<i64>,
     pub closing: Cell<bool>,
     /// Every task and retry ends.
     pub stopped: Cell<bool>,
@@ -79,6 +81,8 @@ pub(crate) struct Levels {
     pub cache_bytes: Cell<usize>,
     /// Batches in memory.
     pub cached_batches: Cell<usize>,
+    /// Idempotent producers known in all logs.
+    pub producers: Cell<usize>,
     pub appended_bytes: Cell<u64>,
     pub appended_at_checkpoint: Cell<u64>,
     pub journal_bytes: Cell<u64>,
@@ -122,6 +126,7 @@ impl<D: Disk> StoreInner<D> {
             to_prepare: RefCell::default(),
             offline: RefCell::new(None),
             retention_due_ms: Cell::new(i64::MIN),
+            producers_due_ms: Cell::new(i64::MIN),
             closing: Cell::new(false),
             stopped: Cell::new(false),
             disk_full: Cell::new(0),

@@ -13,6 +13,7 @@ use crate::frame::Entry;
 use crate::indexes::write_files;
 use crate::log::Log;
 use crate::prepare::run_preparer;
+use crate::producer_bound;
 use crate::recovery::recover;
 use crate::recycle::recycle_dir;
 use crate::state::{LogInner, StoreInner, add, logs_dir};
@@ -127,6 +128,8 @@ impl<D: Disk> Store<D> {
         if interval_ms > 0 {
             inner.retention_due_ms.set(now_ms.saturating_add(interval_ms.min(FIRST_RETENTION_CHECK_MS)));
         }
+        inner.producers_due_ms.set(now_ms.saturating_add(inner.config.producer_check_interval_ms));
+        producer_bound::count(&inner);
         inner.spawn(run_committer(inner.clone()));
         inner.spawn(run_flusher(inner.clone()));
         inner.spawn(run_preparer(inner.clone()));
@@ -262,10 +265,9 @@ impl<D: Disk> Store<D> {
                 last_seq = last_seq.max(seq);
                 moved.push(log.clone());
             }
-            let mut state = log.state.borrow_mut();
-            let expiration_ms = state.config.producer_expiration_ms;
-            state.producers.expire(now_ms, expiration_ms);
         }
+        producer_bound::expire(store, now_ms).await;
+        producer_bound::count(store);
         if !moved.is_empty() && store.pipeline.wait_durable(store, last_seq).await.is_ok() {
             moved.iter().for_each(|log| retained(store, log));
         }

@@ -35,6 +35,8 @@ pub(crate) fn small() -> StoreConfig {
         checkpoint_bytes: 512 << 10,
         retention_check_interval_ms: 0,
         producers_per_log_max: 100,
+        producers_max: 150,
+        ..StoreConfig::default()
     }
 }
 

@@ -174,6 +174,7 @@ fn store_config(config: &BrokerConfig, shard: usize) -> StoreConfig {
         cache_bytes_max: bytes(config.limits.cache_bytes),
         retention_check_interval_ms: config.retention_check_interval_ms,
         producers_per_log_max: config.limits.partition_producers,
+        producers_max: config.limits.shard_producers,
         ..StoreConfig::default()
     }
 }

@@ -12,6 +12,8 @@ const CRC_POSITION: usize = 20;
 const HEADER_LEN: usize = 24;
 const PRODUCER_LEN_MIN: usize = 36;
 const BATCH_LEN: usize = 24;
+/// Most bytes that one producer takes.
+pub(crate) const ENCODED_BYTES_MAX: usize = PRODUCER_LEN_MIN + BATCHES_KEPT * BATCH_LEN;
 const NO_TRANSACTION: i64 = -1;
 
 /// Why a snapshot cannot be used; the table is then rebuilt from the log.

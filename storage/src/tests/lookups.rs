@@ -173,6 +173,50 @@ fn damage_on_disk_is_told_and_never_served() {
 }
 
 #[test]
+fn producers_of_all_logs_together_are_bounded_and_the_largest_log_pays() {
+    let world = world(16);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), small()).await;
+        let known =
+            |store: &Store<SimDisk>| store.logs().iter().map(|log| log.producers().len()).sum::<usize>();
+        let send = async |log: &Log<SimDisk>, id: i64, now_ms| {
+            let mut batch = batch(1, 100, id as u64, 5);
+            batch.patch_header(|header| {
+                (header.producer_id, header.producer_epoch, header.base_sequence) = (id, 0, 0);
+            });
+            let _room = store.reserve(100).await.unwrap();
+            let appended = log.append(vec![batch], client(now_ms)).unwrap();
+            log.durable(appended.ticket).await.unwrap();
+            appended.duplicate
+        };
+        let quiet = store.create_log("quiet-0", log_config()).await.unwrap();
+        for id in 0..20 {
+            assert!(!send(&quiet, id, 1000).await);
+        }
+        for part in 0..4 {
+            let flood = store.create_log(&format!("flood-{part}"), log_config()).await.unwrap();
+            for id in 0..90 {
+                send(&flood, 1000 * part + id, 2000 + id).await;
+                assert!(known(&store) <= small().producers_max);
+            }
+            assert!(flood.producers().iter().any(|known| known.producer_id == 1000 * part + 89));
+        }
+        assert_eq!(quiet.producers().len(), 20);
+        assert!(send(&quiet, 7, 5000).await, "it is known still");
+        store.remove_log("flood-3").await.unwrap();
+        store.tick(5000).await;
+        assert_eq!(quiet.store.levels.producers.get(), known(&store));
+        store.tick(86_400_000 + 1500).await;
+        assert_eq!(quiet.producers().len(), 0, "expired");
+        store.close().await.unwrap();
+        let (store, _) = open(disk, small()).await;
+        assert_eq!(store.log("quiet-0").unwrap().store.levels.producers.get(), known(&store));
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
 fn a_producers_batch_that_comes_again_is_answered_with_its_first_offsets() {
     let world = world(10);
     let disk = world.disk();

@@ -122,6 +122,8 @@ pub struct Limits {
     pub partitions: usize,
     /// `penstock.partition.producers.max`, per partition.
     pub partition_producers: usize,
+    /// `penstock.shard.producers.max`, per shard.
+    pub shard_producers: usize,
     /// `penstock.shards`, of the whole broker; `None` is one per usable core.
     pub shards: Option<usize>,
     /// `penstock.unflushed.bytes.max`.
@@ -164,6 +166,7 @@ impl BrokerConfig {
             journal_bytes: bytes("penstock.journal.bytes")?,
             partitions: count("penstock.partitions.max")?,
             partition_producers: count("penstock.partition.producers.max")?,
+            shard_producers: count("penstock.shard.producers.max")?,
             shards: Some(count("penstock.shards")?).filter(|shards| *shards > 0),
             unflushed_bytes: bytes("penstock.unflushed.bytes.max")?,
         };
