@@ -44,8 +44,8 @@ pub(crate) async fn run_committer<D: Disk>(store: Rc<StoreInner<D>>) {
         };
         let Some(commit) = store.pipeline.work.until(next).await else { return };
         loop {
-            if let Err(error) = ready(&store, &commit).await {
-                return store.fail(error);
+            if ready(&store, &commit).await.is_none() {
+                return;
             }
             store.journal.reserve(&store, commit.seq, commit.frame_len_max as u64).await;
             if store.stopped.get() {
@@ -70,7 +70,8 @@ fn has_file_if_needed<D: Disk>(store: &StoreInner<D>, share: &Share<D>) -> bool 
 }
 
 /// Makes sure of what planning needs: open files for large shares, and the beginning of the block each share begins in.
-async fn ready<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Result<(), String> {
+/// `None` if the store stopped.
+async fn ready<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Option<()> {
     let cold = |share: &&Share<D>| {
         let from = block_floor(share.from);
         let large = (share.to - share.from) as usize >= store.config.direct_bytes_min;
@@ -79,27 +80,30 @@ async fn ready<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Result
     };
     let cold: Vec<_> = commit.shares.iter().filter(cold).collect();
     if cold.is_empty() {
-        return Ok(());
+        return Some(());
     }
     let load = async |share: &Share<D>| {
         let segment = &share.segment;
-        let named = |error: String| format!("log {}, segment {}: {error}", share.log.name, segment.base);
-        let file =
-            store.files.get(&store.disk, &share.log, segment).await.map_err(|e| named(e.to_string()))?;
+        let file = store.file_for_writing(&share.log, segment).await;
         let block = block_floor(share.from);
         if has_bytes(&share.log, segment, block..share.from) {
-            return Ok::<(), String>(());
+            return;
         }
-        let bytes = file.read_at(block, BLOCK).await.map_err(|e| named(e.to_string()))?;
+        let Some(file) = file else { return };
         let len = (share.from - block) as usize;
-        let bytes = bytes.get(..len).ok_or_else(|| named("file is too short".into()))?.to_vec();
-        *segment.prefix.borrow_mut() = Some(BlockPrefix { block, bytes });
-        Ok(())
+        let fail = |error: &str| {
+            store.fail(format_args!("log {}, segment {}: {error}", share.log.name, segment.base));
+        };
+        match file.read_at(block, BLOCK).await.as_deref().map(|bytes| bytes.get(..len)) {
+            Ok(Some(bytes)) => {
+                *segment.prefix.borrow_mut() = Some(BlockPrefix { block, bytes: bytes.to_vec() });
+            }
+            Ok(None) => fail("file is too short"),
+            Err(error) => fail(&error.to_string()),
+        }
     };
-    for result in join_all(cold.into_iter().map(load)).await {
-        result?;
-    }
-    Ok(())
+    join_all(cold.into_iter().map(load)).await;
+    (!store.stopped.get()).then_some(())
 }
 
 /// Whether the segment's bytes `range`, within one block, are in memory.

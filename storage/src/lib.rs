@@ -24,6 +24,7 @@ mod indexes;
 mod journal;
 mod large;
 mod log;
+mod look;
 mod lookup;
 mod memory;
 mod pending;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::disk::{Disk, DiskFile};
+use crate::files::FileError;
 use crate::recycle::recycle_dir;
 use crate::segment::{Segment, SegmentHeader};
 use crate::state::{LogInner, StoreInner, logs_dir};
@@ -38,8 +39,8 @@ impl<D: Disk> StoreInner<D> {
         log_segment_bytes.min(self.config.segment_bytes_max)
     }
 
-    /// Repeats `op` while the disk is full, telling so to appenders. Any other failure takes the store offline.
-    /// `None` if the store stopped.
+    /// Repeats `op` while the disk is full, or no more files may be open, telling so to appenders. Any other failure
+    /// takes the store offline. `None` if the store stopped.
     pub(crate) async fn retry_no_space<T, F: Future<Output = io::Result<T>>>(
         &self,
         what: &str,
@@ -49,10 +50,10 @@ impl<D: Disk> StoreInner<D> {
         let done = loop {
             match op().await {
                 Ok(value) => break Some(value),
-                Err(error) if error.kind() == io::ErrorKind::StorageFull && !self.stopped.get() => {
+                Err(error) if passes(&error) && !self.stopped.get() => {
                     if !waits {
                         waits = true;
-                        tracing::warn!("disk is full: {what} waits for space");
+                        tracing::warn!("{what} waits for room: {error}");
                         self.disk_full.set(self.disk_full.get() + 1);
                         self.room.wake_all();
                         self.work.wake_all();
@@ -69,6 +70,35 @@ impl<D: Disk> StoreInner<D> {
             self.disk_full.set(self.disk_full.get() - 1);
         }
         done
+    }
+}
+
+/// Whether an error says that there is no room now: on the disk, in a quota, among open files.
+fn passes(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+impl<D: Disk> StoreInner<D> {
+    /// The segment's file, for writing. `None` if the store stopped or the segment left its log; a file that cannot be
+    /// used takes the store offline.
+    pub(crate) async fn file_for_writing(
+        &self,
+        log: &Rc<LogInner<D>>,
+        segment: &Rc<Segment<D>>,
+    ) -> Option<D::File> {
+        if let Some(file) = self.files.opened(segment) {
+            return Some(file);
+        }
+        let open = async || match self.files.get(&self.disk, log, segment).await {
+            Ok(file) => Ok(Some(file)),
+            // Its log was removed meanwhile, and its files with it.
+            Err(_) if segment.retired.get() => Ok(None),
+            Err(FileError::Io(error)) if passes(&error) => Err(error),
+            Err(error) => Err(io::Error::other(error.to_string())),
+        };
+        let what = format!("opening segment {} of log {}", segment.base, log.name);
+        self.retry_no_space(&what, open).await.flatten()
     }
 }
 
@@ -112,10 +142,7 @@ async fn prepare<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segm
     if to <= prepared_to {
         return;
     }
-    let file = match store.files.get(&store.disk, log, segment).await {
-        Ok(file) => file,
-        Err(error) => return store.fail(format_args!("log {}, segment {}: {error}", log.name, segment.base)),
-    };
+    let Some(file) = store.file_for_writing(log, segment).await else { return };
     let grow = || file.allocate(prepared_to, to - prepared_to);
     if store.retry_no_space("extending a segment", grow).await.is_some() {
         segment.prepared_to.set(to);
@@ -155,9 +182,13 @@ async fn reuse_file<D: Disk>(
 ) -> io::Result<D::File> {
     let disk = &store.disk;
     make_log_dir(store, log).await?;
-    let file = disk.open(spare).await?;
+    // An attempt before may have got as far as the new name.
+    let renamed = !disk.exists(spare).await?;
+    let file = disk.open(if renamed { &segment.path } else { spare }).await?;
     write_header(log, segment, &file).await?;
-    disk.rename(spare, &segment.path).await?;
+    if !renamed {
+        disk.rename(spare, &segment.path).await?;
+    }
     disk.sync_dir(&recycle_dir(&store.dir)).await?;
     disk.sync_dir(&store.log_dir(&log.name)).await?;
     Ok(file)

@@ -20,6 +20,7 @@ use crate::epochs::{EpochStart, LeaderEpochs};
 use crate::error::{Offline, OpenError};
 use crate::index::SegmentIndex;
 use crate::journal::journal_dir;
+use crate::look::look_at_active_segments;
 use crate::plan::block_ceil;
 use crate::producer::ProducerTable;
 use crate::recycle::recycle_dir;
@@ -63,6 +64,7 @@ pub(crate) async fn recover<D: Disk>(
     }
     store.journal.open(&store.disk).await.map_err(OpenError::io("preparing the journal"))?;
     store.recycle.open(&store.disk).await.map_err(OpenError::io("preparing the recycle directory"))?;
+    look_at_active_segments(&store).await;
     report.logs = store.logs.borrow().len();
     for log in store.logs.borrow().values() {
         if let Some(offline) = &log.state.borrow().offline {

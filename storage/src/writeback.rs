@@ -23,6 +23,8 @@ const EVICT_LOOKS: usize = 64;
 pub(crate) const STALE_ENTRIES_MAX: usize = 64;
 /// Logs written at once.
 const LOGS_AT_ONCE: usize = 16;
+/// Logs written before it is looked whether too many files wait for their flush.
+const LOGS_BEFORE_FLUSH: usize = 4 * LOGS_AT_ONCE;
 /// Pause after a pass that could write nothing, because files are still being made.
 const STALLED_PAUSE: Duration = Duration::from_millis(5);
 
@@ -162,8 +164,11 @@ pub(crate) async fn pass<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
     let logs: Vec<_> = store.dirty.borrow_mut().drain(..).collect();
     logs.iter().for_each(|log| log.dirty.set(false));
     let before = store.levels.writeback_bytes.get();
-    let each = stream::iter(&logs).for_each_concurrent(LOGS_AT_ONCE, async |log| write_log(store, log).await);
-    each.await;
+    for some in logs.chunks(LOGS_BEFORE_FLUSH) {
+        let write = async |log| write_log(store, log).await;
+        stream::iter(some).for_each_concurrent(LOGS_AT_ONCE, write).await;
+        flush_surplus(store).await;
+    }
     for log in &logs {
         if log.state.borrow().segments.iter().any(|segment| !segment.pending.borrow().is_empty()) {
             store.mark_dirty(log);
@@ -172,6 +177,22 @@ pub(crate) async fn pass<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
     writeback.running.set(false);
     writeback.ended.wake_all();
     store.levels.writeback_bytes.get() > before
+}
+
+/// Flushes the files written since the last checkpoint if they are more than may be open: each of them is. Nothing is
+/// written behind meanwhile, so that none is written to between its flush and its leaving the list.
+async fn flush_surplus<D: Disk>(store: &Rc<StoreInner<D>>) {
+    let unflushed = &store.writeback.unflushed;
+    if unflushed.borrow().len() <= store.config.open_files_max {
+        return;
+    }
+    let files: Vec<_> = unflushed.borrow().iter().map(|(life, file)| (*life, file.clone())).collect();
+    let flush = async |(life, file): (u64, D::File)| {
+        if store.flush_segment(life, &file).await.is_ok() {
+            unflushed.borrow_mut().remove(&life);
+        }
+    };
+    stream::iter(files).for_each_concurrent(LOGS_AT_ONCE, flush).await;
 }
 
 async fn write_log<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
@@ -195,14 +216,7 @@ async fn write_segment<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>
         let range = range.start..range.end.min(block_floor(range.start) + WRITE_BYTES_MAX);
         let (block, block_end) = (block_floor(range.start), block_ceil(range.end));
         segment.writeback_to.set(block_end);
-        let file = match store.files.get(&store.disk, log, segment).await {
-            Ok(file) => file,
-            // The log was removed meanwhile, and its files with it.
-            Err(_) if segment.retired.get() => return,
-            Err(error) => {
-                return store.fail(format_args!("log {}, segment {}: {error}", log.name, segment.base));
-            }
-        };
+        let Some(file) = store.file_for_writing(log, segment).await else { return };
         if segment.retired.get() {
             return;
         }

@@ -82,6 +82,104 @@ fn a_full_disk_refuses_clients_and_serves_again_by_itself() {
 }
 
 #[test]
+fn a_rotten_or_missing_active_segment_takes_its_own_log_offline() {
+    for missing in [false, true] {
+        let world = world(17);
+        let disk = world.disk();
+        world.block_on(async move {
+            let (store, _) = open(disk.clone(), small()).await;
+            for name in ["a-0", "b-0"] {
+                let log = store.create_log(name, log_config()).await.unwrap();
+                let appended = log.append(vec![batch(1, 5000, 0, 1)], client(0)).unwrap();
+                log.durable(appended.ticket).await.unwrap();
+            }
+            store.close().await.unwrap();
+            let path = Path::new(DIR).join("logs/a-0/00000000000000000000.log");
+            if missing {
+                disk.remove(&path).await.unwrap();
+            } else {
+                let mut bytes = disk.read_small(&path, 1 << 20).await.unwrap();
+                bytes[100] ^= 1;
+                disk.write_small(&path, &bytes).await.unwrap();
+            }
+            let (store, report) = open(disk, small()).await;
+            let names: Vec<_> = report.offline.iter().map(|(name, _)| &**name).collect();
+            assert_eq!(names, ["a-0"]);
+            let [bad, good] = ["a-0", "b-0"].map(|name| store.log(name).unwrap());
+            assert!(matches!(bad.append(vec![batch(1, 100, 1, 1)], client(0)), Err(AppendError::Offline(_))));
+            let appended = good.append(vec![batch(1, 30_000, 1, 1)], client(0)).unwrap();
+            good.durable(appended.ticket).await.unwrap();
+            assert_eq!(read_all(&good).await.len(), 2);
+            store.close().await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn too_few_descriptors_and_a_spent_quota_are_waited_for() {
+    for (operation, path, errno) in [
+        (Operation::Name, "logs/", libc::EMFILE),
+        (Operation::Name, "logs/", libc::ENFILE),
+        (Operation::SyncDir, "", libc::EMFILE),
+        (Operation::Write, "checkpoint", libc::EDQUOT),
+        (Operation::Allocate, "", libc::EDQUOT),
+    ] {
+        let world = world(18);
+        let disk = world.disk();
+        let faults = world.clone();
+        world.block_on(async move {
+            let config = LogConfig { retention_bytes: 100_000, ..log_config() };
+            let (store, _) = open(disk.clone(), small()).await;
+            let log = store.create_log("a-0", config).await.unwrap();
+            for n in 0..300 {
+                if n % 20 == 0 {
+                    faults.inject(fault(operation, path, 3, errno));
+                }
+                let appended = loop {
+                    match log.append(vec![batch(1, 12_000, n, 1)], client(0)) {
+                        Ok(appended) => break appended,
+                        Err(AppendError::DiskFull) => disk.sleep(Duration::from_millis(50)).await,
+                        Err(error) => panic!("{operation:?} {errno}: {error}"),
+                    }
+                };
+                log.durable(appended.ticket).await.unwrap();
+                store.tick(0).await;
+            }
+            faults.clear_faults();
+            let last = read_all(&log).await.last().map(|last| last.header.base_offset);
+            assert_eq!(last, Some(299));
+            store.close().await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn files_that_wait_for_their_flush_are_bounded() {
+    let world = world(19);
+    let disk = world.disk();
+    world.block_on(async move {
+        let config = StoreConfig { checkpoint_bytes: 1 << 40, ..small() };
+        let (store, _) = open(disk.clone(), config).await;
+        let mut logs = Vec::new();
+        for part in 0..40 {
+            logs.push(store.create_log(&format!("a-{part}"), log_config()).await.unwrap());
+        }
+        for n in 0..10 {
+            for log in &logs {
+                let _room = store.reserve(2000).await.unwrap();
+                let appended = log.append(vec![batch(1, 2000, n, 1)], client(0)).unwrap();
+                log.durable(appended.ticket).await.unwrap();
+            }
+            disk.sleep(Duration::from_millis(50)).await;
+            let unflushed = logs[0].store.writeback.unflushed.borrow().len();
+            assert!(unflushed <= small().open_files_max, "{unflushed}");
+        }
+        assert!(store.stats().writeback_bytes > 0);
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
 fn room_is_bounded_and_a_giant_request_comes_through_alone() {
     let world = world(13);
     let disk = world.disk();
