@@ -4,6 +4,7 @@
 //! their stages (see [`stages`]); afterwards it waits for a signal. Nothing a client sends reaches it.
 
 mod data_dir;
+mod descriptors;
 mod options;
 mod shard_main;
 mod stages;
@@ -28,6 +29,8 @@ use crate::serve::stages::{Event, Fleet};
 #[error("{0}")]
 pub(crate) struct Refusal(pub(crate) String);
 
+/// Open files that any system grants.
+const FILES_LEAST: u64 = 1024;
 /// How long a start waits for the last writes of a predecessor that was killed.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -52,14 +55,14 @@ fn serve(args: &ServeArgs) -> Result<(), Refusal> {
     // Before any thread exists, so that none of them gets the signals.
     os::block_stop_signals().map_err(|e| Refusal(format!("cannot block signals: {e}")))?;
     panics::install();
-    let options = Options::resolve(args)?;
+    let mut options = Options::resolve(args)?;
     preflight::check(&options.data_dir).map_err(refusal)?;
     if let Some(warning) = preflight::warning(&options.data_dir) {
         tracing::warn!("{warning}");
     }
     let dir = DataDir::lock(&options.data_dir, LOCK_PATIENCE).map_err(refusal)?;
     let (meta, before) = claim(&dir, &options)?;
-    raise_open_files();
+    let segment_files = share_descriptors(&mut options);
     let sockets = SocketOptions {
         backlog: options.config.socket_backlog,
         send_buffer_bytes: options.config.socket_send_buffer_bytes,
@@ -71,7 +74,7 @@ fn serve(args: &ServeArgs) -> Result<(), Refusal> {
 
     let (events, inbox) = mpsc::channel();
     watch_signals(events.clone())?;
-    let mut fleet = Fleet::launch(&options, &dir, listeners, (events, inbox))?;
+    let mut fleet = Fleet::launch(&options, (&dir, segment_files), listeners, (events, inbox))?;
     if before.is_some_and(|before| before.shards != options.shards) {
         // Until it is done, a start with whatever number of shards has to do it again.
         dir.write_meta(&Meta { shards: Meta::MOVING, ..meta.clone() }).map_err(refusal)?;
@@ -107,16 +110,24 @@ fn claim(dir: &DataDir, options: &Options) -> Result<(Meta, Option<Meta>), Refus
     Ok((meta, before))
 }
 
-/// Connections and segments each need a descriptor; too few are a warning, for a small broker may never miss them.
-fn raise_open_files() {
-    const ENOUGH: u64 = 65_536;
-    match os::raise_open_files() {
-        Ok(limit) if limit < ENOUGH => {
-            tracing::warn!("only {limit} files may be open; raise the limit (ulimit -n, LimitNOFILE)");
-        }
-        Ok(_) => {}
-        Err(error) => tracing::warn!("cannot raise the limit of open files: {error}"),
+/// Raises the limit of open files and keeps connections below it; gives the segment files that each shard may hold open.
+fn share_descriptors(options: &mut Options) -> usize {
+    let limit = os::raise_open_files().unwrap_or_else(|error| {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+        FILES_LEAST
+    });
+    let wanted = options.config.connections_max;
+    let journal_files = shard_main::journal_files(&options.config) as usize;
+    let shares = descriptors::share(limit, options.shards, journal_files, wanted);
+    if shares.connections < wanted {
+        let connections = shares.connections;
+        tracing::warn!(
+            "only {limit} files may be open: {connections} connections are served at once instead of {wanted}; \
+             raise the limit (ulimit -n, LimitNOFILE)"
+        );
     }
+    options.config.connections_max = shares.connections;
+    shares.segments
 }
 
 /// Turns the first signal into a stop and every further one into haste.

@@ -38,6 +38,8 @@ pub(super) struct Seat {
     /// The lock on `dir`.
     pub(super) lock: File,
     pub(super) shards: usize,
+    /// Segment files that the store may hold open.
+    pub(super) segment_files: usize,
     pub(super) config: BrokerConfig,
     pub(super) listener: TcpListener,
     pub(super) pulse: Arc<Pulse>,
@@ -123,7 +125,13 @@ impl Seat {
 
     async fn open_store(&self, disk: &ShardDisk, index: usize) -> Result<Store<ShardDisk>, String> {
         let dir = shard_dir(&self.dir, index);
-        let opened = Store::open(disk.clone(), &dir, store_config(&self.config, index), task::now_ms()).await;
+        let opened = Store::open(
+            disk.clone(),
+            &dir,
+            store_config(&self.config, index, self.segment_files),
+            task::now_ms(),
+        )
+        .await;
         let (store, report) = opened.map_err(|e| format!("cannot open {}: {e}", dir.display()))?;
         log_recovery(index, &report);
         Ok(store)
@@ -163,13 +171,19 @@ impl Seat {
     }
 }
 
-fn store_config(config: &BrokerConfig, shard: usize) -> StoreConfig {
-    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+/// Files of a shard's journal.
+pub(super) fn journal_files(config: &BrokerConfig) -> u32 {
     let files = (config.limits.journal_bytes / JOURNAL_FILE_BYTES).max(4);
+    u32::try_from(files).unwrap_or(u32::MAX)
+}
+
+fn store_config(config: &BrokerConfig, shard: usize, segment_files: usize) -> StoreConfig {
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     StoreConfig {
         id_space: u16::try_from(shard).unwrap_or(u16::MAX),
         journal_file_bytes: JOURNAL_FILE_BYTES,
-        journal_files: u32::try_from(files).unwrap_or(u32::MAX),
+        journal_files: journal_files(config),
+        open_files_max: segment_files,
         unsettled_bytes_max: bytes(config.limits.unflushed_bytes),
         cache_bytes_max: bytes(config.limits.cache_bytes),
         retention_check_interval_ms: config.retention_check_interval_ms,
@@ -203,7 +217,7 @@ impl Seat {
             None => shard.min(self.shards - 1),
         };
         let resharding = Resharding { to: self.shards, assign: &assign };
-        let config = store_config(&self.config, self.index);
+        let config = store_config(&self.config, self.index, self.segment_files);
         let moved = reshard(disk, &self.dir, &config, &resharding, task::now_ms()).await;
         let moved = moved.map_err(|e| format!("cannot move logs between shards: {e}"))?;
         tracing::info!(moved, shards = self.shards, "logs were moved to their shards");

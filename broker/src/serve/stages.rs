@@ -77,7 +77,7 @@ impl Fleet {
     /// Starts the shards' threads; they wait for orders.
     pub(super) fn launch(
         options: &Options,
-        dir: &DataDir,
+        (dir, segment_files): (&DataDir, usize),
         listeners: Vec<TcpListener>,
         (events, inbox): (Sender<Event>, Receiver<Event>),
     ) -> Result<Fleet, Refusal> {
@@ -99,6 +99,7 @@ impl Fleet {
                 dir: dir.path().to_owned(),
                 lock: dir.lock_file().map_err(threads)?,
                 shards: options.shards,
+                segment_files,
                 config: options.config.clone(),
                 listener,
                 pulse: pulses[index].clone(),
