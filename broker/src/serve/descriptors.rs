@@ -38,7 +38,7 @@ mod tests {
         let of = |limit, shards, connections| share(limit, shards, 8, connections);
         assert_eq!(of(1 << 20, 4, 100_000), Shares { connections: 100_000, segments: 4096 });
         assert_eq!(of(u64::MAX, 4, 100_000), Shares { connections: 100_000, segments: 4096 });
-        assert_eq!(of(65_536, 4, 100_000), Shares { connections: 32_160, segments: 4096 });
+        assert_eq!(of(65_536, 4, 100_000), Shares { connections: 32_464, segments: 4058 });
         assert_eq!(of(1024, 2, 100_000), Shares { connections: 344, segments: 86 });
         assert_eq!(of(1024, 2, 100), Shares { connections: 100, segments: 86 });
         assert_eq!(of(10, 2, 100_000), Shares { connections: 1, segments: 64 }, "too few for anything");
