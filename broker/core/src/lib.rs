@@ -5,6 +5,7 @@
 //! as values that a driver carries out.
 
 pub mod config;
+pub mod coordinator;
 pub mod fetch_session;
 pub mod metadata;
 pub mod partition;
