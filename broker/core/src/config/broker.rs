@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::definition::{ConfigDef, Scope, Update, broker_defs, find};
 use super::value::{ConfigError, Value};
 use super::{Overrides, TopicConfig, synonym};
+use crate::group::GroupConfig;
 use crate::metadata::SnapshotBounds;
 
 /// Configs set at start, checked.
@@ -103,6 +104,8 @@ pub struct BrokerConfig {
     pub socket_request_max_bytes: usize,
     /// `socket.send.buffer.bytes`; `None` leaves the kernel's choice.
     pub socket_send_buffer_bytes: Option<usize>,
+    /// Consumer groups and committed offsets.
+    pub group: GroupConfig,
     /// Own limits.
     pub limits: Limits,
 }
@@ -201,6 +204,7 @@ impl BrokerConfig {
             socket_receive_buffer_bytes: buffer("socket.receive.buffer.bytes")?,
             socket_request_max_bytes: count("socket.request.max.bytes")?,
             socket_send_buffer_bytes: buffer("socket.send.buffer.bytes")?,
+            group: reader.group()?,
             limits,
             statics,
             cluster,
@@ -303,6 +307,27 @@ impl<'a> Reader<'a> {
 
     fn number(&self, name: &str) -> Result<i64, ConfigError> {
         Ok(self.value(name)?.as_i64())
+    }
+
+    fn group(&self) -> Result<GroupConfig, ConfigError> {
+        let small = |name: &str| self.number(name).map(|value| i32::try_from(value).unwrap_or(i32::MAX));
+        let count = |name: &str| self.number(name).map(|value| usize::try_from(value).unwrap_or(0));
+        Ok(GroupConfig {
+            initial_rebalance_delay_ms: self.number("group.initial.rebalance.delay.ms")?.max(0),
+            session_timeout_ms_min: small("group.min.session.timeout.ms")?,
+            session_timeout_ms_max: small("group.max.session.timeout.ms")?,
+            members_max: count("group.max.size")?.min(count("penstock.group.members.max")?),
+            member_bytes_max: count("penstock.group.member.bytes.max")?,
+            groups_max: count("penstock.groups.max")?,
+            offsets_max: count("penstock.group.offsets.max")?,
+            offset_metadata_max: count("offset.metadata.max.bytes")?,
+            offsets_retention_ms: self.number("offsets.retention.minutes")?.saturating_mul(60_000),
+            offsets_check_interval_ms: self.number("offsets.retention.check.interval.ms")?,
+            offsets_topic_partitions: small("offsets.topic.num.partitions")?,
+            offsets_topic_replication_factor: i16::try_from(self.number("offsets.topic.replication.factor")?)
+                .unwrap_or(i16::MAX),
+            offsets_topic_segment_bytes: self.number("offsets.topic.segment.bytes")?,
+        })
     }
 
     fn node_id(&self) -> Result<i32, ConfigError> {
