@@ -3,6 +3,7 @@
 mod admin;
 mod api;
 mod cli;
+mod groups;
 mod metadata;
 mod network;
 mod runtime;

@@ -1,42 +1,33 @@
 //! FindCoordinator (10), versions 0-6: KIP-98 (key types, 1), KIP-699 (several keys, 4), KIP-932 (shares, 6).
 //!
-//! No coordinator is served yet, and each key is answered so, retriably. The API is served all the same: librdkafka takes
-//! a broker without it for one of Kafka 0.8, and then sends batches that were to be lz4 without compression.
+//! The first request for a group makes `__consumer_offsets`.
 
-use penstock_protocol::messages::find_coordinator_response::Coordinator;
+use penstock_core::group::api::find_coordinator::{Endpoint, answer, lacks_topic, offsets_topic};
+use penstock_core::metadata::Command;
+use penstock_protocol::WireString;
 use penstock_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
-use penstock_protocol::{ErrorCode, WireString};
 
 use super::RequestContext;
 
-/// The version from which a request names several keys.
-const KEYS_VERSION: i16 = 4;
-/// Stands for no broker and for no port.
-const NOBODY: i32 = -1;
+/// Brokers that can hold replicas: this one.
+const BROKERS: i16 = 1;
 
 pub(super) async fn handle(
     context: RequestContext,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
-    let error_code = ErrorCode::CoordinatorNotAvailable.code();
-    let message =
-        WireString::from_static("groups and transactions are not served by this version of the broker");
-    if context.version < KEYS_VERSION {
-        return FindCoordinatorResponse {
-            error_code,
-            error_message: Some(message),
-            node_id: NOBODY,
-            port: NOBODY,
-            ..FindCoordinatorResponse::default()
-        };
+    let shared = &context.shard.shared;
+    let image = shared.image.load_full();
+    if lacks_topic(&request, &image) {
+        let topic = offsets_topic(&image.broker().group, BROKERS);
+        // Whether it was made, by us or by somebody quicker, is seen below.
+        if let Err(error) = context.shard.metadata(Command::CreateTopics(topic)).await {
+            tracing::warn!("the topic of groups cannot be made: {error:?}");
+        }
     }
-    let coordinators = request.coordinator_keys.into_iter().map(|key| Coordinator {
-        key,
-        node_id: NOBODY,
-        port: NOBODY,
-        error_code,
-        error_message: Some(message.clone()),
-        ..Coordinator::default()
-    });
-    FindCoordinatorResponse { coordinators: coordinators.collect(), ..FindCoordinatorResponse::default() }
+    let image = shared.image.load_full();
+    let (host, port) = &shared.advertised;
+    let here = Endpoint { host: WireString::from(host.as_str()), port: i32::from(*port) };
+    let node_id = image.broker().node_id;
+    answer(&request, context.version, &image, |node| (node == node_id).then(|| here.clone()))
 }

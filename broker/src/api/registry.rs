@@ -7,9 +7,11 @@ use penstock_protocol::frame::RequestFrame;
 use penstock_protocol::{ApiKey, Request, Versions};
 
 use super::{
-    RequestContext, alter_configs, api_versions, create_partitions, create_topics, delete_records,
-    delete_topics, describe_cluster, describe_configs, describe_topic_partitions, fetch, find_coordinator,
-    incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+    RequestContext, alter_configs, api_versions, create_partitions, create_topics, delete_groups,
+    delete_records, delete_topics, describe_cluster, describe_configs, describe_groups,
+    describe_topic_partitions, fetch, find_coordinator, heartbeat, incremental_alter_configs,
+    init_producer_id, join_group, leave_group, list_groups, list_offsets, metadata, offset_commit,
+    offset_delete, offset_fetch, offset_for_leader_epoch, produce, sync_group,
 };
 use crate::network::pipeline::{Begun, CloseReason};
 
@@ -36,7 +38,15 @@ static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
         staged(Versions { min: 4, max: 18 }, fetch::begin),
         answered(Versions { min: 1, max: 11 }, list_offsets::handle),
         answered(Versions { min: 0, max: 13 }, metadata::handle),
+        answered(Versions { min: 2, max: 10 }, offset_commit::handle),
+        answered(Versions { min: 1, max: 10 }, offset_fetch::handle),
         answered(Versions { min: 0, max: 6 }, find_coordinator::handle),
+        answered(Versions { min: 0, max: 9 }, join_group::handle),
+        answered(Versions { min: 0, max: 4 }, heartbeat::handle),
+        answered(Versions { min: 0, max: 5 }, leave_group::handle),
+        answered(Versions { min: 0, max: 5 }, sync_group::handle),
+        answered(Versions { min: 0, max: 6 }, describe_groups::handle),
+        answered(Versions { min: 0, max: 5 }, list_groups::handle),
         answered(Versions { min: 0, max: 5 }, api_versions::handle),
         answered(Versions { min: 2, max: 7 }, create_topics::handle),
         answered(Versions { min: 1, max: 6 }, delete_topics::handle),
@@ -46,7 +56,9 @@ static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
         answered(Versions { min: 1, max: 4 }, describe_configs::handle),
         answered(Versions { min: 0, max: 2 }, alter_configs::handle),
         answered(Versions { min: 0, max: 3 }, create_partitions::handle),
+        answered(Versions { min: 0, max: 3 }, delete_groups::handle),
         answered(Versions { min: 0, max: 1 }, incremental_alter_configs::handle),
+        answered(Versions { min: 0, max: 0 }, offset_delete::handle),
         answered(Versions { min: 0, max: 2 }, describe_cluster::handle),
         answered(Versions { min: 0, max: 0 }, describe_topic_partitions::handle),
     ]

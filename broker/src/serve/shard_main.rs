@@ -19,7 +19,7 @@ use penstock_storage::{RecoveryReport, Resharding, Store, StoreConfig, reshard, 
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::stages::{Event, Order, Report};
-use crate::metadata::{self, Driver};
+use crate::metadata::{self, Driver, RandomIds};
 use crate::network::{connections, listener};
 use crate::runtime::guard::Pulse;
 use crate::runtime::task;
@@ -157,7 +157,8 @@ impl Seat {
         driver: Option<Driver>,
     ) -> Result<Rc<Shard>, String> {
         let (workers, desk) = (self.workers.for_shard(), self.desk.for_shard());
-        let shard = Shard::new(ShardParts { index: self.index, shared, ring, store, workers, desk });
+        let random = RandomIds::open().map_err(|e| format!("cannot open /dev/urandom: {e}"))?;
+        let shard = Shard::new(ShardParts { index: self.index, shared, ring, store, workers, desk, random });
         if let Some(driver) = driver {
             // A shard is new here, so nobody has set it before.
             let _ = shard.metadata.set(driver);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 use penstock_core::config::TopicConfig;
 use penstock_core::metadata::{MetadataImage, TopicImage};
-use penstock_protocol::Uuid;
+use penstock_protocol::{Uuid, WireString};
 use penstock_storage::LogConfig;
 
 use super::{Partition, PartitionKey, Shard};
@@ -66,7 +66,17 @@ impl Shard {
                 first_error = first_error.and(Err(error));
             }
         }
+        drop(outcomes);
+        self.lead_groups(image);
+        self.forget_topics(self.deleted(image, topics));
         first_error
+    }
+
+    /// Topics that the image published last still has, and this one has not.
+    fn deleted(&self, image: &MetadataImage, topics: &[Uuid]) -> Vec<(WireString, Uuid)> {
+        let published = self.shared.image.load();
+        let gone = topics.iter().filter(|id| image.topic_by_id(**id).is_none());
+        gone.filter_map(|id| Some((published.topic_by_id(*id)?.name.clone(), *id))).collect()
     }
 
     /// Logs in the store whose partition the image does not know.

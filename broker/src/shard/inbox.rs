@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use penstock_core::group::{GroupCall, GroupResponse};
 use penstock_core::metadata::{Answer, Command, MetadataImage};
 use penstock_core::partition::fetch::PartitionData;
 use penstock_core::partition::{AppendFailure, PartitionFailure};
@@ -27,6 +28,10 @@ pub(crate) enum ShardRequest {
     Apply(Arc<MetadataImage>, Arc<[Uuid]>),
     /// Change metadata; shard 0 does.
     Metadata(Command),
+    /// Ask the coordinator in this partition of `__consumer_offsets`; its answer goes its own way.
+    Group(i32, Box<GroupCall>, crate::groups::Answer),
+    /// Ask every coordinator.
+    Groups(Box<GroupCall>),
 }
 
 /// The answer of the same name.
@@ -36,6 +41,9 @@ pub(crate) enum ShardReply {
     Query(Vec<Result<QueryAnswer, PartitionFailure>>),
     Apply(Result<(), String>),
     Metadata(Result<Answer, ErrorCode>),
+    /// The request was handed over.
+    Group,
+    Groups(Vec<GroupResponse>),
 }
 
 /// Carries out a request on its own shard.
@@ -46,6 +54,11 @@ pub(super) async fn execute(shard: &Rc<Shard>, request: ShardRequest) -> ShardRe
         ShardRequest::Query(queries) => ShardReply::Query(shard.query(queries).await),
         ShardRequest::Apply(image, topics) => ShardReply::Apply(shard.apply(&image, &topics).await),
         ShardRequest::Metadata(command) => ShardReply::Metadata(shard.metadata(command).await),
+        ShardRequest::Group(partition, call, answer) => {
+            shard.handle_group(partition, *call, answer);
+            ShardReply::Group
+        }
+        ShardRequest::Groups(call) => ShardReply::Groups(shard.ask_groups_here(*call).await),
     }
 }
 

@@ -34,7 +34,8 @@ pub(crate) use periodic::periodic;
 pub(crate) use query::{PartitionQuery, Query, QueryAnswer};
 pub(crate) use watch::{Signal, first_signal};
 
-use crate::metadata::Driver;
+use crate::groups::Groups;
+use crate::metadata::{Driver, RandomIds};
 use crate::network::admission::Admission;
 use crate::network::connections::Connections;
 use crate::network::registry::Registry;
@@ -111,6 +112,8 @@ pub(crate) struct Shard {
     /// Some partition could not be brought to what the metadata says.
     behind: Cell<bool>,
     pub(crate) producer_ids: ProducerIds,
+    /// Consumer groups whose partition of `__consumer_offsets` is here.
+    pub(crate) groups: Groups,
     /// On shard 0, once it has replayed the metadata.
     pub(crate) metadata: OnceCell<Driver>,
 }
@@ -137,11 +140,12 @@ pub(crate) struct ShardParts {
     pub(crate) store: Store<ShardDisk>,
     pub(crate) workers: ShardWorkers,
     pub(crate) desk: ShardWorkers,
+    pub(crate) random: RandomIds,
 }
 
 impl Shard {
     pub(crate) fn new(parts: ShardParts) -> Rc<Shard> {
-        let ShardParts { index, shared, ring, store, workers, desk } = parts;
+        let ShardParts { index, shared, ring, store, workers, desk, random } = parts;
         let budget = usize::try_from(shared.config.limits.inflight_bytes).unwrap_or(usize::MAX);
         // The broker's slots are shared out evenly: a session stays with the shard of its connection.
         let slots = shared.config.fetch_sessions_max.div_ceil(shared.shards);
@@ -169,6 +173,7 @@ impl Shard {
             apply_turn: Semaphore::new(1),
             behind: Cell::new(false),
             producer_ids: ProducerIds::default(),
+            groups: Groups::new(random),
             metadata: OnceCell::new(),
             shared,
         })
@@ -195,6 +200,8 @@ impl Shard {
     pub(crate) fn start_draining(&self) {
         self.draining.set(true);
         self.drain_watchers.fire();
+        // Members that wait for each other would wait for ever.
+        self.groups.unload_all();
         self.connections.drain();
     }
 
