@@ -317,6 +317,7 @@ impl<'a> Reader<'a> {
             session_timeout_ms_min: small("group.min.session.timeout.ms")?,
             session_timeout_ms_max: small("group.max.session.timeout.ms")?,
             members_max: count("group.max.size")?.min(count("penstock.group.members.max")?),
+            pending_members_max: count("penstock.group.members.max")?,
             member_bytes_max: count("penstock.group.member.bytes.max")?,
             groups_max: count("penstock.groups.max")?,
             offsets_max: count("penstock.group.offsets.max")?,

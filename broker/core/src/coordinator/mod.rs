@@ -15,6 +15,9 @@ mod partitions;
 mod runtime;
 mod timers;
 
+#[cfg(test)]
+mod tests;
+
 pub use partitions::Partitions;
 pub use runtime::{APPENDS_IN_FLIGHT_MAX, Outbox, Runtime};
 pub use timers::Timers;

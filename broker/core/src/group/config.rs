@@ -12,9 +12,10 @@ pub struct GroupConfig {
     pub session_timeout_ms_min: i32,
     /// `group.max.session.timeout.ms`.
     pub session_timeout_ms_max: i32,
-    /// The lower of `group.max.size` and `penstock.group.members.max`: members of a group, and besides as many ids given
-    /// to members that have not come back with them yet.
+    /// The lower of `group.max.size` and `penstock.group.members.max`: members of a group.
     pub members_max: usize,
+    /// `penstock.group.members.max` once more: ids given to members that have not come back with them yet.
+    pub pending_members_max: usize,
     /// `penstock.group.member.bytes.max`: bytes of a member's names and subscriptions, and of its assignment.
     pub member_bytes_max: usize,
     /// `penstock.groups.max`: groups in one partition of `__consumer_offsets`.

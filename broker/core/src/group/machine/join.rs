@@ -137,7 +137,7 @@ impl Turn<'_> {
         if caller.version < MEMBER_ID_REQUIRED_FROM {
             return self.add_member(caller, request, (id, offer), parked);
         }
-        if self.group.pending_joins.len() >= self.config.members_max {
+        if self.group.pending_joins.len() >= self.config.pending_members_max {
             return self.refuse_join(parked, &WireString::default(), ErrorCode::GroupMaxSizeReached);
         }
         self.group.pending_joins.insert(id.clone());
