@@ -208,8 +208,18 @@ impl Machine for GroupMachine {
                 }
             }
             Undo::Group(removed) => {
-                let RemovedGroup(group) = *removed;
-                self.groups.entry(group.id.clone()).or_insert(group);
+                let RemovedGroup(mut group) = *removed;
+                match self.groups.get_mut(&group.id) {
+                    // Members have joined meanwhile under this name: their group stays.
+                    Some(later) if !later.members.is_empty() => {}
+                    Some(later) => {
+                        std::mem::swap(&mut group.pending_joins, &mut later.pending_joins);
+                        *later = group;
+                    }
+                    None => {
+                        self.groups.insert(group.id.clone(), group);
+                    }
+                }
             }
         }
     }

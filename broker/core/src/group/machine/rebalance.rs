@@ -7,6 +7,9 @@ use super::super::classic::{JoinTimer, State};
 use super::super::records::GroupRecord;
 use super::Turn;
 
+/// How soon at the earliest a group whose members are all absent is looked at again.
+const ABSENT_RETRY_MS_MIN: i64 = 1_000;
+
 impl Turn<'_> {
     /// Something changed: a rebalance begins, or the one under way may be complete.
     pub(super) fn rebalance(&mut self) {
@@ -84,7 +87,7 @@ impl Turn<'_> {
         }
         if !self.group.elect_joined_leader() && !self.group.members.is_empty() {
             // Static members alone, none of which has joined: their sessions end, or they come back.
-            return self.await_joins();
+            return self.set_join_timer(self.group.rebalance_timeout_ms().max(ABSENT_RETRY_MS_MIN));
         }
         self.group.next_generation(self.now_ms);
         if self.group.state == State::Empty {

@@ -65,8 +65,10 @@ impl Turn<'_> {
         Some(member)
     }
 
+    /// The member's timer. It takes the id from the group: a request's would keep the request's buffer alive.
     fn session(&self, member_id: &WireString) -> Timer {
-        Timer::Session { group: self.group.id.clone(), member: member_id.clone() }
+        let own = self.group.members.get_key_value(member_id).map(|(own, _)| own);
+        Timer::Session { group: self.group.id.clone(), member: own.unwrap_or(member_id).clone() }
     }
 
     /// The member has to be heard of within `timeout_ms`.
