@@ -8,7 +8,7 @@ use penstock_core::coordinator::{AppendId, Effect, RequestId};
 use penstock_core::group::{
     GroupConfig, GroupCoordinator, GroupMachine, GroupRecord, GroupResponse, KeyValue,
 };
-use penstock_protocol::ErrorCode;
+use penstock_protocol::{ErrorCode, WireString};
 
 /// The partition under test.
 pub(crate) const PARTITION: i32 = 0;
@@ -29,13 +29,15 @@ pub(crate) struct Host {
     /// What was appended and not flushed yet.
     pub(crate) written: VecDeque<(AppendId, Vec<KeyValue>)>,
     pub(crate) replies: Vec<(RequestId, GroupResponse)>,
+    /// Groups that were removed: a later group of the name begins with the first generation again.
+    pub(crate) removed: Vec<WireString>,
 }
 
 impl Host {
     pub(crate) fn new(config: Arc<GroupConfig>, now_ms: i64) -> Host {
         let coordinator = GroupCoordinator::default();
         let (durable, written, replies) = (Vec::new(), VecDeque::new(), Vec::new());
-        let mut host = Host { coordinator, config, durable, written, replies };
+        let mut host = Host { coordinator, config, durable, written, replies, removed: Vec::new() };
         host.load(now_ms);
         host
     }
@@ -57,6 +59,10 @@ impl Host {
                 Effect::Append { append, records, .. } => match refuse() {
                     Some(code) => self.coordinator.append_failed(PARTITION, append, code, now_ms),
                     None => {
+                        self.removed.extend(records.iter().filter_map(|record| match record {
+                            GroupRecord::Group(group, None) => Some(group.clone()),
+                            _ => None,
+                        }));
                         let records = records.iter().map(GroupRecord::encode).collect();
                         self.written.push_back((append, records));
                     }

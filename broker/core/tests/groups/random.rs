@@ -57,7 +57,9 @@ struct World {
     requests: u64,
     restarts: usize,
     pending: BTreeMap<u64, Sent>,
+    /// By generation and partition.
     owners: BTreeMap<(i32, u8), String>,
+    generations: usize,
     committed: BTreeMap<&'static str, Committed>,
 }
 
@@ -84,6 +86,7 @@ impl World {
             restarts: 0,
             pending: BTreeMap::new(),
             owners: BTreeMap::new(),
+            generations: 0,
             committed: [(GROUP, Committed::default()), (SIMPLE, Committed::default())].into(),
         }
     }
@@ -121,6 +124,9 @@ impl World {
                 [ErrorCode::NotEnoughReplicas, ErrorCode::MessageTooLarge, ErrorCode::KafkaStorageError];
             fails.then(|| codes[random.rand_range(0..3) as usize])
         });
+        if std::mem::take(&mut self.host.removed).iter().any(|group| group == GROUP) {
+            self.owners.clear();
+        }
         for (RequestId(id), response) in std::mem::take(&mut self.host.replies) {
             let sent = self.pending.remove(&id).expect("a request is answered once");
             self.take(id, sent, response);
@@ -163,6 +169,8 @@ impl World {
     fn check_owner(&mut self, at: usize) {
         let client = &self.clients[at];
         let Stage::Stable(partitions) = &client.stage else { return };
+        let of_generation = (client.generation, 0)..=(client.generation, u8::MAX);
+        self.generations += usize::from(self.owners.range(of_generation).next().is_none());
         for partition in partitions {
             let owner = self.owners.entry((client.generation, *partition)).or_insert_with(|| client.owner());
             assert_eq!(*owner, client.owner(), "two owners in generation {}", client.generation);
@@ -385,7 +393,7 @@ fn groups_survive_random_histories() {
             let generations =
                 world.owners.keys().map(|(generation, _)| *generation).collect::<BTreeSet<i32>>();
             let acknowledged = world.committed.values().map(|committed| committed.acknowledged).sum::<i64>();
-            (generations.len(), acknowledged, world.restarts)
+            (world.generations, acknowledged, world.restarts)
         };
         match std::panic::catch_unwind(run) {
             Ok(seen) => {
