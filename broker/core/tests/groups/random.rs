@@ -390,8 +390,6 @@ fn groups_survive_random_histories() {
             world.settle();
             world.check_at_rest();
             world.check_reloaded();
-            let generations =
-                world.owners.keys().map(|(generation, _)| *generation).collect::<BTreeSet<i32>>();
             let acknowledged = world.committed.values().map(|committed| committed.acknowledged).sum::<i64>();
             (world.generations, acknowledged, world.restarts)
         };
