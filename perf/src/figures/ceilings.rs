@@ -4,22 +4,14 @@ use std::io;
 
 use serde_json::Value;
 
+use super::Bench;
 use super::scenarios::loadgen;
-use super::{Bench, Measurement};
 use crate::loopback::{self, LoopbackSpec};
 use crate::process;
 use crate::raw_writer::{self, RawWriterSpec};
 
-pub(crate) const ALL: &[Measurement] = &[
-    ("raw_writer_16_files", |bench, _| raw_writer(bench, 16, 64 << 20)),
-    ("raw_writer_1000_files", |bench, _| raw_writer(bench, 1000, 4 << 20)),
-    ("loopback", |bench, _| loopback(bench)),
-    ("client_produce", |bench, _| client(bench, &["produce"])),
-    ("client_consume", |bench, _| client(bench, &["consume"])),
-];
-
 /// Group commits of 1 MiB, in shares of 64 KiB, at the depth that a broker with that many connections has.
-fn raw_writer(bench: &Bench, files: usize, file_bytes: u64) -> io::Result<Value> {
+pub(super) fn raw_writer(bench: &Bench, files: usize, file_bytes: u64) -> io::Result<Value> {
     let spec = RawWriterSpec {
         group_bytes: 1 << 20,
         share_bytes: 64 << 10,
@@ -35,7 +27,7 @@ fn raw_writer(bench: &Bench, files: usize, file_bytes: u64) -> io::Result<Value>
     Ok(figures?.to_json())
 }
 
-fn loopback(bench: &Bench) -> io::Result<Value> {
+pub(super) fn loopback(bench: &Bench) -> io::Result<Value> {
     let spec = LoopbackSpec {
         server_core: bench.server_core,
         client_core: bench.client_core,
@@ -49,7 +41,7 @@ fn loopback(bench: &Bench) -> io::Result<Value> {
 
 /// The load generator against a broker that keeps nothing. Client and null broker are threads of one process, which the
 /// scheduler spreads over the two cores.
-fn client(bench: &Bench, what: &[&str]) -> io::Result<Value> {
+pub(super) fn client(bench: &Bench, what: &[&str]) -> io::Result<Value> {
     let args: Vec<String> =
         what.iter().chain(&["--null", "--connections", "16"]).map(|arg| (*arg).to_owned()).collect();
     loadgen(bench, None, args)

@@ -11,13 +11,22 @@ use serde_json::{Map, Value, json};
 use penstock_loadgen::client::{Cluster, TopicSpec};
 use penstock_loadgen::workers::block_on;
 
+use super::ceilings::{client, loopback, raw_writer};
 use super::{Bench, Measurement};
 use crate::broker::Broker;
 use crate::process;
 
+/// In this order: a disk drifts within minutes, so each figure that it bounds stands between two looks at the disk.
 pub(crate) const ALL: &[Measurement] = &[
+    ("loopback", |bench, _| loopback(bench)),
+    ("client_produce", |bench, _| client(bench, &["produce"])),
+    ("client_consume", |bench, _| client(bench, &["consume"])),
+    ("raw_writer_16_files", |bench, _| raw_writer(bench, 16, 64 << 20)),
     ("produce_16_partitions", |bench, _| produce(bench, 16, None)),
+    ("raw_writer_16_files_after", |bench, _| raw_writer(bench, 16, 64 << 20)),
+    ("raw_writer_1000_files", |bench, _| raw_writer(bench, 1000, 4 << 20)),
     ("produce_1000_partitions", |bench, _| produce(bench, 1000, None)),
+    ("raw_writer_1000_files_after", |bench, _| raw_writer(bench, 1000, 4 << 20)),
     ("produce_half_load", half_load),
     ("fetch_tail", |bench, _| fetch(bench)),
     ("idle", |bench, _| idle(bench)),

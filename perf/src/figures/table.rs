@@ -8,42 +8,56 @@ use serde_json::{Map, Value, json};
 struct Ratio {
     name: &'static str,
     of: &'static str,
-    to: &'static [&'static str],
+    to: &'static [Limit],
 }
+
+/// A limit: the mean of what was measured of it before and after, as far as it was.
+type Limit = &'static [&'static str];
 
 /// The lowest of `to` counts: more than the lower of two limits nothing can give.
 const RATIOS: &[Ratio] = &[
     Ratio {
         name: "durable produce, 16 partitions, to the lower of raw writer and loopback",
         of: "/produce_16_partitions/megabytes_per_second",
-        to: &["/raw_writer_16_files/megabytes_per_second", "/loopback/receive_megabytes_per_second"],
+        to: &[
+            &["/raw_writer_16_files/megabytes_per_second", "/raw_writer_16_files_after/megabytes_per_second"],
+            &["/loopback/receive_megabytes_per_second"],
+        ],
     },
     Ratio {
         name: "durable produce, 1,000 partitions, to the lower of raw writer and loopback",
         of: "/produce_1000_partitions/megabytes_per_second",
-        to: &["/raw_writer_1000_files/megabytes_per_second", "/loopback/receive_megabytes_per_second"],
+        to: &[
+            &[
+                "/raw_writer_1000_files/megabytes_per_second",
+                "/raw_writer_1000_files_after/megabytes_per_second",
+            ],
+            &["/loopback/receive_megabytes_per_second"],
+        ],
     },
     Ratio {
         name: "durable produce, 1,000 partitions to 16",
         of: "/produce_1000_partitions/megabytes_per_second",
-        to: &["/produce_16_partitions/megabytes_per_second"],
+        to: &[&["/produce_16_partitions/megabytes_per_second"]],
     },
     Ratio {
         name: "fetch, 1 reader, to the loopback",
         of: "/fetch_tail/readers_1/megabytes_per_second",
-        to: &["/loopback/send_megabytes_per_second"],
+        to: &[&["/loopback/send_megabytes_per_second"]],
     },
     Ratio {
         name: "fetch, 5 readers, to the loopback",
         of: "/fetch_tail/readers_5/megabytes_per_second",
-        to: &["/loopback/send_megabytes_per_second"],
+        to: &[&["/loopback/send_megabytes_per_second"]],
     },
 ];
 
 /// Rows of the table: what, where it stands, unit.
 const ROWS: &[(&str, &str, &str)] = &[
     ("raw writer, 16 files, 1 MiB groups", "/raw_writer_16_files/megabytes_per_second", "MB/s"),
+    ("  after the produce", "/raw_writer_16_files_after/megabytes_per_second", "MB/s"),
     ("raw writer, 1,000 files, 1 MiB groups", "/raw_writer_1000_files/megabytes_per_second", "MB/s"),
+    ("  after the produce", "/raw_writer_1000_files_after/megabytes_per_second", "MB/s"),
     ("loopback, to the broker's core", "/loopback/receive_megabytes_per_second", "MB/s"),
     ("loopback, from the broker's core", "/loopback/send_megabytes_per_second", "MB/s"),
     ("loopback, 1 KiB echo, 16 connections", "/loopback/echo_requests_per_second", "requests/s"),
@@ -68,7 +82,7 @@ pub(crate) fn ratios(figures: &Map<String, Value>) -> Value {
     let figures = Value::Object(figures.clone());
     let mut found = Map::new();
     for ratio in RATIOS {
-        let limits: Option<Vec<f64>> = ratio.to.iter().map(|path| number(&figures, path)).collect();
+        let limits: Option<Vec<f64>> = ratio.to.iter().map(|limit| mean(&figures, limit)).collect();
         let limit = limits.and_then(|limits| limits.into_iter().reduce(f64::min));
         if let (Some(value), Some(limit)) = (number(&figures, ratio.of), limit)
             && limit > 0.0
@@ -123,6 +137,11 @@ pub(crate) fn markdown(report: &Value) -> String {
     out
 }
 
+fn mean(figures: &Value, paths: Limit) -> Option<f64> {
+    let known: Vec<f64> = paths.iter().filter_map(|path| number(figures, path)).collect();
+    (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
+}
+
 fn number(figures: &Value, path: &str) -> Option<f64> {
     figures.pointer(path).and_then(Value::as_f64)
 }
@@ -146,10 +165,13 @@ mod tests {
             "raw_writer_16_files": { "megabytes_per_second": 1800.0 },
             "loopback": { "receive_megabytes_per_second": 1000.0 },
         });
-        let found = ratios(figures.as_object().unwrap());
-        let found = found.as_object().unwrap();
-        assert_eq!(found.len(), 1);
+        let mut figures = figures.as_object().unwrap().clone();
+        let found = ratios(&figures);
+        assert_eq!(found.as_object().unwrap().len(), 1);
         assert_eq!(found[RATIOS[0].name], 0.9);
+        // The disk drifted: what counts is the mean of before and after.
+        figures.insert("raw_writer_16_files_after".to_owned(), json!({ "megabytes_per_second": 120.0 }));
+        assert_eq!(ratios(&figures)[RATIOS[0].name], 0.938);
     }
 
     #[test]
