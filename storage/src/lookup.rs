@@ -141,8 +141,7 @@ pub(crate) async fn max_timestamp<D: Disk>(
     };
     if let Some((timestamp, segment_end)) = cut
         && timestamp >= newest.0
-        && let Some(found) = newest_record(store, log, start..segment_end, &open).await?
-        && found.timestamp >= newest.0
+        && let Some(found) = newest_record(store, log, (start..segment_end, newest.0), &open).await?
     {
         return Ok(Some(found));
     }
@@ -155,16 +154,16 @@ pub(crate) async fn max_timestamp<D: Disk>(
     Ok(open(BatchSearch { batch, start, wanted }).await)
 }
 
-/// Reads a range for its newest record, the first of them. A batch that lies in the range says in its header how new
+/// Reads a range for its newest record that is not older than `least`, the first of them. A batch that lies in the range says in its header how new
 /// its newest record is; one that begins before may have lost it, and is opened.
 async fn newest_record<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
-    range: std::ops::Range<i64>,
+    (range, least): (std::ops::Range<i64>, i64),
     open: &impl AsyncFn(BatchSearch) -> Option<TimestampOffset>,
 ) -> Result<Option<TimestampOffset>, ReadError> {
     let (mut from, start) = (range.start, range.start);
-    let (mut newest, mut in_cut, mut whole) = (-1, None, None);
+    let (mut newest, mut in_cut, mut whole) = (least.max(0) - 1, None, None);
     while from < range.end {
         let found = read_some(store, log, from, range.end).await?;
         if found.bytes == 0 {
@@ -177,8 +176,8 @@ async fn newest_record<D: Disk>(
             }
             if batch.header.base_offset < start {
                 let search = BatchSearch { batch, start, wanted: WantedTime::Newest };
-                in_cut = open(search).await.filter(|found| found.timestamp >= 0);
-                newest = in_cut.map_or(-1, |found| found.timestamp);
+                in_cut = open(search).await.filter(|found| found.timestamp > newest);
+                newest = in_cut.map_or(newest, |found| found.timestamp);
             } else {
                 newest = timestamp;
                 whole = Some(BatchSearch { batch, start, wanted: WantedTime::AtLeast(timestamp) });
