@@ -154,8 +154,8 @@ pub(crate) async fn max_timestamp<D: Disk>(
     Ok(open(BatchSearch { batch, start, wanted }).await)
 }
 
-/// Reads a range for its newest record that is not older than `least`, the first of them. A batch that lies in the range says in its header how new
-/// its newest record is; one that begins before may have lost it, and is opened.
+/// Reads a range for its newest record that is not older than `least`, the first of them. A batch that lies in the range
+/// says in its header how new its newest record is; one that begins before may have lost it, and is opened.
 async fn newest_record<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,

@@ -219,6 +219,10 @@ async fn sweep<D: Disk>(store: &StoreInner<D>) -> std::io::Result<()> {
 }
 
 fn is_of_log<D: Disk>(log: &LogInner<D>, file: &DirEntry) -> bool {
+    // Behind the damage there are acknowledged records in segments that only frames knew.
+    if log.state.borrow().damaged {
+        return true;
+    }
     let name = file.name.strip_suffix(".index").map_or(file.name.clone(), |stem| format!("{stem}.log"));
     let base = parse_file_name(&name).filter(|_| !file.name.ends_with(TEMP_SUFFIX));
     base.is_some_and(|base| log.state.borrow().segments.iter().any(|segment| segment.base == base))

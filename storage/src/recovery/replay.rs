@@ -15,7 +15,7 @@ use super::chain::Chain;
 use crate::append::note;
 use crate::config::LogConfig;
 use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
-use crate::error::OpenError;
+use crate::error::{Offline, OpenError};
 use crate::files::FileError;
 use crate::frame::{self, AppendEntry, Entry, FrameHeader};
 use crate::plan::{block_ceil, block_floor};
@@ -60,6 +60,8 @@ pub(crate) struct Replay<'a, D: Disk> {
     now_ms: i64,
     by_id: BTreeMap<u64, Rc<LogInner<D>>>,
     touched: BTreeMap<(u64, i64), Touched<D>>,
+    /// Logs found damaged, by id, with the end of what is known to have been acknowledged.
+    damaged: BTreeMap<u64, i64>,
     pieces_bytes: usize,
     bytes: u64,
 }
@@ -67,7 +69,8 @@ pub(crate) struct Replay<'a, D: Disk> {
 impl<'a, D: Disk> Replay<'a, D> {
     pub(crate) fn new(store: &'a Rc<StoreInner<D>>, chain: &'a Chain, now_ms: i64) -> Replay<'a, D> {
         let by_id = store.logs.borrow().values().map(|log| (log.id, log.clone())).collect();
-        Replay { store, chain, now_ms, by_id, touched: BTreeMap::new(), pieces_bytes: 0, bytes: 0 }
+        let (touched, damaged) = (BTreeMap::new(), BTreeMap::new());
+        Replay { store, chain, now_ms, by_id, touched, damaged, pieces_bytes: 0, bytes: 0 }
     }
 
     /// Bytes of batches replayed.
@@ -94,7 +97,12 @@ impl<'a, D: Disk> Replay<'a, D> {
         let mut verified = Vec::new();
         for entry in &entries {
             let Entry::Append(append) = entry else { continue };
-            let Some(log) = self.log_of(append, header)? else { continue };
+            let Some(log) = self.log_of(append, header)? else {
+                if let Some(end) = self.damaged.get_mut(&append.log_id).filter(|_| known_stable) {
+                    *end = append.next_offset.max(*end);
+                }
+                continue;
+            };
             match self.verify(&log, append, frame).await? {
                 Ok(share) => verified.push((log, share)),
                 Err(reason) => {
@@ -179,6 +187,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         if !deleted {
             let (base, from) = (append.segment_base, append.position);
             log.state.borrow_mut().damaged = true;
+            self.damaged.insert(log.id, append.next_offset);
             return log.fail(format_args!(
                 "acknowledged offsets {}..{} are damaged: segment {base}, position {from}, journal frame {}: {reason}",
                 append.first_offset, append.next_offset, header.seq
@@ -324,6 +333,12 @@ impl<'a, D: Disk> Replay<'a, D> {
 
     /// Writes what is left and makes everything stable that frames told of.
     pub(crate) async fn finish(mut self) -> Result<(), OpenError> {
+        for (log, end) in self.damaged.iter().filter_map(|(id, end)| Some((self.by_id.get(id)?, *end))) {
+            let mut state = log.state.borrow_mut();
+            let reason = state.offline.take().map(|offline| offline.reason).unwrap_or_default();
+            state.offline =
+                Some(Offline::new(format_args!("{reason}; acknowledged was all up to offset {}", end - 1)));
+        }
         self.write_pieces(true).await?;
         let flush = async |touched: &Touched<D>| match &touched.file {
             Some(file) => file.sync_data().await.map_err(OpenError::io(touched.segment.path.display())),

@@ -116,6 +116,51 @@ fn a_rotten_or_missing_active_segment_takes_its_own_log_offline() {
 }
 
 #[test]
+fn segments_behind_the_damage_of_a_log_stay() {
+    let world = world(20);
+    let disk = world.disk();
+    world.block_on(async move {
+        // No checkpoint comes: the frames are replayed.
+        let config = StoreConfig { journal_files: 32, checkpoint_bytes: 1 << 40, ..small() };
+        let (store, _) = open(disk.clone(), config).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        for n in 0..10 {
+            let appended = log.append(vec![batch(1, 40_000, n, 1)], client(0)).unwrap();
+            log.durable(appended.ticket).await.unwrap();
+            // So that the segment's file is there, and shares go to it directly.
+            disk.sleep(Duration::from_millis(100)).await;
+        }
+        assert!(log.segment_count() > 2 && store.stats().direct_bytes > 100_000, "{:?}", store.stats());
+    });
+    let world = world.crash(crate::disk::sim::Crash::PowerLoss);
+    let disk = world.disk();
+    world.block_on(async move {
+        let dir = Path::new(DIR).join("logs/a-0");
+        let path = dir.join("00000000000000000000.log");
+        let mut bytes = disk.read_small(&path, 1 << 20).await.unwrap();
+        bytes[4096 + 100_000] ^= 1; // The third batch, the first that went there directly.
+        disk.write_small(&path, &bytes).await.unwrap();
+        let files = disk.list(&dir).await.unwrap();
+        assert!(files.len() > 2, "{files:?}");
+        let mut told = String::new();
+        for _ in 0..2 {
+            let (store, report) = open(disk.clone(), small()).await;
+            let [(name, reason)] = &report.offline[..] else { panic!("{report:?}") };
+            // The last frame is stable, but none after it says so.
+            assert!(name == "a-0" && reason.contains("all up to offset 8"), "{reason}");
+            assert!(told.is_empty() || told == *reason, "{reason}");
+            told.clone_from(reason);
+            assert_eq!(disk.list(&dir).await.unwrap(), files);
+            store.close().await.unwrap();
+        }
+        let (store, _) = open(disk.clone(), small()).await;
+        store.remove_log("a-0").await.unwrap();
+        assert!(!disk.exists(&dir).await.unwrap());
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
 fn too_few_descriptors_and_a_spent_quota_are_waited_for() {
     for (operation, path, errno) in [
         (Operation::Name, "logs/", libc::EMFILE),
