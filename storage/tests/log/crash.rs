@@ -66,7 +66,8 @@ pub(crate) fn run_seed(
         let operations = if last { 0 } else { plan.operations };
         let plan = Rc::new(Plan { close: below(2) == 0, operations, ..plan.clone() });
         let life = live(world.clone(), oracle.clone(), plan, closed);
-        let ending = run_life(&world, limit, life);
+        let faulty = oracle.borrow().faulty;
+        let ending = run_life(&world, limit, faulty, life);
         if env("PENSTOCK_SEED").is_some() {
             let (step, now) = (world.steps(), world.elapsed());
             eprintln!("life {number}: {ending:?} at step {step} of {limit}, {now:?}, fault {fault:?}");
@@ -91,6 +92,7 @@ pub(crate) fn run_seed(
 fn run_life(
     world: &SimWorld,
     limit: u64,
+    faulty: bool,
     life: impl Future<Output = Result<Ending, Unjudged>> + 'static,
 ) -> Result<Option<Ending>, Violation> {
     let outcome = Rc::new(RefCell::new(None));
@@ -110,7 +112,8 @@ fn run_life(
     match outcome.take() {
         None => Ok(None),
         Some(Ok(ending)) => Ok(Some(ending)),
-        Some(Err(Unjudged::DiskFailed)) => Ok(Some(Ending::Failed)),
+        Some(Err(Unjudged::DiskFailed)) if faulty => Ok(Some(Ending::Failed)),
+        Some(Err(Unjudged::DiskFailed)) => Err(Violation("a read failed without a planned fault".into())),
         Some(Err(Unjudged::Broken(violation))) => Err(violation),
     }
 }

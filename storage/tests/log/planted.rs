@@ -1,5 +1,8 @@
 //! The crash test finds faults that are planted: an oracle that finds nothing proves nothing.
 
+use std::path::PathBuf;
+
+use penstock_storage::disk::Disk;
 use penstock_storage::disk::sim::{Effect, Fault, Operation, SimWorld};
 
 use crate::crash::{Profile, Tally, plan, run_seed};
@@ -63,6 +66,27 @@ fn a_skipped_flush_of_a_checkpoint_or_directory_is_found() {
         });
     };
     assert!(!found(&plan(&profile()), &spoil).is_empty());
+}
+
+#[test]
+fn a_segment_file_that_is_gone_is_found() {
+    // Not the last of a log: that one is missed at opening already.
+    let spoil = |world: &SimWorld| {
+        let disk = world.disk();
+        world.block_on(async move {
+            for log in 0..2 {
+                let dir = PathBuf::from(format!("/data/shard-0/logs/log-{log}"));
+                let files = disk.list(&dir).await.unwrap_or_default();
+                let mut segments = files.iter().filter(|file| file.name.ends_with(".log"));
+                if let (Some(first), Some(_)) = (segments.next(), segments.next()) {
+                    disk.remove(&dir.join(&first.name)).await.unwrap();
+                    disk.sync_dir(&dir).await.unwrap();
+                }
+            }
+        });
+    };
+    let found = found(&plan(&profile()), &spoil);
+    assert!(found.iter().any(|what| what.contains("a read failed")), "{found:?}");
 }
 
 #[test]
