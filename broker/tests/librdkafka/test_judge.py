@@ -1,0 +1,85 @@
+"""Judging and tables, on output as the runner prints it: `python3 -m unittest discover -s broker/tests/librdkafka`."""
+
+import pathlib
+import tempfile
+import unittest
+
+import results
+import suite
+
+PASSED = """\
+[0018_cgrp_term              / 10.304s] \x1b[35m[ do_test:194: with_queue=false ]
+[0018_cgrp_term              / 10.304s] \x1b[32m[ do_test:194: with_queue=false: PASS (10.30s) ]
+[0018_cgrp_term              / 23.955s] \x1b[33m[ do_other:383: SKIP: not here ]
+[0018_cgrp_term              / 23.955s] \x1b[32m================= Test 0018_cgrp_term PASSED =================\x1b[0m
+============== ALL TESTS PASSED ==============
+"""
+DECLINED = """\
+[0098_consumer_txn           /  0.000s] WARN: SKIPPING TEST: needs a test tool
+[0098_consumer_txn           /  0.001s] ================= Test 0098_consumer_txn SKIPPED =================
+| <MAIN>                                   |     PASSED |   1.001s |
+============== ALL TESTS PASSED ==============
+"""
+FAILED = """\
+[0081_admin                  /  1.500s] \x1b[35m[ do_test_acls:4: temp queue ]
+\x1b[31m### Test "0081_admin (do_test_acls:4: temp queue)" failed at test.c:1:do_test_acls() at Sat Nov 21: ###
+do_test_acls():9: expected no error
+[<MAIN>                      /  2.500s] \x1b[31m================= Test 0081_admin FAILED =================\x1b[0m
+"""
+RAN_NOTHING = """\
+| <MAIN>                                   |     PASSED |   0.001s |
+============== ALL TESTS PASSED ==============
+"""
+
+
+class Judging(unittest.TestCase):
+    def test_a_test_passes_by_its_own_line(self):
+        self.assertEqual(suite.judge("0018", PASSED, 0), ("pass", 1, 1, ""))
+
+    def test_the_line_of_another_test_shows_nothing(self):
+        self.assertEqual(suite.judge("0019", PASSED, 0)[0], "skip")
+
+    def test_one_that_declined_is_skipped_although_the_runner_passed(self):
+        self.assertEqual(suite.judge("0098", DECLINED, 0), ("skip", 0, 0, "needs a test tool"))
+
+    def test_one_that_never_ran_is_skipped_although_the_runner_passed(self):
+        self.assertEqual(suite.judge("0001", RAN_NOTHING, 0), ("skip", 0, 0, "ran nothing"))
+
+    def test_a_failure_gives_its_first_message(self):
+        self.assertEqual(suite.judge("0081", FAILED, -6), ("fail", 0, 0, "do_test_acls():9: expected no error"))
+
+    def test_a_passing_line_does_not_excuse_the_exit_status(self):
+        self.assertEqual(suite.judge("0018", PASSED, -11)[0], "fail")
+
+    def test_one_over_the_limit_tells_where_it_was(self):
+        begun = PASSED.splitlines()[0]
+        self.assertEqual(suite.judge("0018", begun, None),
+                         ("fail", 0, 0, "no end within the time limit, last in do_test:194: with_queue=false"))
+
+
+class Tables(unittest.TestCase):
+    def test_results_replace_older_ones_of_the_same_test_and_shards_alone(self):
+        expected = {"0001": results.Expected("pass", "pass", 2.0, "ci", ""),
+                    "0098": results.Expected("later", "skip", 1.0, "full", "transactions")}
+        with tempfile.TemporaryDirectory() as directory:
+            path = pathlib.Path(directory, "results.md")
+            for shards, outcome in ((1, suite.Outcome("fail", 9.0, 0, 0, "why")),
+                                    (2, suite.Outcome("pass", 3.0, 4, 2, "")),
+                                    (1, suite.Outcome("pass", 1.0, 4, 0, ""))):
+                results.record(path, expected, shards, {"0001": outcome})
+            rows = [[cell.strip() for cell in line.split("|")[1:-1]]
+                    for line in path.read_text().splitlines() if line.startswith("| 0")]
+        self.assertEqual([cell for cell in rows[0] if "20" not in cell],
+                         ["0001", "pass 2.0", "pass 1.0", "pass 3.0 (2)", ""])
+        self.assertEqual(rows[1], ["0098", "skip 1.0", "-", "", "-", "", "transactions"])
+
+    def test_every_line_of_the_list_is_understood(self):
+        expected = results.read_expected(pathlib.Path(__file__).with_name("expected.txt"))
+        self.assertTrue(all(want.result in ("pass", "skip", "fail", "later") for want in expected.values()))
+        self.assertTrue(all(want.group in ("ci", "full") for want in expected.values()))
+        for_ci = [want.seconds for want in expected.values() if (want.group, want.result) == ("ci", "pass")]
+        self.assertTrue(0 < sum(for_ci) < 500, "the ci group takes less than 10 minutes")
+
+
+if __name__ == "__main__":
+    unittest.main()
