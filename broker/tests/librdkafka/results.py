@@ -4,8 +4,8 @@ import collections
 import datetime
 import re
 
-Expected = collections.namedtuple("Expected", "result kafka seconds group remark")
-UNKNOWN = Expected("-", "-", 60.0, "full", "")
+Expected = collections.namedtuple("Expected", "result kafka seconds group subtests remark")
+UNKNOWN = Expected("-", "-", 60.0, "full", (), "")
 
 HEAD = """\
 # librdkafka's own tests
@@ -22,8 +22,9 @@ COLUMN = {1: 2, 2: 4}
 
 
 def read_expected(path):
-    rows = (line.split(None, 5) for line in path.read_text().splitlines() if line and not line.startswith("#"))
-    return {row[0]: Expected(row[1], row[2], float(row[3]), row[4], row[5] if len(row) > 5 else "") for row in rows}
+    rows = (line.split(None, 6) for line in path.read_text().splitlines() if line and not line.startswith("#"))
+    return {row[0]: Expected(row[1], row[2], float(row[3]), row[4], () if row[5] == "*" else tuple(row[5].split("|")),
+                             row[6] if len(row) > 6 else "") for row in rows}
 
 
 def line(test, want, outcome):

@@ -69,10 +69,11 @@ def _unpack(archive, directory):
         script.chmod(0o755)
 
 
-def judge(test, output, status):
+def judge(test, output, status, word=None):
     """(result, subtests passed, subtests skipped, why) of the test with this number, from what its process printed.
 
-    `status` is the exit status, or None where the process was ended at the time limit.
+    `status` is the exit status, or None where the process was ended at the time limit. Where only the subtests with
+    `word` in their names were to run, at least one of them must have passed.
     """
     plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
     own = dict(re.findall(rf"^.*=+ Test ({test}_\w+) (PASSED|FAILED|SKIPPED) =+", plain, re.M))
@@ -82,6 +83,8 @@ def judge(test, output, status):
         return "fail", passed, skipped, f"no end within the time limit{_last_subtest(plain)}"
     if status != 0 or "FAILED" in own.values():
         return "fail", passed, skipped, _why_failed(plain, status)
+    if word and not passed:
+        return "fail", passed, skipped, f"no subtest with {word} in its name passed"
     if "PASSED" in own.values():
         return "pass", passed, skipped, ""
     reason = re.search(r"SKIPPING TEST: (.*)", plain)
@@ -133,17 +136,26 @@ class Broker:
         return status == 0
 
 
-def run_test(test, tests, broker, directory, limit_s):
-    """Runs one test in a process of its own; its output stays in `directory`."""
-    work = directory / test
+def run_test(test, subtests, tests, broker, directory, limit_s):
+    """Runs one test: all of it in one process, or one process for each word of `subtests` with the subtests whose
+    names hold the word. The output stays in `directory`."""
+    outcomes = [_run_process(test, word, tests, broker, directory, limit_s) for word in subtests or [None]]
+    worst = next((outcome for outcome in outcomes if outcome.result != "pass"), outcomes[0])
+    return Outcome(worst.result, sum(outcome.seconds for outcome in outcomes),
+                   sum(outcome.passed for outcome in outcomes), sum(outcome.skipped for outcome in outcomes), worst.why)
+
+
+def _run_process(test, word, tests, broker, directory, limit_s):
+    name = f"{test}-{word}" if word else test
+    work = directory / name
     work.mkdir(parents=True, exist_ok=True)
     conf = work / "test.conf"
     conf.write_text(f"bootstrap.servers={broker.address}\ntest.topic.random=true\n")
     libraries = f"{tests.parent / 'src'}:{tests.parent / 'src-cpp'}"
     env = {key: value for key, value in os.environ.items() if key not in ("CI", "TEST_DEBUG", "KAFKA_PATH")}
     env |= {"TESTS": test, "TEST_KAFKA_VERSION": KAFKA_VERSION, "RDKAFKA_TEST_CONF": str(conf),
-            "LD_LIBRARY_PATH": libraries}
-    log = directory / f"{test}.log"
+            "LD_LIBRARY_PATH": libraries} | ({"SUBTESTS": word} if word else {})
+    log = directory / f"{name}.log"
     begin = time.monotonic()
     with open(log, "wb") as out:
         # -L: none of those that use no broker.
@@ -156,6 +168,6 @@ def run_test(test, tests, broker, directory, limit_s):
             child.wait()
             status = None
     seconds = time.monotonic() - begin
-    result, passed, skipped, why = judge(test, log.read_text(errors="replace"), status)
+    result, passed, skipped, why = judge(test, log.read_text(errors="replace"), status, word)
     shutil.rmtree(work)
     return Outcome(result, seconds, passed, skipped, why)

@@ -21,10 +21,13 @@ DECLINED = """\
 ============== ALL TESTS PASSED ==============
 """
 FAILED = """\
-[0081_admin                  /  1.500s] \x1b[35m[ do_test_acls:4: temp queue ]
-\x1b[31m### Test "0081_admin (do_test_acls:4: temp queue)" failed at test.c:1:do_test_acls() at Sat Nov 21: ###
-do_test_acls():9: expected no error
-[<MAIN>                      /  2.500s] \x1b[31m================= Test 0081_admin FAILED =================\x1b[0m
+[0055_producer_latency       / 37.233s] \x1b[35m[ test_producer_latency:187: transactions (35ms) (linger.ms=1) ]
+[0055_producer_latency       / 47.234s] TEST FAILURE
+\x1b[0m\x1b[31m### Test "0055_producer_latency (test_producer_latency:187: transactions (35ms) (linger.ms=1))" failed at \
+0055-producer_latency.c:211:test_producer_latency() at Sat Nov 21 05:33:14 2026: ###
+rd_kafka_init_transactions(rk, 10 * 1000) failed: Timed out waiting for operation to finish
+\x1b[31m### Test "<MAIN>" failed at test.c:1950:test_wait_exit() at Sat Nov 21 05:33:16 2026: ###
+4 thread(s) still active in librdkafka
 """
 RAN_NOTHING = """\
 | <MAIN>                                   |     PASSED |   0.001s |
@@ -45,8 +48,15 @@ class Judging(unittest.TestCase):
     def test_one_that_never_ran_is_skipped_although_the_runner_passed(self):
         self.assertEqual(suite.judge("0001", RAN_NOTHING, 0), ("skip", 0, 0, "ran nothing"))
 
+    def test_a_test_without_the_subtests_asked_for_fails(self):
+        self.assertEqual(suite.judge("0018", PASSED, 0, "queue")[0], "pass")
+        without = PASSED.replace(": PASS (", ": LEFT (")
+        self.assertEqual(suite.judge("0018", without, 0, "queue"),
+                         ("fail", 0, 1, "no subtest with queue in its name passed"))
+
     def test_a_failure_gives_its_first_message(self):
-        self.assertEqual(suite.judge("0081", FAILED, -6), ("fail", 0, 0, "do_test_acls():9: expected no error"))
+        self.assertEqual(suite.judge("0055", FAILED, -6), (
+            "fail", 0, 0, "rd_kafka_init_transactions(rk, 10 * 1000) failed: Timed out waiting for operation to finish"))
 
     def test_a_passing_line_does_not_excuse_the_exit_status(self):
         self.assertEqual(suite.judge("0018", PASSED, -11)[0], "fail")
@@ -59,8 +69,8 @@ class Judging(unittest.TestCase):
 
 class Tables(unittest.TestCase):
     def test_results_replace_older_ones_of_the_same_test_and_shards_alone(self):
-        expected = {"0001": results.Expected("pass", "pass", 2.0, "ci", ""),
-                    "0098": results.Expected("later", "skip", 1.0, "full", "transactions")}
+        expected = {"0001": results.Expected("pass", "pass", 2.0, "ci", (), ""),
+                    "0098": results.Expected("later", "skip", 1.0, "full", (), "transactions")}
         with tempfile.TemporaryDirectory() as directory:
             path = pathlib.Path(directory, "results.md")
             for shards, outcome in ((1, suite.Outcome("fail", 9.0, 0, 0, "why")),
