@@ -60,6 +60,8 @@ impl<D: Disk> StoreInner<D> {
                     }
                     self.disk.sleep(NO_SPACE_PAUSE).await;
                 }
+                // The store was closed while it waited: nothing is lost by it.
+                Err(error) if passes(&error) => break None,
                 Err(error) => {
                     self.fail(format_args!("{what} failed: {error}"));
                     break None;

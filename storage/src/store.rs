@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::rc::Rc;
 
+use futures_util::future::{Either, select};
+
 use crate::checkpointer::run_checkpointer;
 use crate::committer::{run_committer, run_flusher};
 use crate::config::{LogConfig, StoreConfig};
@@ -288,7 +290,8 @@ impl<D: Disk> Store<D> {
         Ok(self.inner.pipeline.wait_checkpoint(&self.inner, wanted).await?)
     }
 
-    /// Settles everything and writes a clean checkpoint; reopening then replays nothing. Appends are refused from
+    /// Settles everything and writes a clean checkpoint; reopening then replays nothing, unless the disk is full: then
+    /// what the journal holds stays there. Appends are refused from
     /// the call on. All tasks of the store have ended when it returns.
     pub async fn close(&self) -> Result<(), StoreError> {
         let store = &self.inner;
@@ -306,10 +309,11 @@ impl<D: Disk> Store<D> {
     async fn settle_for_close(&self) -> Result<(), StoreError> {
         let store = &self.inner;
         store.pipeline.wait_durable(store, store.pipeline.last_seq()).await?;
+        let full = || store.disk_full.get() > 0;
         let quiet = || {
             let busy = store.logs.borrow().values().any(|log| log.state.borrow().busy);
             let quiet = !busy && store.removing.borrow().is_empty();
-            (quiet || store.is_offline().is_some()).then_some(())
+            (quiet || full() || store.is_offline().is_some()).then_some(())
         };
         store.work.until(quiet).await;
         write_files(store).await;
@@ -319,7 +323,16 @@ impl<D: Disk> Store<D> {
             }
         }
         let wanted = store.pipeline.request_checkpoint(store);
-        store.pipeline.wait_checkpoint(store, wanted).await?;
+        let checkpoint = std::pin::pin!(store.pipeline.wait_checkpoint(store, wanted));
+        let no_space = std::pin::pin!(store.work.until(|| full().then_some(())));
+        match select(checkpoint, no_space).await {
+            Either::Left((taken, _)) => taken?,
+            Either::Right(_) => {
+                // Everything is stable in the journal: the next opening replays it.
+                tracing::warn!(dir = %store.dir.display(), "the disk is full: closed without a checkpoint");
+                return Ok(());
+            }
+        }
         store.recycle.collect(store).await;
         Ok(())
     }
