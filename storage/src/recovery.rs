@@ -83,14 +83,20 @@ async fn make_dirs<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
         for ancestor in dir.ancestors() {
             let ancestor = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
             match disk.sync_dir(ancestor).await {
-                // Not ours to open, hence not ours to have made.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && ancestor != dir => break,
+                Err(error) if is_foreign(&error) && ancestor != dir => break,
                 synced => synced?,
             }
         }
         Ok(())
     };
     make().await.map_err(OpenError::io(dir.display()))
+}
+
+/// Whether an ancestor that gives this error was not made by us: we may not open it, its file system cannot be written,
+/// or has no flush of directories, as some that are not on a disk.
+fn is_foreign(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+        || matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EROFS))
 }
 
 /// The checkpoint, or that of a new store.

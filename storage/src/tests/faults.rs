@@ -253,6 +253,24 @@ fn a_store_closes_on_a_full_disk_and_loses_nothing() {
 }
 
 #[test]
+fn ancestors_that_cannot_be_flushed_are_not_ours() {
+    for (skip, errno) in
+        [(1, libc::EINVAL), (1, libc::EROFS), (1, libc::EACCES), (0, libc::EINVAL), (1, libc::EIO)]
+    {
+        let world = world(25);
+        let disk = world.disk();
+        let faults = world.clone();
+        world.block_on(async move {
+            // First the store's directory, then the one above it.
+            faults.inject(Fault { skip, ..fault(Operation::SyncDir, "/data", 1, errno) });
+            let opened = Store::open(disk, Path::new(DIR), small(), 1000).await;
+            let fine = skip == 1 && errno != libc::EIO;
+            assert_eq!(opened.is_ok(), fine, "{skip} {errno}");
+        });
+    }
+}
+
+#[test]
 fn room_is_bounded_and_a_giant_request_comes_through_alone() {
     let world = world(13);
     let disk = world.disk();
