@@ -18,6 +18,8 @@ pub struct StoreConfig {
     pub cache_bytes_max: usize,
     /// Bytes of segment indexes kept in memory.
     pub index_bytes_max: usize,
+    /// Segments with fewer bytes are read from their start rather than given an index again, or a file for it.
+    pub index_worth_bytes: u64,
     /// Segment files held open.
     pub open_files_max: usize,
     /// Physical size limit of a segment file in bytes; a log's `segment_bytes` above it is capped.
@@ -83,6 +85,7 @@ impl Default for StoreConfig {
             unsettled_bytes_max: 64 << 20,
             cache_bytes_max: 128 << 20,
             index_bytes_max: 32 << 20,
+            index_worth_bytes: 1 << 20,
             open_files_max: 4096,
             segment_bytes_max: 64 << 20,
             recycle_bytes_max: 3 << 30,

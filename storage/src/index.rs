@@ -140,6 +140,26 @@ impl SegmentIndex {
         self.end_position = self.end_position.min(end_position);
     }
 
+    /// Goes on with `tail`, an index of the same segment from some later position on. Batches between the two are known
+    /// to neither.
+    pub fn join(&mut self, tail: &SegmentIndex) {
+        let end = self.end_position;
+        let room = ENTRIES_MAX.saturating_sub(self.entries.len());
+        let before = self.max_timestamp;
+        let later = tail.entries.iter().filter(|entry| u64::from(entry.position) >= end).take(room);
+        self.entries.extend(
+            later.map(|entry| Entry {
+                max_timestamp_before: entry.max_timestamp_before.max(before),
+                ..*entry
+            }),
+        );
+        self.max_timestamp = before.max(tail.max_timestamp);
+        self.end_position = end.max(tail.end_position);
+        if let Some(last) = self.entries.last() {
+            self.indexed_position = u64::from(last.position);
+        }
+    }
+
     /// Whether no further entry fits; time to roll.
     pub fn is_full(&self) -> bool {
         self.entries.len() >= ENTRIES_MAX

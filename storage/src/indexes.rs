@@ -18,11 +18,10 @@ use crate::index::{AppendedBatch, SegmentIdentity, SegmentIndex};
 use crate::read::{appended, walk};
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, StoreInner};
+use crate::wait::WaitList;
 
 /// Longest index file read in bytes: all entries an index may have.
 const FILE_LEN_MAX: usize = 48 + crate::index::ENTRIES_MAX * 16;
-/// Segments with fewer bytes are read again rather than given an index file.
-const FILE_WORTH_BYTES: u64 = 1 << 20;
 /// Files written at once.
 const FILES_AT_ONCE: usize = 8;
 
@@ -31,11 +30,18 @@ pub(crate) struct SealedIndexes<D: Disk> {
     bytes_max: usize,
     bytes: Cell<usize>,
     held: RefCell<VecDeque<(Weak<Segment<D>>, usize)>>,
+    /// An index was made whole.
+    indexed: WaitList,
 }
 
 impl<D: Disk> SealedIndexes<D> {
     pub(crate) fn new(bytes_max: usize) -> SealedIndexes<D> {
-        SealedIndexes { bytes_max, bytes: Cell::new(0), held: RefCell::default() }
+        SealedIndexes {
+            bytes_max,
+            bytes: Cell::new(0),
+            held: RefCell::default(),
+            indexed: WaitList::default(),
+        }
     }
 
     /// The segment takes no more batches, or its index was made whole again.
@@ -67,7 +73,7 @@ pub(crate) fn index_path<D: Disk>(segment: &Segment<D>) -> PathBuf {
 /// Writes the index to its file if it is whole and worth it. A failure costs time later, nothing else.
 async fn write_file<D: Disk>(store: &StoreInner<D>, segment: &Rc<Segment<D>>) {
     let whole = segment.indexed_from.get() == DATA_START && segment.is_ready();
-    if !whole || segment.index_stored.get() || segment.size() < FILE_WORTH_BYTES {
+    if !whole || segment.index_stored.get() || segment.size() < store.config.index_worth_bytes {
         return;
     }
     let bytes = segment.index.borrow().encode(segment.life);
@@ -85,16 +91,31 @@ pub(crate) async fn write_files<D: Disk>(store: &StoreInner<D>) {
     stream::iter(&segments).for_each_concurrent(FILES_AT_ONCE, write).await;
 }
 
-/// Makes the segment's index whole.
+/// One reader makes a segment's index whole; its turn ends also where the future is dropped.
+struct Turn<'a, D: Disk>(&'a SealedIndexes<D>, &'a Segment<D>);
+
+impl<D: Disk> Drop for Turn<'_, D> {
+    fn drop(&mut self) {
+        self.1.indexing.set(false);
+        self.0.indexed.wake_all();
+    }
+}
+
+/// Makes the segment's index whole, or, where a batch is damaged, as whole as can be: it then lacks entries.
 pub(crate) async fn whole_index<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
     segment: &Rc<Segment<D>>,
 ) -> Result<(), ReadError> {
+    store.indexes.indexed.until(|| (!segment.indexing.replace(true)).then_some(())).await;
+    let _turn = Turn(&store.indexes, segment);
+    if segment.indexed_from.get() == DATA_START {
+        return Ok(());
+    }
     let truncations = log.state.borrow().truncations;
     let identity =
         SegmentIdentity { base_offset: segment.base, life: segment.life, end_position: segment.end.get() };
-    if segment.size() >= FILE_WORTH_BYTES
+    if segment.size() >= store.config.index_worth_bytes
         && let Ok(bytes) = store.disk.read_small(&index_path(segment), FILE_LEN_MAX).await
         && let Ok(index) = SegmentIndex::decode(&bytes, identity, DATA_START)
         && segment.end.get() == identity.end_position
@@ -139,7 +160,16 @@ async fn rebuild<D: Disk>(
         let limit = log.state.borrow().memory.start_in(segment.base).unwrap_or(segment.end.get());
         if position < limit {
             let note = |batch: &AppendedBatch, _: &BatchHeader| index.note(batch, interval);
-            position = walk(store, log, segment, position..limit, note).await?;
+            position = match walk(store, log, segment, position..limit, note).await {
+                Ok(position) => position,
+                Err(ReadError::Corrupt { position, .. }) => {
+                    tracing::error!(log = %log.name, segment = segment.base, position, "a batch is damaged");
+                    index.join(&segment.index.borrow());
+                    install(store, log, segment, index, truncations);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
             continue;
         }
         for batch in log.state.borrow().memory.in_segment(segment.base) {

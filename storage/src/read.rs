@@ -70,7 +70,7 @@ pub(crate) async fn read<D: Disk>(
         };
         let Some(mut cold) = cold else { return Ok(nothing(wanted)) };
         let known = cold.segment.indexed_from.get() == DATA_START;
-        if !known && cold.limit - DATA_START > READ_BYTES_MAX {
+        if !known && cold.limit - DATA_START > store.config.index_worth_bytes {
             whole_index(store, log, &cold.segment).await?;
             if let Some(found) = cold.segment.index.borrow().floor_of_offset(wanted.from) {
                 cold.position = found.position;
@@ -198,6 +198,11 @@ fn scan(piece: &Bytes, wanted: &Wanted, settled: u64) -> Scan {
     let mut found = nothing(wanted);
     let mut at = 0;
     let mut begin = 0;
+    // What stands before the damage is given; who asks for what follows is told of it.
+    let corrupt = |found: ReadBatches, at: usize, begin: usize| match found.bytes {
+        0 => Scan::Corrupt { at: at as u64 },
+        _ => Scan::Found(finish(found, piece, begin, at)),
+    };
     loop {
         let rest = &piece[at..];
         if rest.len() < BATCH_HEADER_LEN {
@@ -205,14 +210,14 @@ fn scan(piece: &Bytes, wanted: &Wanted, settled: u64) -> Scan {
                 break;
             }
             if settled - (at as u64) < BATCH_HEADER_LEN as u64 {
-                return Scan::Corrupt { at: at as u64 };
+                return corrupt(found, at, begin);
             }
             return Scan::Longer { skipped: at as u64, needed: READ_BYTES_MIN };
         }
-        let Ok(header) = BatchHeader::parse(rest) else { return Scan::Corrupt { at: at as u64 } };
+        let Ok(header) = BatchHeader::parse(rest) else { return corrupt(found, at, begin) };
         let len = header.total_len();
         if at as u64 + len as u64 > settled || header.base_offset < 0 || header.last_offset_delta < 0 {
-            return Scan::Corrupt { at: at as u64 };
+            return corrupt(found, at, begin);
         }
         if header.next_offset() <= wanted.from {
             if len > rest.len() {
@@ -233,7 +238,7 @@ fn scan(piece: &Bytes, wanted: &Wanted, settled: u64) -> Scan {
         }
         let batch = Batch { header, body: piece.slice(at + BATCH_HEADER_LEN..at + len) };
         if !batch.crc_ok() || (found.bytes > 0 && header.base_offset < found.next_offset) {
-            return Scan::Corrupt { at: at as u64 };
+            return corrupt(found, at, begin);
         }
         if found.bytes == 0 {
             found.first_offset = header.base_offset;

@@ -84,6 +84,8 @@ pub(crate) struct Segment<D: Disk> {
     pub index_stored: Cell<bool>,
     /// When it began, or the store was opened, in milliseconds.
     pub opened_ms: i64,
+    /// A reader is making the index whole.
+    pub indexing: Cell<bool>,
     /// The index knows everything from this position on.
     pub indexed_from: Cell<u64>,
     /// How far the file is there for writing; 0 until it exists.
@@ -122,6 +124,7 @@ impl<D: Disk> Segment<D> {
             first_timestamp: Cell::new(-1),
             opened_ms,
             index_stored: Cell::new(false),
+            indexing: Cell::new(false),
             indexed_from: Cell::new(DATA_START),
             prepared_to: Cell::new(0),
             wanted_to: Cell::new(0),

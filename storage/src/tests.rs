@@ -27,6 +27,7 @@ pub(crate) fn small() -> StoreConfig {
         unsettled_bytes_max: 128 << 10,
         cache_bytes_max: 96 << 10,
         index_bytes_max: 1 << 20,
+        index_worth_bytes: 8 << 10,
         open_files_max: 3,
         segment_bytes_max: 128 << 10,
         recycle_bytes_max: 1 << 20,

@@ -4,6 +4,32 @@ use proptest::prelude::*;
 
 use super::*;
 
+#[test]
+fn an_index_goes_on_with_one_of_later_batches() {
+    let batch = |n: u64| AppendedBatch {
+        base_offset: n as i64,
+        position: 4096 + n * 1000,
+        len: 1000,
+        max_timestamp: if n == 3 { 99 } else { n as i64 },
+    };
+    let mut index = SegmentIndex::new(0, 4096);
+    (0..10).for_each(|n| index.note(&batch(n), 1500));
+    let mut tail = SegmentIndex::new(0, 4096 + 20_000);
+    (20..30).for_each(|n| tail.note(&batch(n), 1500));
+    index.join(&tail);
+    assert_eq!(index.floor_of_offset(9).map(|found| found.base_offset), Some(8));
+    assert_eq!(
+        index.floor_of_offset(21).map(|found| found.base_offset),
+        Some(8),
+        "of the gap nothing is known"
+    );
+    assert_eq!(index.floor_of_offset(29).map(|found| found.base_offset), Some(28));
+    assert_eq!(index.floor_of_timestamp(100).map(|found| found.base_offset), Some(28));
+    assert_eq!(index.floor_of_timestamp(99).map(|found| found.base_offset), Some(2));
+    index.note(&batch(30), 1500);
+    assert_eq!(index.floor_of_offset(30).map(|found| found.base_offset), Some(30));
+}
+
 const START: u64 = 4096;
 
 /// An index over batches of `(records, len, timestamp)`, with the batches and the offset after them.

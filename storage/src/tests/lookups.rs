@@ -6,6 +6,7 @@ use penstock_format::{BatchBuilder, Compression, DECOMPRESSED_BYTES_MAX, NewReco
 
 use super::*;
 use crate::disk::Disk;
+use crate::disk::sim::Operation;
 use crate::writeback::STALE_ENTRIES_MAX;
 use crate::{BatchSearch, ReadError, TimestampOffset};
 
@@ -212,6 +213,57 @@ fn producers_of_all_logs_together_are_bounded_and_the_largest_log_pays() {
         store.close().await.unwrap();
         let (store, _) = open(disk, small()).await;
         assert_eq!(store.log("quiet-0").unwrap().store.levels.producers.get(), known(&store));
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn damage_hides_nothing_before_it_and_one_reader_makes_the_index() {
+    let world = world(21);
+    let disk = world.disk();
+    let config = StoreConfig { segment_bytes_max: 4 << 20, checkpoint_bytes: 1 << 20, ..small() };
+    let counted = world.clone();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), config.clone()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        for n in 0..100 {
+            let appended = log.append(vec![batch(1, 20_000, n, 5)], client(0)).unwrap();
+            log.durable(appended.ticket).await.unwrap();
+        }
+        store.close().await.unwrap();
+        let dir = Path::new(DIR).join("logs/a-0");
+        disk.remove(&dir.join("00000000000000000000.index")).await.unwrap();
+        let path = dir.join("00000000000000000000.log");
+        let (store, _) = open(disk.clone(), config.clone()).await;
+        let log = store.log("a-0").unwrap();
+        let before = counted.count(Operation::Read);
+        let reads = (0..20).map(|n| log.read(5 * n, 1, i64::MAX, true));
+        for (n, found) in futures_util::future::join_all(reads).await.into_iter().enumerate() {
+            assert_eq!(found.unwrap().first_offset, 5 * n as i64);
+        }
+        let reads = counted.count(Operation::Read) - before;
+        assert!(reads <= 25, "{reads}: all 2 MB once, then one piece for each");
+        store.close().await.unwrap();
+
+        disk.remove(&dir.join("00000000000000000000.index")).await.unwrap();
+        let mut bytes = disk.read_small(&path, 8 << 20).await.unwrap();
+        bytes[4096 + 50 * 20_000 + 8] ^= 0x40; // The length of a batch.
+        disk.write_small(&path, &bytes).await.unwrap();
+        let (store, _) = open(disk, config).await;
+        let log = store.log("a-0").unwrap();
+        for _ in 0..2 {
+            for from in [0, 20, 49] {
+                assert_eq!(log.read(from, 1, i64::MAX, true).await.unwrap().first_offset, from);
+            }
+            let corrupt = ReadError::Corrupt { segment_base: 0, position: 4096 + 50 * 20_000 };
+            assert_eq!(log.read(50, 1, i64::MAX, true).await, Err(corrupt.clone()));
+            assert_eq!(log.read(99, 1, i64::MAX, true).await, Err(corrupt));
+        }
+        for n in 100..110 {
+            let appended = log.append(vec![batch(1, 20_000, n, 5)], client(0)).unwrap();
+            log.durable(appended.ticket).await.unwrap();
+        }
+        assert_eq!(log.read(109, 1, i64::MAX, true).await.unwrap().first_offset, 109);
         store.close().await.unwrap();
     });
 }
