@@ -51,12 +51,22 @@ impl<D: Disk> SealedIndexes<D> {
         self.held.borrow_mut().push_back((Rc::downgrade(segment), bytes));
     }
 
-    /// Drops the oldest while there are too many.
+    /// Drops the oldest while there are too many. Those of segments that are not stable wait: a file would tell of
+    /// batches that a crash may replace by others.
     pub(crate) async fn shrink(&self, store: &StoreInner<D>) {
-        while self.bytes.get() > self.bytes_max {
-            let Some((segment, bytes)) = self.held.borrow_mut().pop_front() else { return };
+        let mut looks = self.held.borrow().len();
+        while self.bytes.get() > self.bytes_max && looks > 0 {
+            looks -= 1;
+            let Some((held, bytes)) = self.held.borrow_mut().pop_front() else { return };
+            let segment = held.upgrade().filter(|segment| !segment.retired.get());
+            if let Some(segment) = &segment
+                && segment.pending.borrow().any_after(store.pipeline.durable_seq.get())
+            {
+                self.held.borrow_mut().push_back((held, bytes));
+                continue;
+            }
             self.bytes.set(self.bytes.get() - bytes);
-            let Some(segment) = segment.upgrade().filter(|segment| !segment.retired.get()) else { continue };
+            let Some(segment) = segment else { continue };
             write_file(store, &segment).await;
             let end = segment.end.get();
             *segment.index.borrow_mut() = SegmentIndex::new(segment.base, end);

@@ -118,6 +118,11 @@ impl Pending {
         self.ranges.iter().any(|range| range.seq < seq)
     }
 
+    /// Whether anything of commits after `seq` is there.
+    pub(crate) fn any_after(&self, seq: u64) -> bool {
+        self.ranges.iter().any(|range| range.seq > seq)
+    }
+
     /// Whether any inline range could be written behind.
     pub(crate) fn is_empty(&self) -> bool {
         self.ranges.is_empty()

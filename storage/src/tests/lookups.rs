@@ -269,6 +269,47 @@ fn damage_hides_nothing_before_it_and_one_reader_makes_the_index() {
 }
 
 #[test]
+fn an_index_file_does_not_outlive_a_cut() {
+    let world = world(22);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), small()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        for n in 0..20 {
+            log.append(vec![batch(1, 1000, n, 1000 + n as i64)], client(0)).unwrap();
+        }
+        store.checkpoint().await.unwrap(); // So that the segment's file is there.
+        store.close().await.unwrap();
+        let path = Path::new(DIR).join("logs/a-0/00000000000000000000.index");
+        assert!(disk.exists(&path).await.unwrap());
+        let (store, _) = open(disk.clone(), small()).await;
+        let log = store.log("a-0").unwrap();
+        assert_eq!(log.truncate(5).await, Ok(5));
+        assert!(!disk.exists(&path).await.unwrap());
+        // As many batches of the same size, newer than those cut off: the old index would look too late for them.
+        for n in 0..15 {
+            let appended = log.append(vec![batch(1, 1000, n, 5000)], client(0)).unwrap();
+            log.durable(appended.ticket).await.unwrap();
+        }
+    });
+    let world = world.crash(crate::disk::sim::Crash::PowerLoss);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk, small()).await;
+        let log = store.log("a-0").unwrap();
+        // Bodies are no records: what cannot be read of a batch is not found, so ask for where the search begins.
+        let asked = Cell::new(-1);
+        let first = async |search: BatchSearch| {
+            asked.set(search.batch().header.base_offset);
+            Some(search.unopened())
+        };
+        let found = log.offset_for_time(1018, first).await.unwrap().unwrap();
+        assert_eq!((found.offset, asked.get()), (5, 5));
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
 fn a_producers_batch_that_comes_again_is_answered_with_its_first_offsets() {
     let world = world(10);
     let disk = world.disk();
