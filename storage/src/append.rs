@@ -334,7 +334,7 @@ pub(crate) fn note<D: Disk>(
         max_timestamp: header.max_timestamp,
     };
     segment.index_stored.set(false);
-    segment.index.borrow_mut().note(&batch, state.config.index_interval_bytes);
+    segment.index.borrow_mut().note(&batch, state.config.index_interval());
     if segment.size() == 0 {
         segment.first_timestamp.set(header.max_timestamp);
     }

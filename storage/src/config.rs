@@ -2,6 +2,10 @@
 
 use crate::producer::ENCODED_BYTES_MAX;
 
+/// Least bytes between two entries of a segment index, whatever a log's settings say: below it the index would grow to
+/// a large part of what it is of.
+pub(crate) const INDEX_INTERVAL_BYTES_MIN: u32 = 512;
+
 /// Limits of one store. Everything the engine keeps in memory or on disk besides the logs is bounded here.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -136,6 +140,11 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
+    /// Bytes between two entries of an index, at least [`INDEX_INTERVAL_BYTES_MIN`].
+    pub(crate) fn index_interval(&self) -> u32 {
+        self.index_interval_bytes.max(INDEX_INTERVAL_BYTES_MIN)
+    }
+
     /// Whether records are acknowledged and shown only when stable.
     pub fn is_durable(&self) -> bool {
         self.flush_messages <= 1

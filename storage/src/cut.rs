@@ -294,7 +294,7 @@ async fn look_at_cut<D: Disk>(
     let (segment, interval) = {
         let state = log.state.borrow();
         let segment = state.segment_of(offset).filter(|segment| segment.base < offset).cloned();
-        (segment, state.config.index_interval_bytes)
+        (segment, state.config.index_interval())
     };
     let Some(segment) = segment else { return Ok((None, offset)) };
     let mut end_offset = segment.base;

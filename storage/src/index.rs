@@ -160,6 +160,16 @@ impl SegmentIndex {
         }
     }
 
+    /// Drops every second entry.
+    pub fn thin(&mut self) {
+        let mut at = 0;
+        self.entries.retain(|_| {
+            at += 1;
+            at % 2 == 0
+        });
+        self.entries.shrink_to_fit();
+    }
+
     /// Whether no further entry fits; time to roll.
     pub fn is_full(&self) -> bool {
         self.entries.len() >= ENTRIES_MAX

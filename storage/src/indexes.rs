@@ -2,7 +2,7 @@
 //!
 //! An index in memory knows its segment from some position on; lookups before it make it whole: from its file, else by
 //! reading the segment's batch headers. Those of sealed segments are bounded by `index_bytes_max`, the oldest dropped
-//! first, after it was written to a file. Files are a convenience: one that does not fit its segment is not used.
+//! first, after it was written to a file; active ones are thinned where they take more than half of that. Files are a convenience: one that does not fit its segment is not used.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -22,6 +22,8 @@ use crate::wait::WaitList;
 
 /// Longest index file read in bytes: all entries an index may have.
 const FILE_LEN_MAX: usize = 48 + crate::index::ENTRIES_MAX * 16;
+/// Entries that an active segment's index keeps, however many there are of them.
+const ACTIVE_ENTRIES_MIN: usize = 16;
 /// Files written at once.
 const FILES_AT_ONCE: usize = 8;
 
@@ -29,6 +31,8 @@ const FILES_AT_ONCE: usize = 8;
 pub(crate) struct SealedIndexes<D: Disk> {
     bytes_max: usize,
     bytes: Cell<usize>,
+    /// Bytes of the indexes of active segments, as of the last look.
+    active_bytes: Cell<usize>,
     held: RefCell<VecDeque<(Weak<Segment<D>>, usize)>>,
     /// An index was made whole.
     indexed: WaitList,
@@ -39,6 +43,7 @@ impl<D: Disk> SealedIndexes<D> {
         SealedIndexes {
             bytes_max,
             bytes: Cell::new(0),
+            active_bytes: Cell::new(0),
             held: RefCell::default(),
             indexed: WaitList::default(),
         }
@@ -54,8 +59,9 @@ impl<D: Disk> SealedIndexes<D> {
     /// Drops the oldest while there are too many. Those of segments that are not stable wait: a file would tell of
     /// batches that a crash may replace by others.
     pub(crate) async fn shrink(&self, store: &StoreInner<D>) {
+        self.thin_active(store);
         let mut looks = self.held.borrow().len();
-        while self.bytes.get() > self.bytes_max && looks > 0 {
+        while self.bytes.get() + self.active_bytes.get() > self.bytes_max && looks > 0 {
             looks -= 1;
             let Some((held, bytes)) = self.held.borrow_mut().pop_front() else { return };
             let segment = held.upgrade().filter(|segment| !segment.retired.get());
@@ -71,6 +77,29 @@ impl<D: Disk> SealedIndexes<D> {
             let end = segment.end.get();
             *segment.index.borrow_mut() = SegmentIndex::new(segment.base, end);
             segment.indexed_from.set(end);
+        }
+    }
+
+    /// Counts the indexes of active segments. They may take half of the budget; beyond it each loses every second
+    /// entry, and lookups read twice as far.
+    fn thin_active(&self, store: &StoreInner<D>) {
+        loop {
+            let (mut bytes, mut thinned) = (0, false);
+            let too_many = self.active_bytes.get() > self.bytes_max / 2;
+            for log in store.logs.borrow().values() {
+                let state = log.state.borrow();
+                let Some(active) = state.segments.back() else { continue };
+                let mut index = active.index.borrow_mut();
+                if too_many && index.len() > ACTIVE_ENTRIES_MIN {
+                    index.thin();
+                    thinned = true;
+                }
+                bytes += index.memory_bytes();
+            }
+            self.active_bytes.set(bytes);
+            if !(thinned || !too_many && bytes > self.bytes_max / 2) {
+                return;
+            }
         }
     }
 }
@@ -163,7 +192,7 @@ async fn rebuild<D: Disk>(
     segment: &Rc<Segment<D>>,
     truncations: u64,
 ) -> Result<(), ReadError> {
-    let interval = log.state.borrow().config.index_interval_bytes;
+    let interval = log.state.borrow().config.index_interval();
     let mut index = SegmentIndex::new(segment.base, DATA_START);
     let mut position = DATA_START;
     loop {

@@ -310,6 +310,43 @@ fn an_index_file_does_not_outlive_a_cut() {
 }
 
 #[test]
+fn indexes_of_active_segments_keep_to_their_share_of_the_budget() {
+    let world = world(23);
+    let disk = world.disk();
+    world.block_on(async move {
+        let config = StoreConfig { index_bytes_max: 16 << 10, ..small() };
+        let (store, _) = open(disk, config).await;
+        let mut logs = Vec::new();
+        for part in 0..8 {
+            let eager = LogConfig { index_interval_bytes: 0, ..log_config() };
+            logs.push(store.create_log(&format!("a-{part}"), eager).await.unwrap());
+        }
+        let bytes = |log: &Log<SimDisk>| {
+            let state = log.inner.state.borrow();
+            state.segments.back().unwrap().index.borrow().memory_bytes()
+        };
+        for n in 0..300 {
+            for log in &logs {
+                let _room = store.reserve(400).await.unwrap();
+                let appended = log.append(vec![batch(1, 400, n, 5)], client(0)).unwrap();
+                log.durable(appended.ticket).await.unwrap();
+            }
+            if n == 20 {
+                let entries = logs[0].inner.state.borrow().segments[0].index.borrow().len();
+                assert!(entries <= 12, "{entries} of 21 batches: not every one");
+            }
+            store.tick(0).await;
+            let active: usize = logs.iter().map(bytes).sum();
+            assert!(active <= 8 << 10, "{active}");
+        }
+        for log in &logs {
+            assert_eq!(log.read(200, 1, i64::MAX, true).await.unwrap().first_offset, 200);
+        }
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
 fn a_producers_batch_that_comes_again_is_answered_with_its_first_offsets() {
     let world = world(10);
     let disk = world.disk();
