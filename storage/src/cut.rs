@@ -4,7 +4,6 @@
 //! checkpoint without the cut-off records is stable, so no frame ever has to be judged by what was cut after it.
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::disk::{BLOCK, Disk};
 use crate::error::{ReadError, StoreError};
 use crate::frame::Entry;
 use crate::index::SegmentIndex;
-use crate::indexes::index_path;
+use crate::indexes::forget_file;
 use crate::producer::ProducerTable;
 use crate::read::walk;
 use crate::retention::{RetentionRules, SegmentSummary, plan_deletion};
@@ -181,7 +180,10 @@ async fn cut<D: Disk>(
     settle(store, log).await?;
     let dropped = cut_settled(store, log, offset).await?;
     let end_offset = log.state.borrow().end_offset;
-    forget_index(store, log).await.map_err(|error| StoreError::Io(error.to_string()))?;
+    let active = log.state.borrow().segments.back().cloned();
+    if let Some(active) = active {
+        forget_file(store, &active).await.map_err(|error| StoreError::Io(error.to_string()))?;
+    }
     for segment in store.recycle.forget_from(store, &store.log_dir(&log.name), end_offset).await {
         store.files.close(&segment);
         store.writeback.unflushed.borrow_mut().remove(&segment.life);
@@ -197,18 +199,6 @@ async fn cut<D: Disk>(
     }
     store.recycle.collect(store).await;
     Ok(log.state.borrow().end_offset)
-}
-
-/// Removes the index file of the segment that was cut, durably and before the cut is: the segment keeps its base and
-/// life, and once it has grown to its old end again the file would count, telling of batches that were cut off.
-async fn forget_index<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>) -> io::Result<()> {
-    let active = log.state.borrow().segments.back().cloned();
-    let Some(active) = active else { return Ok(()) };
-    match store.disk.remove(&index_path(&active)).await {
-        Ok(()) => store.disk.sync_dir(&store.log_dir(&log.name)).await,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 /// Brings everything of the log into its segments.

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 
@@ -111,6 +112,7 @@ pub(crate) fn index_path<D: Disk>(segment: &Segment<D>) -> PathBuf {
 
 /// Writes the index to its file if it is whole and worth it. A failure costs time later, nothing else.
 async fn write_file<D: Disk>(store: &StoreInner<D>, segment: &Rc<Segment<D>>) {
+    let _turn = Turn::take(store, segment).await;
     let whole = segment.indexed_from.get() == DATA_START && segment.is_ready();
     if !whole || segment.index_stored.get() || segment.size() < store.config.index_worth_bytes {
         return;
@@ -130,7 +132,8 @@ pub(crate) async fn write_files<D: Disk>(store: &StoreInner<D>) {
     stream::iter(&segments).for_each_concurrent(FILES_AT_ONCE, write).await;
 }
 
-/// One reader makes a segment's index whole; its turn ends also where the future is dropped.
+/// One at a time makes a segment's index whole, writes its file or removes it; the turn ends also where the future is
+/// dropped.
 struct Turn<'a, D: Disk>(&'a SealedIndexes<D>, &'a Segment<D>);
 
 impl<D: Disk> Drop for Turn<'_, D> {
@@ -140,14 +143,32 @@ impl<D: Disk> Drop for Turn<'_, D> {
     }
 }
 
+impl<'a, D: Disk> Turn<'a, D> {
+    async fn take(store: &'a StoreInner<D>, segment: &'a Segment<D>) -> Turn<'a, D> {
+        store.indexes.indexed.until(|| (!segment.indexing.replace(true)).then_some(())).await;
+        Turn(&store.indexes, segment)
+    }
+}
+
+/// Removes the index file of a segment that was cut, durably and before the cut is: the segment keeps its base and life,
+/// and once it has grown to its old end again the file would count, telling of batches that were cut off.
+pub(crate) async fn forget_file<D: Disk>(store: &StoreInner<D>, segment: &Segment<D>) -> io::Result<()> {
+    let _turn = Turn::take(store, segment).await;
+    let path = index_path(segment);
+    match store.disk.remove(&path).await {
+        Ok(()) => store.disk.sync_dir(path.parent().unwrap_or(&store.dir)).await,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes the segment's index whole, or, where a batch is damaged, as whole as can be: it then lacks entries.
 pub(crate) async fn whole_index<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
     segment: &Rc<Segment<D>>,
 ) -> Result<(), ReadError> {
-    store.indexes.indexed.until(|| (!segment.indexing.replace(true)).then_some(())).await;
-    let _turn = Turn(&store.indexes, segment);
+    let _turn = Turn::take(store, segment).await;
     if segment.indexed_from.get() == DATA_START {
         return Ok(());
     }

@@ -84,7 +84,7 @@ pub(crate) struct Segment<D: Disk> {
     pub index_stored: Cell<bool>,
     /// When it began, or the store was opened, in milliseconds.
     pub opened_ms: i64,
-    /// A reader is making the index whole.
+    /// Somebody makes the index whole, or writes or removes its file.
     pub indexing: Cell<bool>,
     /// The index knows everything from this position on.
     pub indexed_from: Cell<u64>,
