@@ -17,12 +17,15 @@ pub(crate) enum FileError {
     Io(io::Error),
     /// It is not the file that the log knows.
     Foreign,
+    /// Written by a newer version of this software.
+    NewerVersion(u16),
 }
 
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FileError::Io(error) => error.fmt(f),
+            FileError::NewerVersion(version) => write!(f, "segment has format version {version}"),
             FileError::Foreign => f.write_str("header block is not this segment's"),
         }
     }
@@ -73,6 +76,9 @@ impl<D: Disk> OpenFiles<D> {
         let ours = header.is_some_and(|header| {
             (header.log_id, header.base, header.life) == (log.id, segment.base, segment.life)
         });
+        if let Some(version) = SegmentHeader::newer_version(&block) {
+            return Err(FileError::NewerVersion(version));
+        }
         if !ours {
             return Err(FileError::Foreign);
         }

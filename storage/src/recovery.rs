@@ -22,7 +22,7 @@ use crate::index::SegmentIndex;
 use crate::journal::journal_dir;
 use crate::look::look_at_active_segments;
 use crate::plan::block_ceil;
-use crate::producer::ProducerTable;
+use crate::producer::{ProducerTable, SNAPSHOT_VERSION, SnapshotError};
 use crate::recycle::recycle_dir;
 use crate::segment::{DATA_START, Segment, parse_file_name};
 use crate::state::{LogInner, StoreInner, logs_dir};
@@ -146,7 +146,13 @@ fn load_log<D: Disk>(
         .ok_or_else(|| damaged("epochs do not grow"))?;
     if !record.producers.is_empty() {
         let decoded = ProducerTable::decode(&record.producers, store.config.producers_per_log_max);
-        state.producers = decoded.map_err(|error| damaged(&error.to_string()))?.0;
+        let refused = |error| match error {
+            SnapshotError::NewerVersion(found) => {
+                OpenError::NewerVersion { found, supported: SNAPSHOT_VERSION }
+            }
+            SnapshotError::Damaged => damaged(&error.to_string()),
+        };
+        state.producers = decoded.map_err(refused)?.0;
     }
     (state.start_offset, state.end_offset) = (record.start_offset, record.end_offset);
     state.durable_offset = record.end_offset;

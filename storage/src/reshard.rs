@@ -61,7 +61,11 @@ pub async fn reshard<D: Disk>(
     let mut moved = 0;
     if disk.exists(&plan_path).await.map_err(OpenError::io(plan_path.display()))? {
         let bytes = disk.read_small(&plan_path, checkpoint::LEN_MAX).await;
-        let moves = decode_plan(&bytes.map_err(OpenError::io(plan_path.display()))?)
+        let bytes = bytes.map_err(OpenError::io(plan_path.display()))?;
+        if let Some(found) = newer_version(&bytes) {
+            return Err(OpenError::NewerVersion { found, supported: VERSION });
+        }
+        let moves = decode_plan(&bytes)
             .ok_or_else(|| OpenError::Corrupt(format!("{} is damaged", plan_path.display())))?;
         moved += carry_out(disk, data_dir, &moves).await?;
     }
@@ -186,6 +190,12 @@ fn encode_plan(moves: &[Move]) -> Vec<u8> {
     out
 }
 
+/// The version of a plan that a newer version of this software wrote.
+fn newer_version(bytes: &[u8]) -> Option<u16> {
+    let version = bytes.strip_prefix(&MAGIC)?.first_chunk().map(|version| u16::from_le_bytes(*version));
+    version.filter(|version| *version > VERSION)
+}
+
 fn decode_plan(bytes: &[u8]) -> Option<Vec<Move>> {
     let (content, crc) = bytes.split_last_chunk::<4>()?;
     let mut reader = Reader::new(content);
@@ -217,6 +227,9 @@ mod tests {
         let golden = include_str!("../tests/golden/reshard-plan.hex").split_whitespace().collect::<String>();
         assert_eq!(hex, golden);
         assert_eq!(decode_plan(&bytes).as_deref(), Some(&moves[..]));
+        let mut newer = bytes.clone();
+        newer[4] = 2;
+        assert_eq!((newer_version(&newer), newer_version(&bytes), newer_version(&[])), (Some(2), None, None));
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[at] ^= 1;

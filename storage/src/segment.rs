@@ -46,6 +46,12 @@ impl SegmentHeader {
         block
     }
 
+    /// The version of a header block that a newer version of this software wrote.
+    pub(crate) fn newer_version(block: &[u8]) -> Option<u16> {
+        let version = block.strip_prefix(&MAGIC)?.first_chunk().map(|version| u16::from_le_bytes(*version));
+        version.filter(|version| *version > VERSION)
+    }
+
     /// Reads a header block; `None` if it is none, or of another version.
     pub(crate) fn decode(block: &[u8]) -> Option<SegmentHeader> {
         let content = block.get(..CRC_AT)?;
@@ -193,6 +199,12 @@ mod tests {
             assert_eq!(SegmentHeader::decode(&bad), None, "byte {at}");
         }
         assert_eq!(SegmentHeader::decode(&block[..4000]), None);
+        let mut newer = block.to_vec();
+        newer[4] = 2;
+        assert_eq!(
+            (SegmentHeader::newer_version(&newer), SegmentHeader::newer_version(&block)),
+            (Some(2), None)
+        );
     }
 
     #[test]
