@@ -3,19 +3,17 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 
 use crate::checkpoint::{Encoder, check_len};
 use crate::disk::Disk;
+use crate::segment::Segment;
 use crate::state::{StoreInner, add};
 use crate::writeback;
 
 /// Files flushed at once.
 const FLUSHES_AT_ONCE: usize = 64;
-/// Pause before looking again at what cannot be settled yet.
-const UNSETTLED_PAUSE: Duration = Duration::from_millis(5);
 
 /// Path of the checkpoint.
 pub(crate) fn checkpoint_path(dir: &Path) -> PathBuf {
@@ -66,7 +64,11 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
     }
 
     pipeline.wait_durable(store, seq - 1).await.ok()?;
-    settle(store, seq).await?;
+    let unsettled = || {
+        let before = |segment: &Rc<Segment<D>>| segment.pending.borrow().any_before(seq);
+        store.dirty.borrow().iter().any(|log| log.state.borrow().segments.iter().any(before))
+    };
+    writeback::settle(store, unsettled).await.ok()?;
     let files = std::mem::take(&mut *store.writeback.unflushed.borrow_mut());
     let mut flushes = stream::iter(&files)
         .map(async |(life, file)| store.flush_segment(*life, file).await)
@@ -86,21 +88,4 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
     pipeline.checkpoint_done.set(wanted);
     add(&store.levels.checkpoints, 1);
     Some(())
-}
-
-/// Waits until nothing of commits before `seq` is unsettled; `None` if the store stopped.
-async fn settle<D: Disk>(store: &Rc<StoreInner<D>>, seq: u64) -> Option<()> {
-    loop {
-        writeback::pass(store).await;
-        if store.stopped.get() {
-            return None;
-        }
-        let unsettled = store.dirty.borrow().iter().any(|log| {
-            log.state.borrow().segments.iter().any(|segment| segment.pending.borrow().any_before(seq))
-        });
-        if !unsettled {
-            return Some(());
-        }
-        store.disk.sleep(UNSETTLED_PAUSE).await;
-    }
 }

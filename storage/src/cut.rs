@@ -19,8 +19,8 @@ use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, LogState, StoreInner};
 use crate::writeback;
 
-/// Pause before looking again at what cannot be settled yet.
-const UNSETTLED_PAUSE: Duration = Duration::from_millis(5);
+/// Pause before looking again at a segment that is read still.
+const READ_PAUSE: Duration = Duration::from_millis(5);
 
 /// Whether the log may be changed.
 pub(crate) fn check_open<D: Disk>(store: &StoreInner<D>, state: &LogState<D>) -> Result<(), StoreError> {
@@ -73,7 +73,9 @@ fn move_start<D: Disk>(
     }
     state.start_offset = offset;
     state.epochs.truncate_start(offset);
-    Ok(store.pipeline.add_entry(store, Entry::StartOffset { log_id: log.id, offset }))
+    let seq = store.pipeline.add_entry(store, Entry::StartOffset { log_id: log.id, offset });
+    state.start_seq = seq;
+    Ok(seq)
 }
 
 /// Lets go of the segments that lie wholly before the start. The start is stable.
@@ -107,10 +109,19 @@ pub(crate) fn retain<D: Disk>(
     if check_open(store, &state).is_err() || state.segments.is_empty() {
         return None;
     }
+    // Who deleted records may have given up before the new start was stable, and left the segments to us.
+    let left = state.segments.front().is_some_and(|front| {
+        let end = state.segment_end_offset(front.base);
+        front.base < end && end <= state.start_offset
+    });
+    if left && state.start_seq <= store.pipeline.durable_seq.get() {
+        drop(state);
+        drop_segments(store, log);
+        state = log.state.borrow_mut();
+    }
     let rules = RetentionRules {
         retention_ms: if by_time { state.config.retention_ms } else { -1 },
         retention_bytes: state.config.retention_bytes,
-        log_start_offset: state.start_offset,
         high_watermark: state.durable_offset,
     };
     if rules.retention_ms < 0 && rules.retention_bytes < 0 {
@@ -122,7 +133,7 @@ pub(crate) fn retain<D: Disk>(
         max_timestamp: segment.max_timestamp.get().0,
     };
     let segments: Vec<_> = state.segments.iter().map(summary).collect();
-    let count = plan_deletion(&segments, &rules, now_ms).segments;
+    let count = plan_deletion(&segments, &rules, now_ms);
     let offset = segments.get(count.checked_sub(1)?)?.end_offset;
     if offset <= state.start_offset {
         return None;
@@ -177,7 +188,11 @@ async fn cut<D: Disk>(
     offset: i64,
 ) -> Result<i64, StoreError> {
     store.pipeline.wait_durable(store, store.pipeline.last_seq()).await?;
-    settle(store, log).await?;
+    let unsettled = || {
+        let some = |segment: &Rc<Segment<D>>| !segment.pending.borrow().is_empty();
+        log.state.borrow().segments.iter().any(some)
+    };
+    writeback::settle(store, unsettled).await?;
     let dropped = cut_settled(store, log, offset).await?;
     let end_offset = log.state.borrow().end_offset;
     let active = log.state.borrow().segments.back().cloned();
@@ -193,27 +208,12 @@ async fn cut<D: Disk>(
     for segment in dropped {
         // The next segment may begin at the same offset, with the same file name: readers must be done with this one.
         while Rc::strong_count(&segment) > 1 && !store.stopped.get() {
-            store.disk.sleep(UNSETTLED_PAUSE).await;
+            store.disk.sleep(READ_PAUSE).await;
         }
         store.recycle.retire_cut(store, segment);
     }
     store.recycle.collect(store).await;
     Ok(log.state.borrow().end_offset)
-}
-
-/// Brings everything of the log into its segments.
-async fn settle<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) -> Result<(), StoreError> {
-    loop {
-        writeback::pass(store).await;
-        if let Some(offline) = store.is_offline() {
-            return Err(StoreError::Offline(offline));
-        }
-        let unsettled = |segment: &Rc<Segment<D>>| !segment.pending.borrow().is_empty();
-        if !log.state.borrow().segments.iter().any(unsettled) {
-            return Ok(());
-        }
-        store.disk.sleep(UNSETTLED_PAUSE).await;
-    }
 }
 
 /// What the segment that is cut will be.

@@ -1,8 +1,8 @@
 //! When a segment is closed and when it is deleted. Pure; the engine carries it out.
 //!
-//! Rules of Apache Kafka: deletion takes segments from the oldest on, by time, then by size, then those wholly below
-//! the log's start; only what consumers could have read goes. Unlike Kafka, whose fallback is a file's modification
-//! time, a segment whose records have no timestamps is not deleted by time.
+//! Rules of Apache Kafka: deletion takes segments from the oldest on, by time, then by size; only what consumers could
+//! have read goes. Unlike Kafka, whose fallback is a file's modification time, a segment whose records have no timestamps
+//! is not deleted by time.
 
 /// What deletion has to know of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,31 +22,18 @@ pub struct RetentionRules {
     pub retention_ms: i64,
     /// `retention.bytes`, negative for no limit.
     pub retention_bytes: i64,
-    /// First readable offset.
-    pub log_start_offset: i64,
     /// Exclusive end of what consumers may read; nothing beyond is deleted.
     pub high_watermark: i64,
 }
 
-/// What to delete.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Deletion {
-    /// How many segments, from the oldest.
-    pub segments: usize,
-    /// The active segment is among them: a new one has to be opened first.
-    pub active: bool,
-}
-
-/// Chooses the segments to delete; `segments` are all of a log, oldest first, the active one last.
-pub fn plan_deletion(segments: &[SegmentSummary], rules: &RetentionRules, now_ms: i64) -> Deletion {
+/// How many segments to delete, from the oldest; `segments` are all of a log, oldest first, the active one last.
+pub fn plan_deletion(segments: &[SegmentSummary], rules: &RetentionRules, now_ms: i64) -> usize {
     // An empty active segment is what a log without records has: deleting it would only make another.
     let full = segments.iter().take_while(|s| s.bytes > 0 && s.end_offset <= rules.high_watermark).count();
     let candidates = &segments[..full];
-    let mut count = expired(candidates, rules.retention_ms, now_ms);
+    let count = expired(candidates, rules.retention_ms, now_ms);
     let kept_bytes = segments[count..].iter().map(|segment| segment.bytes).sum();
-    count += oversize(&candidates[count..], kept_bytes, rules.retention_bytes);
-    count += candidates[count..].iter().take_while(|s| s.end_offset <= rules.log_start_offset).count();
-    Deletion { segments: count, active: count > 0 && count == segments.len() }
+    count + oversize(&candidates[count..], kept_bytes, rules.retention_bytes)
 }
 
 fn expired(segments: &[SegmentSummary], retention_ms: i64, now_ms: i64) -> usize {
@@ -157,12 +144,8 @@ mod tests {
     use super::*;
 
     const NOW: i64 = 10_000;
-    const KEEP_ALL: RetentionRules = RetentionRules {
-        retention_ms: -1,
-        retention_bytes: -1,
-        log_start_offset: 0,
-        high_watermark: i64::MAX,
-    };
+    const KEEP_ALL: RetentionRules =
+        RetentionRules { retention_ms: -1, retention_bytes: -1, high_watermark: i64::MAX };
 
     /// Segments of ten records and 100 bytes each, with these largest timestamps.
     fn segments(timestamps: &[i64]) -> Vec<SegmentSummary> {
@@ -175,7 +158,7 @@ mod tests {
     }
 
     fn count(timestamps: &[i64], rules: RetentionRules) -> usize {
-        plan_deletion(&segments(timestamps), &rules, NOW).segments
+        plan_deletion(&segments(timestamps), &rules, NOW)
     }
 
     #[test]
@@ -206,12 +189,6 @@ mod tests {
     }
 
     #[test]
-    fn below_the_log_start() {
-        assert_eq!(count(&[NOW; 5], RetentionRules { log_start_offset: 29, ..KEEP_ALL }), 2);
-        assert_eq!(count(&[NOW; 5], RetentionRules { log_start_offset: 30, ..KEEP_ALL }), 3);
-    }
-
-    #[test]
     fn nothing_beyond_the_high_watermark() {
         let rules = RetentionRules { retention_bytes: 0, high_watermark: 25, ..KEEP_ALL };
         assert_eq!(count(&[NOW; 5], rules), 2);
@@ -221,11 +198,11 @@ mod tests {
     fn the_active_segment_may_go_unless_it_is_empty() {
         let rules = RetentionRules { retention_bytes: 0, ..KEEP_ALL };
         let mut all = segments(&[NOW; 2]);
-        assert_eq!(plan_deletion(&all, &rules, NOW), Deletion { segments: 2, active: true });
+        assert_eq!(plan_deletion(&all, &rules, NOW), 2);
         all.push(SegmentSummary { end_offset: 20, bytes: 0, max_timestamp: -1 });
-        assert_eq!(plan_deletion(&all, &rules, NOW), Deletion { segments: 2, active: false });
-        assert_eq!(plan_deletion(&all[2..], &rules, NOW), Deletion::default());
-        assert_eq!(plan_deletion(&[], &rules, NOW), Deletion::default());
+        assert_eq!(plan_deletion(&all, &rules, NOW), 2);
+        assert_eq!(plan_deletion(&all[2..], &rules, NOW), 0);
+        assert_eq!(plan_deletion(&[], &rules, NOW), 0);
     }
 
     #[test]

@@ -251,6 +251,8 @@ pub(crate) struct LogState<D: Disk> {
     /// [`crate::large`].
     pub upcoming: Option<Rc<Segment<D>>>,
     pub start_offset: i64,
+    /// Commit that makes `start_offset` stable.
+    pub start_seq: u64,
     pub end_offset: i64,
     pub durable_offset: i64,
     pub epochs: LeaderEpochs,
@@ -280,6 +282,7 @@ impl<D: Disk> LogInner<D> {
                 segments: VecDeque::new(),
                 upcoming: None,
                 start_offset: 0,
+                start_seq: 0,
                 end_offset: 0,
                 durable_offset: 0,
                 epochs: LeaderEpochs::new(),

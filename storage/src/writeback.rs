@@ -10,6 +10,7 @@ use futures_util::stream::{self, StreamExt};
 
 use crate::committer::copy_bytes;
 use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
+use crate::error::Offline;
 use crate::plan::{block_ceil, block_floor};
 use crate::segment::{BlockPrefix, Segment};
 use crate::state::{LogInner, StoreInner, add};
@@ -25,7 +26,7 @@ pub(crate) const STALE_ENTRIES_MAX: usize = 64;
 const LOGS_AT_ONCE: usize = 16;
 /// Logs written before it is looked whether too many files wait for their flush.
 const LOGS_BEFORE_FLUSH: usize = 4 * LOGS_AT_ONCE;
-/// Pause after a pass that could write nothing, because files are still being made.
+/// Pause after a pass that could not write all, because files are still being made.
 const STALLED_PAUSE: Duration = Duration::from_millis(5);
 
 /// State of the write behind of a store.
@@ -177,6 +178,26 @@ pub(crate) async fn pass<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
     writeback.running.set(false);
     writeback.ended.wake_all();
     store.levels.writeback_bytes.get() > before
+}
+
+/// Writes behind until nothing is left that `unsettled` asks for.
+pub(crate) async fn settle<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    unsettled: impl Fn() -> bool,
+) -> Result<(), Offline> {
+    loop {
+        pass(store).await;
+        if let Some(offline) = store.is_offline() {
+            return Err(offline);
+        }
+        if !unsettled() {
+            return Ok(());
+        }
+        if store.stopped.get() {
+            return Err(Offline::new("the store was closed"));
+        }
+        store.disk.sleep(STALLED_PAUSE).await;
+    }
 }
 
 /// Flushes the files written since the last checkpoint if they are more than may be open: each of them is. Nothing is

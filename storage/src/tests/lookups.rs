@@ -269,6 +269,32 @@ fn damage_hides_nothing_before_it_and_one_reader_makes_the_index() {
 }
 
 #[test]
+fn segments_of_a_deletion_that_gave_up_go_at_the_next_tick() {
+    let world = world(26);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), small()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        for n in 0..20 {
+            let appended = log.append(vec![batch(1, 30_000, n, 5)], client(0)).unwrap();
+            log.durable(appended.ticket).await.unwrap();
+        }
+        let before = log.segment_count();
+        {
+            let mut deletion = Box::pin(log.delete_records(15));
+            assert!(futures_util::FutureExt::now_or_never(deletion.as_mut()).is_none());
+        }
+        store.tick(0).await;
+        assert_eq!(log.segment_count(), before, "the new start is not stable");
+        store.checkpoint().await.unwrap();
+        store.tick(0).await;
+        assert!(log.segment_count() < before, "the log has no limits, and they go");
+        assert_eq!(read_all(&log).await.len(), 5);
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
 fn an_index_file_does_not_outlive_a_cut() {
     let world = world(22);
     let disk = world.disk();
