@@ -1,5 +1,11 @@
 //! Little-endian writing to and bounded reading from byte slices, for the engine's own formats.
 
+/// Crc32c of all bytes but the four at `position`, where it stands.
+pub(crate) fn crc_around(bytes: &[u8], position: usize) -> u32 {
+    let (head, rest) = bytes.split_at(position.min(bytes.len()));
+    crc32c::crc32c_append(crc32c::crc32c(head), rest.get(4..).unwrap_or_default())
+}
+
 /// Reads values off the front of a slice; every read says `None` beyond the end.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {

@@ -164,7 +164,7 @@ pub enum StoreError {
     /// More is waiting for the journal than it can take; retriable.
     #[error("journal is full")]
     JournalFull,
-    /// The disk refused something that changed nothing; retriable.
+    /// A truncation could not be carried out; the log is offline.
     #[error("{0}")]
     Io(String),
 }

@@ -7,7 +7,7 @@
 //!
 //! Bound: [`ENTRIES_MAX`] entries of 16 bytes.
 
-use crate::bytes_io::Reader;
+use crate::bytes_io::{Reader, crc_around};
 
 /// Version of the index format.
 pub const INDEX_VERSION: u16 = 1;
@@ -123,23 +123,6 @@ impl SegmentIndex {
         above.checked_sub(1).map(|at| self.batch_of(self.entries[at]))
     }
 
-    /// Largest timestamp noted, in milliseconds, -1 if none; after a cut it may be that of a batch cut off.
-    pub fn max_timestamp(&self) -> i64 {
-        self.max_timestamp
-    }
-
-    /// The segment was cut: batches at `end_position` and beyond are gone.
-    pub fn truncate(&mut self, end_position: u64) {
-        let keep = self.entries.partition_point(|entry| u64::from(entry.position) < end_position);
-        // Without an entry left, the first gap may become two intervals long.
-        self.indexed_position = match keep.checked_sub(1) {
-            Some(last) => u64::from(self.entries[last].position),
-            None => self.indexed_position.min(end_position),
-        };
-        self.entries.truncate(keep);
-        self.end_position = self.end_position.min(end_position);
-    }
-
     /// Goes on with `tail`, an index of the same segment from some later position on. Batches between the two are known
     /// to neither.
     pub fn join(&mut self, tail: &SegmentIndex) {
@@ -208,7 +191,7 @@ impl SegmentIndex {
             out.extend_from_slice(&entry.position.to_le_bytes());
             out.extend_from_slice(&entry.max_timestamp_before.to_le_bytes());
         }
-        let crc = crc_of(&out);
+        let crc = crc_around(&out, CRC_POSITION);
         out[CRC_POSITION..HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
         out
     }
@@ -260,7 +243,10 @@ fn read_rest(reader: &mut Reader<'_>, bytes: &[u8]) -> Option<(SegmentIdentity, 
     let end_position = reader.u64()?;
     let max_timestamp = reader.i64()?;
     let count = reader.u32()? as usize;
-    if reader.u32()? != crc_of(bytes) || count > ENTRIES_MAX || reader.remaining() != count * ENTRY_LEN {
+    if reader.u32()? != crc_around(bytes, CRC_POSITION)
+        || count > ENTRIES_MAX
+        || reader.remaining() != count * ENTRY_LEN
+    {
         return None;
     }
     let mut entries: Vec<Entry> = Vec::with_capacity(count);
@@ -282,12 +268,6 @@ fn read_rest(reader: &mut Reader<'_>, bytes: &[u8]) -> Option<(SegmentIdentity, 
     }
     let index = SegmentIndex { base_offset, entries, max_timestamp, end_position, indexed_position: 0 };
     Some((SegmentIdentity { base_offset, life, end_position }, index))
-}
-
-/// Over everything but the crc itself.
-fn crc_of(bytes: &[u8]) -> u32 {
-    let (head, rest) = bytes.split_at(CRC_POSITION.min(bytes.len()));
-    crc32c::crc32c_append(crc32c::crc32c(head), rest.get(4..).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -254,7 +254,7 @@ impl ProducerTable {
     }
 
     /// Whether the table tells of batches at `offset` or later, so that cutting the log there makes it false: then
-    /// take the newest snapshot that ends at or before the cut, and record the headers from there to the cut.
+    /// it is made anew by recording the headers of the log up to the cut.
     pub fn reaches(&self, offset: i64) -> bool {
         self.producers.values().any(|producer| {
             producer.batches.iter().any(|batch| batch.last_offset >= offset)

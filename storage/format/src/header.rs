@@ -283,19 +283,9 @@ impl BatchHeader {
         self.set_flag(DELETE_HORIZON, on);
     }
 
-    /// Time after which compaction may drop the batch's tombstones, in milliseconds.
-    pub fn delete_horizon_ms(&self) -> Option<i64> {
-        self.has_delete_horizon().then_some(self.base_timestamp)
-    }
-
     /// Whether a producer id stands in the batch.
     pub fn has_producer_id(&self) -> bool {
         self.producer_id > NO_PRODUCER_ID
-    }
-
-    /// Whether the batch takes part in duplicate detection.
-    pub fn has_sequence(&self) -> bool {
-        self.base_sequence != NO_SEQUENCE
     }
 
     /// Sequence of the last record, wrapping to 0 after `i32::MAX`; -1 without sequences.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{BATCHES_KEPT, ProducedBatch, Producer, ProducerTable};
-use crate::bytes_io::Reader;
+use crate::bytes_io::{Reader, crc_around};
 
 /// Version of the snapshot format.
 pub const SNAPSHOT_VERSION: u16 = 1;
@@ -16,7 +16,7 @@ const BATCH_LEN: usize = 24;
 pub(crate) const ENCODED_BYTES_MAX: usize = PRODUCER_LEN_MIN + BATCHES_KEPT * BATCH_LEN;
 const NO_TRANSACTION: i64 = -1;
 
-/// Why a snapshot cannot be used; the table is then rebuilt from the log.
+/// Why a snapshot cannot be used. It is part of a checkpoint, which is then refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
     /// Written by a newer version of this software.
@@ -44,7 +44,7 @@ impl ProducerTable {
             put_producer(&mut out, id, producer);
         }
         assert_eq!(out.len(), len);
-        let crc = crc_of(&out);
+        let crc = crc_around(&out, CRC_POSITION);
         out[CRC_POSITION..HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
         out
     }
@@ -75,7 +75,7 @@ fn read_rest(reader: &mut Reader<'_>, bytes: &[u8]) -> Option<(BTreeMap<i64, Pro
     reader.u16()?;
     let end_offset = reader.i64()?;
     let count = reader.u32()?;
-    if reader.u32()? != crc_of(bytes) {
+    if reader.u32()? != crc_around(bytes, CRC_POSITION) {
         return None;
     }
     let mut producers = BTreeMap::new();
@@ -128,10 +128,4 @@ fn read_producer(reader: &mut Reader<'_>) -> Option<(i64, Producer)> {
     let plausible = batches.iter().all(|batch| batch.offset_delta >= 0 && batch.last_offset >= 0);
     plausible
         .then_some((id, Producer { epoch, last_timestamp, last_seen_ms, transaction_first_offset, batches }))
-}
-
-/// Over everything but the crc itself.
-fn crc_of(bytes: &[u8]) -> u32 {
-    let (head, rest) = bytes.split_at(CRC_POSITION.min(bytes.len()));
-    crc32c::crc32c_append(crc32c::crc32c(head), rest.get(4..).unwrap_or_default())
 }
