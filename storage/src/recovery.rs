@@ -8,6 +8,7 @@
 mod chain;
 mod replay;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -59,11 +60,14 @@ pub(crate) async fn recover<D: Disk>(
     drop_deleted(&store);
     write_checkpoint(&store).await?;
     // Only now: until that checkpoint stands, another recovery may read what is of no use after it.
-    if !redo.clean || chain.torn || report.frames_replayed > 0 {
+    let crashed = !redo.clean || chain.torn || report.frames_replayed > 0;
+    if crashed {
         sweep(&store).await.map_err(OpenError::io("removing leftovers"))?;
     }
     store.journal.open(&store.disk).await.map_err(OpenError::io("preparing the journal"))?;
-    store.recycle.open(&store.disk).await.map_err(OpenError::io("preparing the recycle directory"))?;
+    let lives = crashed.then(|| lives(&store));
+    let opened = store.recycle.open(&store.disk, lives.as_ref()).await;
+    opened.map_err(OpenError::io("preparing the recycle directory"))?;
     look_at_active_segments(&store).await;
     report.logs = store.logs.borrow().len();
     for log in store.logs.borrow().values() {
@@ -72,6 +76,16 @@ pub(crate) async fn recover<D: Disk>(
         }
     }
     Ok((store, report))
+}
+
+/// Lives of all segments.
+fn lives<D: Disk>(store: &StoreInner<D>) -> BTreeSet<u64> {
+    let logs = store.logs.borrow();
+    let lives = logs.values().map(|log| {
+        let state = log.state.borrow();
+        state.segments.iter().map(|segment| segment.life).collect::<Vec<_>>()
+    });
+    lives.flatten().collect()
 }
 
 async fn make_dirs<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {

@@ -2,17 +2,24 @@
 //! than new ones, or removed beyond a bound.
 //!
 //! A file is touched only when nothing uses its segment any more: a reader in flight would else read another log's
-//! batches. The names in the pool come stable before a file is reused, so that no file ever has two names.
+//! batches. A crash while a file is moved out of the pool may leave it under both names, and the segment that it became
+//! may be recovered: so after a crash a file of the pool whose header names a live segment is taken out of it.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::disk::Disk;
+use futures_util::stream::{self, StreamExt};
+
+use crate::disk::{BLOCK, Disk, DiskFile};
 use crate::indexes::index_path;
-use crate::segment::Segment;
+use crate::segment::{Segment, SegmentHeader};
 use crate::state::StoreInner;
+
+/// Files looked into at once.
+const LOOKS_AT_ONCE: usize = 64;
 
 /// A file waiting for reuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +77,9 @@ impl<D: Disk> Recycle<D> {
         }
     }
 
-    /// Takes stock of the directory, removing what is no spare file.
-    pub(crate) async fn open(&self, disk: &D) -> io::Result<()> {
+    /// Takes stock of the directory, removing what is no spare file: after a crash also second names of files in use,
+    /// which are those of `lives`.
+    pub(crate) async fn open(&self, disk: &D, lives: Option<&BTreeSet<u64>>) -> io::Result<()> {
         for entry in disk.list(&self.dir).await? {
             let path = self.dir.join(&entry.name);
             let number = entry.name.strip_suffix(".free").and_then(|digits| digits.parse::<u64>().ok());
@@ -84,7 +92,29 @@ impl<D: Disk> Recycle<D> {
                 _ => disk.remove(&path).await?,
             }
         }
-        Ok(())
+        match lives {
+            Some(lives) => self.take_out(disk, lives).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes files of these lives out of the pool, so that they do not come back.
+    async fn take_out(&self, disk: &D, lives: &BTreeSet<u64>) -> io::Result<()> {
+        let spares = self.spares.take();
+        let kept = stream::iter(spares).map(async |spare| -> io::Result<Option<Spare>> {
+            let block = disk.open(&spare.path).await?.read_at(0, BLOCK).await?;
+            let in_use = SegmentHeader::decode(&block).is_some_and(|header| lives.contains(&header.life));
+            if in_use {
+                disk.remove(&spare.path).await?;
+            }
+            Ok((!in_use).then_some(spare))
+        });
+        let mut kept = kept.buffer_unordered(LOOKS_AT_ONCE);
+        self.bytes.set(0);
+        while let Some(spare) = kept.next().await {
+            spare?.into_iter().for_each(|spare| self.put(spare));
+        }
+        disk.sync_dir(&self.dir).await
     }
 
     fn put(&self, spare: Spare) {
@@ -189,8 +219,8 @@ impl<D: Disk> Recycle<D> {
         }
         let path = self.new_path("free");
         disk.rename(&segment.path, &path).await?;
+        // The name there must not come back. Should the one here get lost, nothing is lost with it.
         if let Some(log_dir) = segment.path.parent() {
-            disk.sync_dir(&self.dir).await?;
             disk.sync_dir(log_dir).await?;
         }
         self.put(Spare { path, len });

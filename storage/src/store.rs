@@ -17,7 +17,6 @@ use crate::log::Log;
 use crate::prepare::run_preparer;
 use crate::producer_bound;
 use crate::recovery::recover;
-use crate::recycle::recycle_dir;
 use crate::state::{LogInner, StoreInner, add, logs_dir};
 use crate::writeback::run_writeback;
 
@@ -386,7 +385,7 @@ async fn discard<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
         let dir = store.log_dir(&log.name);
         if store.disk.exists(&dir).await? {
             store.disk.rename(&dir, &dead).await?;
-            store.disk.sync_dir(&recycle_dir(&store.dir)).await?;
+            // The name there must not come back. Should the one here get lost, nothing is lost with it.
             store.disk.sync_dir(&logs_dir(&store.dir)).await?;
             store.disk.remove_dir_all(&dead).await?;
         }
