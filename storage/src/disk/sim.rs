@@ -8,8 +8,10 @@
 //! - Any other write, completed or in flight, is independently lost, applied, or torn: some of its 512-byte
 //!   sectors old, some new, or one of its 4 KiB blocks garbage (a device that was rewriting it when power went).
 //! - So with sizes: allocations and growth not synced may be gone.
-//! - A creation, rename or removal not followed by a completed `sync_dir` of its directory (for a rename: of either
-//!   directory, since it is one transaction of every journaling file system) is kept or lost.
+//! - A creation, rename or removal not followed by a completed `sync_dir` of its directory is kept or lost. A rename from
+//!   one directory to another is a change of each, stable when that one is synced: until both are, a file may be found
+//!   under both names or under neither, a directory under either or neither. (Journaling file systems make one
+//!   transaction of it; POSIX does not say so.)
 //!
 //! [`Crash::Kill`] ends the process alone: completed operations stay visible, but are no more stable than they were.
 //! Within one process, what a failed sync covered is never made stable by another; after a kill the next process's may.
@@ -31,6 +33,7 @@ use bytes::Bytes;
 
 use super::{AlignedBuf, BLOCK, DirEntry, Disk, DiskFile, TEMP_SUFFIX, is_aligned};
 use executor::{Completion, Executor};
+use fault::Planted;
 pub use fault::{Effect, Fault, Operation};
 use inode::{Inode, InodeRef};
 use tree::Tree;
@@ -51,7 +54,7 @@ pub struct SimWorld(Rc<World>);
 struct World {
     executor: Executor,
     tree: RefCell<Tree>,
-    faults: RefCell<Vec<Fault>>,
+    faults: RefCell<Vec<Planted>>,
     counts: [Cell<u64>; Operation::COUNT],
 }
 
@@ -134,7 +137,13 @@ impl SimWorld {
 
     /// Adds a fault to what comes.
     pub fn inject(&self, fault: Fault) {
-        self.0.faults.borrow_mut().push(fault);
+        self.0.faults.borrow_mut().push(Planted { fault, until: None });
+    }
+
+    /// Adds a fault that ends when an operation of this kind begins on a path that contains `path_contains`.
+    pub fn inject_until(&self, fault: Fault, operation: Operation, path_contains: &str) {
+        let until = Some((operation, path_contains.to_owned()));
+        self.0.faults.borrow_mut().push(Planted { fault, until });
     }
 
     /// Takes all faults away.
@@ -171,7 +180,11 @@ impl SimDisk {
     ) -> Completion<io::Result<T>> {
         let count = &self.0.counts[operation as usize];
         count.set(count.get() + 1);
-        let fault = self.0.faults.borrow_mut().iter_mut().find_map(|fault| fault.strike(operation, path));
+        let fault = {
+            let mut faults = self.0.faults.borrow_mut();
+            faults.retain(|planted| !planted.ends(operation, path));
+            faults.iter_mut().find_map(|planted| planted.fault.strike(operation, path))
+        };
         let world = Rc::downgrade(&self.0);
         let delay = self.delay(operation);
         self.0.executor.submit(delay, move || match world.upgrade() {

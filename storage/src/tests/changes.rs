@@ -1,6 +1,7 @@
 //! Rolling, deleting, truncating, removing: what stays, now and after reopening.
 
 use super::*;
+use crate::disk::Disk;
 use crate::{AppendError, StoreError};
 
 async fn fill(store: &Store<SimDisk>, log: &Log<SimDisk>, count: u64, len: usize) {
@@ -165,4 +166,39 @@ fn records_of_a_relaxed_log_show_at_once_and_durable_ones_when_stable() {
         assert_eq!((strict.written_offset(), relaxed.durable_offset(), changes.get()), (1, 1, 1));
         store.close().await.unwrap();
     });
+}
+
+#[test]
+fn what_left_does_not_come_back_when_power_is_lost_after_a_clean_close() {
+    for seed in 0..30 {
+        let first = world(400 + seed);
+        let disk = first.disk();
+        let segments = first.block_on(async move {
+            let (store, _) = open(disk.clone(), small()).await;
+            let log = store.create_log("a-0", log_config()).await.unwrap();
+            let gone = store.create_log("gone-0", log_config()).await.unwrap();
+            for log in [&log, &gone] {
+                fill(&store, log, 12, 40_000).await;
+            }
+            log.delete_records(9).await.unwrap();
+            store.checkpoint().await.unwrap();
+            store.tick(5000).await;
+            store.remove_log("gone-0").await.unwrap();
+            store.close().await.unwrap();
+            log.segment_count()
+        });
+        let world = first.crash(crate::disk::sim::Crash::PowerLoss);
+        let disk = world.disk();
+        world.block_on(async move {
+            let logs = Path::new(DIR).join("logs");
+            let names = async |dir: &Path| {
+                let entries = disk.list(dir).await.unwrap();
+                entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>()
+            };
+            assert_eq!(names(&logs).await, ["a-0"], "seed {seed}");
+            let mut files = names(&logs.join("a-0")).await;
+            files.retain(|name| name.ends_with(".log"));
+            assert_eq!(files.len(), segments, "seed {seed}: {files:?}");
+        });
+    }
 }

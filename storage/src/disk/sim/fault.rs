@@ -65,3 +65,19 @@ impl Fault {
         Some(self.effect)
     }
 }
+
+/// A fault in a world.
+pub(super) struct Planted {
+    pub(super) fault: Fault,
+    /// The first operation of this kind on a path that contains this text ends it.
+    pub(super) until: Option<(Operation, String)>,
+}
+
+impl Planted {
+    /// Whether this operation ends the fault.
+    pub(super) fn ends(&self, operation: Operation, path: &Path) -> bool {
+        let matches =
+            |(kind, text): &(Operation, String)| *kind == operation && path.to_string_lossy().contains(text);
+        self.until.as_ref().is_some_and(matches)
+    }
+}

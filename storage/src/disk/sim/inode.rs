@@ -200,11 +200,11 @@ impl Content {
         }
     }
 
-    /// Applies some sectors of a write: a prefix, a suffix, or any; sometimes one block comes out as garbage.
+    /// Applies some sectors of a write: a prefix, a suffix, or any; in half of all cases one block comes out as garbage.
     fn apply_torn(&mut self, change: &Change, random: &mut dyn FnMut(u64) -> u64) {
         let Change::Write { position, data } = change else { return };
         let sectors = data.len().div_ceil(SECTOR) as u64;
-        let (style, cut) = (random(4), random(sectors + 1));
+        let (style, cut) = (random(6), random(sectors + 1));
         let mut torn = Content::default();
         torn.apply(change);
         let first = position / BLOCK as u64;
@@ -218,7 +218,7 @@ impl Content {
                     1 => at >= cut,
                     _ => random(2) == 0,
                 };
-                if style == 3 && number == garbage {
+                if style >= 3 && number == garbage {
                     sector.fill(random(256) as u8);
                 } else if applied {
                     sector.copy_from_slice(&new[index * SECTOR..][..SECTOR]);

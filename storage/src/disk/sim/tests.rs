@@ -97,6 +97,49 @@ fn names_need_a_sync_of_their_directory() {
 }
 
 #[test]
+fn a_rename_between_directories_is_stable_when_both_are_synced() {
+    let found = |synced: &'static [&'static str], is_dir: bool| {
+        let mut found = BTreeSet::new();
+        for seed in 0..100 {
+            let world = SimWorld::new(seed);
+            let disk = world.disk();
+            world.block_on(async move {
+                for dir in ["/d", "/e"] {
+                    disk.create_dir_all(Path::new(dir)).await.unwrap();
+                }
+                disk.sync_dir(Path::new("/")).await.unwrap();
+                if is_dir {
+                    disk.create_dir_all(Path::new("/d/a")).await.unwrap();
+                } else {
+                    disk.create(Path::new("/d/a"), 0).await.unwrap();
+                }
+                disk.sync_dir(Path::new("/d")).await.unwrap();
+                disk.rename(Path::new("/d/a"), Path::new("/e/b")).await.unwrap();
+                for dir in synced {
+                    disk.sync_dir(Path::new(dir)).await.unwrap();
+                }
+            });
+            let world = world.crash(Crash::PowerLoss);
+            let disk = world.disk();
+            found.insert(world.block_on(async move {
+                let there = async |path: &str| disk.exists(Path::new(path)).await.unwrap();
+                (there("/d/a").await, there("/e/b").await)
+            }));
+        }
+        found.into_iter().collect::<Vec<_>>()
+    };
+    let (neither, new, old, both) = ((false, false), (false, true), (true, false), (true, true));
+    for is_dir in [false, true] {
+        assert_eq!(found(&["/d", "/e"], is_dir), [new]);
+        assert_eq!(found(&["/d"], is_dir), [neither, new]);
+    }
+    assert_eq!(found(&[], false), [neither, new, old, both]);
+    assert_eq!(found(&["/e"], false), [new, both]);
+    assert_eq!(found(&[], true), [neither, new, old]);
+    assert_eq!(found(&["/e"], true), [new]);
+}
+
+#[test]
 fn write_small_replaces_atomically() {
     let mut seen = BTreeSet::new();
     for seed in 0..400 {

@@ -25,7 +25,8 @@ struct Directory {
     stable: BTreeMap<String, Node>,
 }
 
-/// One change of names: sets an entry, unsets one, or (a rename) both.
+/// One change of the names of one directory: sets an entry, unsets one, or (a rename within it) both. A rename between
+/// two directories is two such changes of the same number.
 struct Pending {
     number: u64,
     unset: Option<Entry>,
@@ -179,9 +180,10 @@ impl Tree {
             // A journaling file system keeps the order of changes; POSIX promises none.
             let ordered = random(2) == 0;
             let pending = std::mem::take(&mut self.pending);
-            let cut = random(pending.len() as u64 + 1);
-            for (index, pending) in pending.into_iter().enumerate() {
-                if if ordered { (index as u64) < cut } else { random(2) == 0 } {
+            let kept = random(pending.len() as u64 + 1) as usize;
+            let last = kept.checked_sub(1).map_or(0, |last| pending[last].number);
+            for pending in pending {
+                if if ordered { pending.number <= last } else { random(2) == 0 } {
                     self.settle(pending);
                 }
             }
@@ -211,7 +213,14 @@ impl Tree {
             self.directories[*dir].current.insert(name.clone(), node.clone());
         }
         self.changes += 1;
-        self.pending.push(Pending { number: self.changes, unset, set });
+        let number = self.changes;
+        match (unset, set) {
+            (Some(unset), Some(set)) if unset.0 != set.0 => {
+                self.pending.push(Pending { number, unset: Some(unset), set: None });
+                self.pending.push(Pending { number, unset: None, set: Some(set) });
+            }
+            (unset, set) => self.pending.push(Pending { number, unset, set }),
+        }
     }
 
     fn settle(&mut self, pending: Pending) {
@@ -223,6 +232,12 @@ impl Tree {
             }
         }
         if let Some((dir, name, node)) = pending.set {
+            if let Node::Dir(id) = node {
+                // It names its parent, so it has one.
+                for (_, directory) in &mut self.directories {
+                    directory.stable.retain(|_, other| !matches!(other, Node::Dir(other) if *other == id));
+                }
+            }
             self.directories[dir].stable.insert(name, node);
         }
     }
