@@ -182,3 +182,26 @@ fn a_large_batch_is_told_of_a_full_disk_a_truncation_and_the_end() {
         assert_eq!(store.reserve(1).await.err(), Some(StoreError::Closed));
     });
 }
+
+#[test]
+fn what_follows_a_large_batch_does_not_draw_it_into_the_frame() {
+    let world = world(34);
+    let disk = world.disk();
+    world.block_on(async move {
+        // No commit is closed for its size, and no segment rolls.
+        let config = StoreConfig { commit_bytes_target: 8 << 20, segment_bytes_max: 1 << 20, ..small() };
+        let (store, _) = open(disk.clone(), config.clone()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        log.append_large(batch(1, 300_000, 0, 1), client(0)).await.unwrap();
+        // At once, beyond the end of the file that was made for the first.
+        let mut last = None;
+        for n in 1..4 {
+            last = Some(log.append(vec![batch(1, 60_000, n, 1)], client(0)).unwrap());
+        }
+        log.durable(last.unwrap().ticket).await.unwrap();
+        let lens: Vec<usize> = read_all(&log).await.iter().map(Batch::len).collect();
+        assert_eq!(lens, [300_000, 60_000, 60_000, 60_000]);
+        assert_eq!(log.segment_count(), 1);
+        store.close().await.unwrap();
+    });
+}

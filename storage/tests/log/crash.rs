@@ -25,8 +25,12 @@ pub(crate) struct Profile {
     pub(crate) direct_bytes_min: usize,
     pub(crate) segment_bytes: u64,
     pub(crate) retention_bytes: i64,
+    /// A checkpoint comes after so many appended bytes.
+    pub(crate) checkpoint_bytes: u64,
     /// Some lives have a disk that fails.
     pub(crate) faults: bool,
+    /// Every other life ends by a power loss while it recovers from the kill of the one before.
+    pub(crate) in_recovery: bool,
 }
 
 /// Counts of what was tried.
@@ -54,9 +58,13 @@ pub(crate) fn run_seed(
     for number in 0..=LIVES {
         // The last life is only opened and checked, with nothing to stop it.
         let last = number == LIVES;
-        let whole = last || below(4) == 0;
-        let steps = if whole { u64::MAX } else { 1 << below(13) };
-        let limit = if whole { u64::MAX } else { steps + below(steps) };
+        let recovering = profile.in_recovery && number % 2 == 1;
+        let limit = match (last, profile.in_recovery) {
+            (true, _) => Limit::NONE,
+            (_, true) if recovering => Limit::in_recovery(&mut below),
+            (_, true) => Limit::in_flush(&mut below),
+            (_, false) => Limit::anywhere(&mut below),
+        };
         spoil(&world);
         oracle.borrow_mut().faulty = profile.faults && !last && below(3) == 0;
         let fault = oracle.borrow().faulty.then(|| random_fault(&mut below));
@@ -67,10 +75,11 @@ pub(crate) fn run_seed(
         let plan = Rc::new(Plan { close: below(2) == 0, operations, ..plan.clone() });
         let life = live(world.clone(), oracle.clone(), plan, closed);
         let faulty = oracle.borrow().faulty;
+        let described = format!("{limit:?}");
         let ending = run_life(&world, limit, faulty, life);
         if env("PENSTOCK_SEED").is_some() {
             let (step, now) = (world.steps(), world.elapsed());
-            eprintln!("life {number}: {ending:?} at step {step} of {limit}, {now:?}, fault {fault:?}");
+            eprintln!("life {number}: {ending:?} at step {step} of {described}, {now:?}, fault {fault:?}");
         }
         let ending = ending?;
         if let Some(violation) = oracle.borrow_mut().violation.take() {
@@ -83,15 +92,61 @@ pub(crate) fn run_seed(
         closed = ending == Some(Ending::Closed);
         oracle.borrow_mut().crashed();
         world.clear_faults();
-        world = world.crash(if below(5) == 0 { Crash::Kill } else { Crash::PowerLoss });
+        let kill = if profile.in_recovery { !recovering } else { below(5) == 0 };
+        world = world.crash(if kill { Crash::Kill } else { Crash::PowerLoss });
     }
     Ok(())
 }
 
-/// Runs a life up to a step, or to its end if the limit is no limit: then it must end in good time.
+/// Where a life is cut short: at a step, or some steps after so many operations of some kinds were begun.
+#[derive(Debug)]
+struct Limit {
+    steps: u64,
+    operations: Option<(&'static [Operation], u64)>,
+    steps_after: u64,
+}
+
+impl Limit {
+    const NONE: Limit = Limit { steps: u64::MAX, operations: None, steps_after: 0 };
+
+    /// Sooner or later, or (a quarter of all) not at all.
+    fn anywhere(below: &mut impl FnMut(u64) -> u64) -> Limit {
+        let whole = below(4) == 0;
+        let steps = 1 << below(13);
+        if whole { Limit::NONE } else { Limit { steps: steps + below(steps), ..Limit::NONE } }
+    }
+
+    /// While something written is being flushed.
+    fn in_flush(below: &mut impl FnMut(u64) -> u64) -> Limit {
+        let operations = Some((&[Operation::Sync][..], 6 + below(24)));
+        Limit { operations, steps_after: below(3), ..Limit::NONE }
+    }
+
+    /// While recovery writes and flushes, which lies within few of its steps.
+    fn in_recovery(below: &mut impl FnMut(u64) -> u64) -> Limit {
+        let kinds = &[Operation::Write, Operation::Sync, Operation::SyncDir][..];
+        Limit { operations: Some((kinds, 4 + below(12))), steps_after: below(6), ..Limit::NONE }
+    }
+
+    /// Runs up to the limit or a bit less far; says whether the limit is reached, or that every task waits.
+    fn run(&mut self, world: &SimWorld) -> Result<bool, Violation> {
+        if let Some((kinds, count)) = self.operations
+            && kinds.iter().map(|kind| world.count(*kind)).sum::<u64>() >= count
+        {
+            (self.steps, self.operations) = (world.steps() + self.steps_after, None);
+        }
+        let many = if self.operations.is_some() { 1 } else { 1000 };
+        if world.run_until(self.steps.min(world.steps() + many)) {
+            return Err(Violation("deadlock: every task waits".into()));
+        }
+        Ok(world.steps() >= self.steps)
+    }
+}
+
+/// Runs a life up to its limit, or to its end if there is none: then it must end in good time.
 fn run_life(
     world: &SimWorld,
-    limit: u64,
+    mut limit: Limit,
     faulty: bool,
     life: impl Future<Output = Result<Ending, Unjudged>> + 'static,
 ) -> Result<Option<Ending>, Violation> {
@@ -101,10 +156,13 @@ fn run_life(
         let ending = life.await;
         *output.borrow_mut() = Some(ending);
     });
-    while outcome.borrow().is_none() && world.steps() < limit {
-        if world.run_until(limit.min(world.steps() + 1000)) && outcome.borrow().is_none() {
-            return Err(Violation("deadlock: every task waits".into()));
-        }
+    let mut reached = false;
+    while outcome.borrow().is_none() && !reached {
+        reached = match limit.run(world) {
+            Err(deadlock) if outcome.borrow().is_none() => return Err(deadlock),
+            Err(_) => true,
+            Ok(reached) => reached,
+        };
         if world.elapsed() > PATIENCE {
             return Err(Violation("something hangs".into()));
         }
@@ -147,7 +205,7 @@ pub(crate) fn plan(profile: &Profile) -> Plan {
         recycle_bytes_max: 256 << 10,
         direct_bytes_min: profile.direct_bytes_min,
         commit_bytes_target: 32 << 10,
-        checkpoint_bytes: 192 << 10,
+        checkpoint_bytes: profile.checkpoint_bytes,
         producers_per_log_max: 16,
         ..StoreConfig::default()
     };
@@ -158,7 +216,8 @@ pub(crate) fn plan(profile: &Profile) -> Plan {
         ..LogConfig::default()
     };
     let &Profile { logs, value_bytes_max, large_bytes_max, .. } = profile;
-    Plan { store, log, logs, operations: 60, value_bytes_max, large_bytes_max, close: false }
+    let pause_ms_max = if profile.in_recovery { 40 } else { 0 };
+    Plan { store, log, logs, operations: 60, value_bytes_max, large_bytes_max, pause_ms_max, close: false }
 }
 
 fn env(name: &str) -> Option<u64> {
@@ -217,6 +276,24 @@ fn large_batches_straight_to_segments() {
 }
 
 #[test]
+fn power_is_lost_while_a_kill_is_recovered_from() {
+    survive(5, in_recovery());
+}
+
+/// Many small batches and many checkpoints: most recoveries rewrite blocks that begin with settled bytes.
+pub(crate) fn in_recovery() -> Profile {
+    Profile {
+        logs: 2,
+        value_bytes_max: 300,
+        direct_bytes_min: 4096,
+        segment_bytes: 32 << 10,
+        checkpoint_bytes: 1,
+        in_recovery: true,
+        ..unlimited()
+    }
+}
+
+#[test]
 fn retention_recycles_segments() {
     let profile = Profile {
         logs: 2,
@@ -244,7 +321,7 @@ fn many_logs_on_a_failing_disk() {
 }
 
 pub(crate) fn unlimited() -> Profile {
-    Profile { retention_bytes: -1, ..Profile::default() }
+    Profile { retention_bytes: -1, checkpoint_bytes: 192 << 10, ..Profile::default() }
 }
 
 #[test]

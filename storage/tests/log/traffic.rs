@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) value_bytes_max: u64,
     /// Largest batch that no frame can hold, in bytes; 0 for none of them.
     pub(crate) large_bytes_max: u64,
+    /// Longest pause between two operations in ms, for checkpoints to come between two appends.
+    pub(crate) pause_ms_max: u64,
     /// Close the store at the end of a life that is not cut short.
     pub(crate) close: bool,
 }
@@ -212,6 +214,10 @@ impl Client {
         for _ in 0..self.below(self.life.plan.operations + 1) {
             self.step().await?;
             self.observe();
+            if self.life.plan.pause_ms_max > 0 {
+                let pause = Duration::from_millis(self.below(self.life.plan.pause_ms_max));
+                self.life.world.disk().sleep(pause).await;
+            }
         }
         Ok(())
     }
