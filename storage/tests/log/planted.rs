@@ -106,7 +106,8 @@ fn a_segment_file_that_is_gone_is_found() {
             }
         });
     };
-    let found = found(&plan(&profile()), &spoil);
+    let profile = profile();
+    let found = found(SEEDS_MAX, &profile, &plan(&profile), &spoil);
     assert!(found.iter().any(|what| what.contains("a read failed")), "{found:?}");
 }
 
