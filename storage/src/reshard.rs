@@ -118,8 +118,19 @@ async fn settled<D: Disk>(
 
 /// Carries out a plan from wherever it was left, and removes it.
 async fn carry_out<D: Disk>(disk: &D, data_dir: &Path, moves: &[Move]) -> Result<usize, OpenError> {
-    move_dirs(disk, data_dir, moves).await?;
-    let touched: BTreeSet<usize> = moves.iter().flat_map(|Move { from, to, .. }| [*from, *to]).collect();
+    let mut touched = BTreeSet::new();
+    for Move { from, to, log } in moves {
+        let source = logs_dir(&shard_dir(data_dir, *from)).join(&log.name);
+        let target = logs_dir(&shard_dir(data_dir, *to)).join(&log.name);
+        if disk.exists(&source).await.map_err(OpenError::io(source.display()))? {
+            disk.rename(&source, &target).await.map_err(OpenError::io(target.display()))?;
+        }
+        touched.extend([*from, *to]);
+    }
+    for shard in &touched {
+        let dir = logs_dir(&shard_dir(data_dir, *shard));
+        disk.sync_dir(&dir).await.map_err(OpenError::io(dir.display()))?;
+    }
     // Who gains first: a log is in two checkpoints for a while, but never in none.
     for gains in [true, false] {
         for shard in &touched {
@@ -130,42 +141,6 @@ async fn carry_out<D: Disk>(disk: &D, data_dir: &Path, moves: &[Move]) -> Result
     disk.remove(&plan_path).await.map_err(OpenError::io(plan_path.display()))?;
     disk.sync_dir(data_dir).await.map_err(OpenError::io(data_dir.display()))?;
     Ok(moves.len())
-}
-
-/// Moves the directories of logs, from each shard to each other in turn. A directory must be stable at its new place
-/// before it goes at its old one, and a flush makes both comings and goings stable: so at any time only one shard has
-/// goings that are not stable, and only one, another, the comings.
-async fn move_dirs<D: Disk>(disk: &D, data_dir: &Path, moves: &[Move]) -> Result<(), OpenError> {
-    let mut ways: BTreeMap<(usize, usize), Vec<&str>> = BTreeMap::new();
-    for Move { from, to, log } in moves {
-        ways.entry((*from, *to)).or_default().push(&log.name);
-    }
-    let dir = |shard: usize| logs_dir(&shard_dir(data_dir, shard));
-    let there = async |path: &Path| disk.exists(path).await.map_err(OpenError::io(path.display()));
-    // What an earlier call moved is stable, but for the last of the ways on which it moved anything.
-    let (mut begun, mut left) = (0, Vec::new());
-    for (index, (&(from, to), names)) in ways.iter().enumerate() {
-        let mut names_left = Vec::new();
-        for name in names {
-            if there(&dir(from).join(name)).await? {
-                names_left.push(*name);
-            } else if there(&dir(to).join(name)).await? {
-                begun = index;
-            }
-        }
-        left.push(names_left);
-    }
-    for (&(from, to), names) in ways.keys().zip(&left).skip(begun) {
-        for name in names {
-            let target = dir(to).join(name);
-            let renamed = disk.rename(&dir(from).join(name), &target).await;
-            renamed.map_err(OpenError::io(target.display()))?;
-        }
-        for synced in [dir(to), dir(from)] {
-            disk.sync_dir(&synced).await.map_err(OpenError::io(synced.display()))?;
-        }
-    }
-    Ok(())
 }
 
 /// Adds to a store's checkpoint the logs that it gains, or takes out those that it loses.

@@ -8,10 +8,10 @@
 //! - Any other write, completed or in flight, is independently lost, applied, or torn: some of its 512-byte
 //!   sectors old, some new, or one of its 4 KiB blocks garbage (a device that was rewriting it when power went).
 //! - So with sizes: allocations and growth not synced may be gone.
-//! - A creation, rename or removal not followed by a completed `sync_dir` of its directory is kept or lost. A rename from
-//!   one directory to another is a change of each, stable when that one is synced: until both are, a file may be found
-//!   under both names or under neither, a directory under either or neither. (Journaling file systems make one
-//!   transaction of it; POSIX does not say so.)
+//! - A creation, rename or removal not followed by a completed `sync_dir` of its directory is kept or lost. A file's
+//!   rename from one directory to another is a change of each, stable when that one is synced: until both are, the file
+//!   may be found under both names or under neither. (Journaling file systems make one transaction of it; POSIX does not
+//!   say so.) A directory names its parent, so its rename is one change, stable when either parent is synced.
 //!
 //! [`Crash::Kill`] ends the process alone: completed operations stay visible, but are no more stable than they were.
 //! Within one process, what a failed sync covered is never made stable by another; after a kill the next process's may.

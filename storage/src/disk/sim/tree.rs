@@ -25,8 +25,8 @@ struct Directory {
     stable: BTreeMap<String, Node>,
 }
 
-/// One change of the names of one directory: sets an entry, unsets one, or (a rename within it) both. A rename between
-/// two directories is two such changes of the same number.
+/// One change of names: sets an entry, unsets one, or (a rename) both. A file's rename between two directories is two
+/// changes of the same number.
 struct Pending {
     number: u64,
     unset: Option<Entry>,
@@ -215,7 +215,7 @@ impl Tree {
         self.changes += 1;
         let number = self.changes;
         match (unset, set) {
-            (Some(unset), Some(set)) if unset.0 != set.0 => {
+            (Some(unset), Some(set)) if unset.0 != set.0 && matches!(set.2, Node::File(_)) => {
                 self.pending.push(Pending { number, unset: Some(unset), set: None });
                 self.pending.push(Pending { number, unset: None, set: Some(set) });
             }
@@ -232,12 +232,6 @@ impl Tree {
             }
         }
         if let Some((dir, name, node)) = pending.set {
-            if let Node::Dir(id) = node {
-                // It names its parent, so it has one.
-                for (_, directory) in &mut self.directories {
-                    directory.stable.retain(|_, other| !matches!(other, Node::Dir(other) if *other == id));
-                }
-            }
             self.directories[dir].stable.insert(name, node);
         }
     }
