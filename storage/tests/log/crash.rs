@@ -89,7 +89,9 @@ pub(crate) fn run_seed(
         tally.steps += world.steps();
         tally.closed += u64::from(ending == Some(Ending::Closed));
         tally.failed += u64::from(ending == Some(Ending::Failed));
-        closed = ending == Some(Ending::Closed);
+        // Closing on a full disk leaves what the journal holds to the next opening.
+        let full = matches!(&fault, Some(Fault { effect: Effect::Fail(libc::ENOSPC), .. }));
+        closed = ending == Some(Ending::Closed) && !full;
         oracle.borrow_mut().crashed();
         world.clear_faults();
         let kill = if profile.in_recovery { !recovering } else { below(5) == 0 };
