@@ -100,6 +100,12 @@ pub(crate) struct Pipeline<D: Disk> {
     queue_frame_bytes: Cell<u64>,
     /// Number of the next commit to begin.
     next_seq: Cell<u64>,
+    /// Newest commit that holds anything.
+    content_seq: Cell<u64>,
+    /// Highest number that a placed frame names as stable.
+    pub told_seq: Cell<u64>,
+    /// Newest commit when [`Pipeline::tell_if_quiet`] was called last.
+    quiet_seq: Cell<u64>,
     /// The last commit in the queue takes no more.
     sealed: Cell<bool>,
     pub durable_seq: Cell<u64>,
@@ -126,6 +132,9 @@ impl<D: Disk> Pipeline<D> {
             queue: RefCell::default(),
             queue_frame_bytes: Cell::new(0),
             next_seq: Cell::new(seq),
+            content_seq: Cell::new(0),
+            told_seq: Cell::new(0),
+            quiet_seq: Cell::new(0),
             sealed: Cell::new(true),
             durable_seq: Cell::new(seq - 1),
             redo_floor: Cell::new(seq),
@@ -164,6 +173,7 @@ impl<D: Disk> Pipeline<D> {
         share.segment.pending.borrow_mut().append(share.from, share.to, seq);
         let mut queue = self.queue.borrow_mut();
         let commit = queue.back_mut().expect("a commit is open");
+        self.content_seq.set(seq);
         commit.bytes += len;
         let same = |s: &&mut Share<D>| Rc::ptr_eq(&s.segment, &share.segment) && s.to == share.from;
         let joined = share.segment.open_share.get().filter(|(open_seq, _)| *open_seq == seq);
@@ -187,7 +197,20 @@ impl<D: Disk> Pipeline<D> {
     pub(crate) fn add_entry(&self, store: &Rc<StoreInner<D>>, entry: Entry) -> u64 {
         let seq = self.open_commit(store, OTHER_ENTRY_LEN_MAX, None);
         self.queue.borrow_mut().back_mut().expect("a commit is open").others.push(entry);
+        self.content_seq.set(seq);
         seq
+    }
+
+    /// Commits nothing, once nothing else was committed since the last call. Its frame says that those before it are
+    /// stable: should the last of them be found damaged, it is not taken for one that never was acknowledged.
+    pub(crate) fn tell_if_quiet(&self, store: &StoreInner<D>) {
+        let last = self.last_seq();
+        let quiet = self.quiet_seq.replace(last) == last && self.is_idle();
+        let untold = self.content_seq.get() > self.told_seq.get();
+        // Before the last checkpoint nothing needs a frame.
+        if quiet && untold && self.content_seq.get() >= self.redo_floor.get() {
+            self.open_commit(store, 0, None);
+        }
     }
 
     /// Makes sure that the last commit of the queue takes `frame_len` more (less where `joins` names that commit);

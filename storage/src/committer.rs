@@ -179,6 +179,7 @@ fn place<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Vec<Write<D>
         meta_len: meta_len as u32,
         entry_count: entries.len() as u32,
     };
+    store.pipeline.told_seq.set(header.durable_seq);
     frame[..meta_len].copy_from_slice(&encode_meta(&header, &entries));
     assert_eq!(frame.len(), len, "the frame is what was planned");
     frame.pad_to_block();

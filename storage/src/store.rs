@@ -251,7 +251,8 @@ impl<D: Disk> Store<D> {
         Ok(Reservation { store: store.clone(), bytes })
     }
 
-    /// Work of the clock, to be called about once a second: retention, expiry of producers, checkpoint.
+    /// Work of the clock, to be called about once a second: retention, expiry of producers, checkpoint, and after a second
+    /// or two without a commit the frame that says that the last one is stable.
     pub async fn tick(&self, now_ms: i64) {
         let store = &self.inner;
         let logs: Vec<_> = store.logs.borrow().values().cloned().collect();
@@ -279,6 +280,9 @@ impl<D: Disk> Store<D> {
         store.evict();
         if store.wants_checkpoint() || store.recycle.wants_checkpoint(store) {
             store.pipeline.request_checkpoint(store);
+        }
+        if self.check_open().is_ok() {
+            store.pipeline.tell_if_quiet(store);
         }
     }
 

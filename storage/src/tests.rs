@@ -3,6 +3,7 @@
 mod basics;
 mod changes;
 mod crash;
+mod damage;
 mod faults;
 mod large;
 mod lookups;
