@@ -5,6 +5,8 @@
 mod client;
 mod command;
 mod log;
+mod parked;
 mod print;
 mod random;
+mod restart;
 mod transcripts;

@@ -358,7 +358,7 @@ impl World {
         let mut told = Vec::new();
         for _ in 0..2 {
             let all_of = |group: &str| GroupRequest::FetchOffsets {
-                group: OffsetFetchRequestGroup { group_id: group.into(), ..Default::default() },
+                group: OffsetFetchRequestGroup { group_id: group.into(), topics: None, ..Default::default() },
                 require_stable: true,
             };
             let list = GroupRequest::List(ListGroupsRequest::default());
