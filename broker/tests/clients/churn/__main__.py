@@ -10,6 +10,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -38,6 +39,7 @@ def parse(arguments):
 
 def main():
     options = parse(None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # members are ended with the run
     print(f"seed {options.seed}: {options.members} members, {options.shards} shards, {options.minutes} minutes", flush=True)
     directory = pathlib.Path(tempfile.mkdtemp(prefix="churn-", dir=CACHE))
     started = time.monotonic()

@@ -11,6 +11,10 @@ from harness import CACHE, HERE
 
 # A member has to be gone so long after it was asked to leave; the broker may be down in between.
 LEAVE_S = 90
+# What is left of two processes with one instance id after this time is one.
+RIVAL_S = 40
+# How a member ends that was fenced: Java's tool by itself, ours with a status of their own.
+FENCED_STATUSES = {FENCED, 0, 1}
 EAGER, COOPERATIVE = "range", "cooperative-sticky"
 JAVA_ASSIGNORS = {
     EAGER: "org.apache.kafka.clients.consumer.RangeAssignor",
@@ -32,12 +36,13 @@ class Member:
     def __init__(self, command, report, take):
         self.name = report.name
         self.reader = Report(report, take)
-        self.allowed = None  # the exit statuses that are no surprise, once it was made to end
+        self.allowed = set()  # the exit statuses that are no surprise
         self.until = None  # when it has to be gone
+        self.is_rival = False  # of another process with its instance id: when it came back last decides which one goes
         said = report.with_suffix(".said")
         with open(said, "ab") as errors, open(report if command[0] == "java" else said, "ab") as out:
             self.process = subprocess.Popen(
-                list(map(str, command)), stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
+                list(map(str, command)), stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True,
                 env={**os.environ, "NODE_PATH": str(CACHE / "kafkajs" / "node_modules")})
 
     def send(self, number, allowed, until):
@@ -75,14 +80,18 @@ class Place:
     def end(self, number, now, vacant_s):
         """Asks the member to leave, or kills it; the place stays vacant for a while."""
         self.thaw()
-        self.member.send(number, {0, 143} if number == signal.SIGTERM else {-number}, now + LEAVE_S)
+        # -SIGTERM: it had not got as far as to take notice.
+        self.member.send(number, {0, 143, FENCED, -number}, now + LEAVE_S)
         self.member = None
         self.vacant_until = now + vacant_s
 
     def replace(self, now):
-        """Another process takes the instance id while this one still runs, and is told so."""
-        self.member.allowed, self.member.until = {FENCED, 0, 1, 143}, now + LEAVE_S
+        """Another process takes the instance id while this one still runs. Whoever joins last has it, so either may go."""
+        old = self.member
         self.start()
+        for member in (old, self.member):
+            member.allowed |= FENCED_STATUSES
+        old.is_rival, old.until = True, now + RIVAL_S
 
     def freeze(self, until):
         self.member.process.send_signal(signal.SIGSTOP)
@@ -129,10 +138,11 @@ class Crowd:
             if status is None and (member.until is None or now <= member.until):
                 continue
             if status is None:
-                self.truths.violated(f"{member.name} does not leave within {LEAVE_S} s")
+                if not member.is_rival:
+                    self.truths.violated(f"{member.name} does not leave within {LEAVE_S} s")
                 member.process.kill()
                 member.process.wait()
-            elif member.allowed is None or status not in member.allowed:
+            elif status not in member.allowed:
                 self.truths.violated(f"{member.name} ended by itself with status {status}")
             member.reader.read()
             self.members.remove(member)

@@ -34,6 +34,7 @@ def librdkafka(stopping, bootstrap, group, topic, report, instance="", assignor=
         "partition.assignment.strategy": assignor, "session.timeout.ms": SESSION_MS, "heartbeat.interval.ms": HEARTBEAT_MS,
         "max.poll.interval.ms": REBALANCE_MS, "reconnect.backoff.max.ms": 500, "fetch.wait.max.ms": 100, **settings})
     pending = {}  # next offsets that are reported and not committed, by partition
+    fenced = []  # librdkafka's fatal errors: of a consumer, these alone
 
     def commit(partitions):
         asked = [TopicPartition(topic, p, pending[p]) for p in partitions if p in pending]
@@ -43,6 +44,8 @@ def librdkafka(stopping, bootstrap, group, topic, report, instance="", assignor=
             done = consumer.commit(offsets=asked, asynchronous=False)
         except KafkaException as refused:
             say([f"commit: {refused}"])
+            if refused.args[0].code() == KafkaError._FATAL:
+                fenced.append(refused)
             return
         done = [each for each in done if each.error is None]
         say(f"c {each.partition} {each.offset}" for each in done)
@@ -60,12 +63,12 @@ def librdkafka(stopping, bootstrap, group, topic, report, instance="", assignor=
 
     consumer.subscribe([topic], on_revoke=revoked, on_lost=lost)
     due, next_commit = 0, 0.0
-    while not stopping:
+    while not stopping and not fenced:
         message = consumer.poll(0.1)
         if message is not None and message.error():
             say([f"error: {message.error()}"])
-            if message.error().code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
-                return FENCED
+            if message.error().code() == KafkaError._FATAL:
+                fenced.append(message.error())
         elif message is not None:
             say([f"r {message.partition()} {message.offset()} {int(message.value())}"])
             pending[message.partition()] = message.offset() + 1
@@ -75,6 +78,8 @@ def librdkafka(stopping, bootstrap, group, topic, report, instance="", assignor=
             due = 0
         if not due:
             next_commit = time.monotonic() + COMMIT_S
+    if fenced:
+        return FENCED
     consumer.close()
     return 0
 
