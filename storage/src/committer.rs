@@ -10,6 +10,7 @@ use crate::commit::{Commit, FileKey, InFlight, Share, Written};
 use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
 use crate::frame::{AppendEntry, Entry, FrameHeader, HEADER_LEN, encode_meta, entry_len};
 use crate::memory::copy_parts;
+use crate::meter::CommitStep;
 use crate::plan::{self, Plan, block_floor, plan};
 use crate::segment::{BlockPrefix, Segment};
 use crate::state::{LogInner, StoreInner, add};
@@ -265,8 +266,11 @@ fn gather_direct<D: Disk>(share: &Share<D>, plan: &Plan) -> (Bytes, Rest) {
 
 /// Carries out a commit's writes.
 async fn write<D: Disk>(store: &Rc<StoreInner<D>>, seq: u64, writes: Vec<Write<D>>) {
-    let all = join_all(writes.into_iter().map(|write| write_one(store, write))).await;
-    let all = all.into_iter().all(|written| written.is_some());
+    let all = async {
+        let all = join_all(writes.into_iter().map(|write| write_one(store, write))).await;
+        all.into_iter().all(|written| written.is_some())
+    };
+    let all = store.metered(CommitStep::Write, all).await;
     store.pipeline.writing.set(store.pipeline.writing.get() - 1);
     if all {
         let mut in_flight = store.pipeline.in_flight.borrow_mut();
@@ -319,9 +323,13 @@ pub(crate) async fn run_flusher<D: Disk>(store: Rc<StoreInner<D>>) {
                     .is_ok()
             }
         };
-        join_all(files.iter().map(flush)).await;
+        let all = async {
+            join_all(files.iter().map(flush)).await;
+            store.is_offline().is_none()
+        };
+        let all = store.metered(CommitStep::Flush, all).await;
         add(&store.levels.flushes, 1);
-        if store.is_offline().is_some() {
+        if !all {
             return;
         }
         acknowledge(&store, count);

@@ -27,6 +27,7 @@ mod log;
 mod look;
 mod lookup;
 mod memory;
+mod meter;
 mod pending;
 mod plan;
 mod prepare;
@@ -47,6 +48,7 @@ pub use config::{LogConfig, StoreConfig};
 pub use error::{AppendError, Offline, OpenError, ReadError, StoreError};
 pub use log::{AppendContext, Appended, Log, Origin, ProducerState, ReadBatches, Ticket, TimestampOffset};
 pub use lookup::BatchSearch;
+pub use meter::{CommitMeter, CommitStep};
 pub use reshard::{Resharding, reshard, reshard_plan_path, shard_dir};
 pub use store::{RecoveryReport, Reservation, Store, StoreStats};
 

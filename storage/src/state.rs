@@ -2,7 +2,7 @@
 //!
 //! Everything is reached through `Rc` on one thread. A `RefCell` is borrowed only between awaits.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -17,6 +17,7 @@ use crate::files::OpenFiles;
 use crate::indexes::SealedIndexes;
 use crate::journal::Journal;
 use crate::memory::{Freed, Memory};
+use crate::meter::CommitMeter;
 use crate::producer::ProducerTable;
 use crate::recycle::Recycle;
 use crate::segment::Segment;
@@ -41,6 +42,7 @@ pub(crate) struct StoreInner<D: Disk> {
     pub indexes: SealedIndexes<D>,
     pub writeback: Writeback<D>,
     pub levels: Levels,
+    pub meter: OnceCell<Rc<dyn CommitMeter>>,
     /// Logs with unsettled bytes, oldest first.
     pub dirty: RefCell<VecDeque<Rc<LogInner<D>>>>,
     /// One entry per batch in memory, oldest first, and some for batches that left it otherwise than by eviction; see
@@ -121,6 +123,7 @@ impl<D: Disk> StoreInner<D> {
             removing: RefCell::default(),
             writeback: Writeback::default(),
             levels: Levels::default(),
+            meter: OnceCell::new(),
             dirty: RefCell::default(),
             cached: RefCell::default(),
             to_prepare: RefCell::default(),

@@ -14,6 +14,7 @@ use crate::error::{OpenError, StoreError};
 use crate::frame::Entry;
 use crate::indexes::write_files;
 use crate::log::Log;
+use crate::meter::CommitMeter;
 use crate::prepare::run_preparer;
 use crate::producer_bound;
 use crate::recovery::recover;
@@ -338,6 +339,12 @@ impl<D: Disk> Store<D> {
         }
         store.recycle.collect(store).await;
         Ok(())
+    }
+
+    /// Has the steps of commits measured from now on. The first meter stays.
+    pub fn set_meter(&self, meter: Rc<dyn CommitMeter>) {
+        // A store has one owner, who sets it once.
+        let _ = self.inner.meter.set(meter);
     }
 
     /// Counters and levels.

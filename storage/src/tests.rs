@@ -7,6 +7,7 @@ mod damage;
 mod faults;
 mod large;
 mod lookups;
+mod meter;
 mod reshards;
 
 use std::path::Path;
