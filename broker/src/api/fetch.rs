@@ -29,6 +29,7 @@ const TOPIC_ID_VERSION: i16 = 13;
 const GATHER: Duration = Duration::from_millis(1);
 
 pub(super) async fn begin(context: RequestContext, request: FetchRequest) -> Result<Begun, CloseReason> {
+    context.decoded();
     Ok(Begun::Later(Box::pin(fetch(context, request))))
 }
 

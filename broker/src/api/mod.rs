@@ -39,6 +39,7 @@ mod sync_group;
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use penstock_protocol::frame::{self, RequestFrame};
@@ -46,7 +47,7 @@ use penstock_protocol::{ApiKey, Message, WireString};
 
 use crate::network::connection::Connection;
 use crate::network::pipeline::{Answer, Begun, CloseReason};
-use crate::shard::Shard;
+use crate::shard::{Shard, Stage};
 
 /// What a handler knows besides its request.
 #[derive(Clone)]
@@ -59,6 +60,8 @@ pub(crate) struct RequestContext {
     /// The client's name for itself.
     pub(crate) client_id: Option<WireString>,
     correlation_id: i32,
+    /// When all of it was there.
+    arrived: Instant,
     /// Bytes of the request: what a slice of it keeps in memory.
     request_bytes: usize,
     /// Entries of the answer, where its handler told.
@@ -71,6 +74,7 @@ pub(crate) async fn begin(
     shard: &Rc<Shard>,
     connection: &Rc<Connection>,
     request: Bytes,
+    arrived: Instant,
 ) -> Result<(i16, Begun), CloseReason> {
     let request_bytes = request.len();
     let frame = RequestFrame::parse(request).map_err(|error| CloseReason(error.to_string()))?;
@@ -81,6 +85,7 @@ pub(crate) async fn begin(
         version: frame.version,
         client_id: frame.client_id.clone(),
         correlation_id: frame.correlation_id,
+        arrived,
         request_bytes,
         entries: Rc::default(),
     };
@@ -96,6 +101,11 @@ pub(crate) async fn begin(
 }
 
 impl RequestContext {
+    /// Says that the request is decoded, as [`Stage::Decode`] has it; once for each request.
+    fn decoded(&self) {
+        self.shard.stages.record_since(Stage::Decode, self.arrived);
+    }
+
     /// Runs work on so many entries of the request or the answer: beside the shard if they are many. The answer is then
     /// encoded there too.
     async fn by_size<T: Send + 'static>(

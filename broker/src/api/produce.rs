@@ -30,6 +30,7 @@ pub(super) async fn begin(context: RequestContext, request: ProduceRequest) -> R
     let ProduceRequest { acks, topic_data, .. } = request;
     let outline = outline(&topic_data);
     let appends = prepare(&context, acks, topic_data).await;
+    context.decoded();
     let mut outcomes: Vec<Option<Refusal>> = Vec::with_capacity(appends.len());
     let mut ready = Vec::with_capacity(appends.len());
     for (place, append) in appends.into_iter().enumerate() {

@@ -89,6 +89,7 @@ where
             let large = frame.body.len() / BYTES_PER_ENTRY;
             let decoded = move || decode::<R>(&frame);
             let request = context.shard.desk.run_by_size(large, decoded).await?;
+            context.decoded();
             let response = handle(context.clone(), request).await;
             Ok(Begun::Done(context.encode_by_size(R::API, large, response).await?))
         })

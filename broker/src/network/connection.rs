@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use super::admission::Admitted;
 use super::pipeline::{CloseReason, Entry, Pipeline};
 use super::progress::Progress;
-use super::receiver::{ReceiveError, Receiver};
+use super::receiver::{ReceiveError, Received, Receiver};
 use super::registry::{ConnectionEntry, Registered};
 use super::responder;
 use super::socket::{self, Socket};
 use crate::api;
 use crate::runtime::task;
-use crate::shard::Shard;
+use crate::shard::{Shard, Stage};
 
 /// Time in which what a peer asked is answered after it closed its sending half. It may have closed both.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(5);
@@ -54,10 +54,12 @@ impl Connection {
         self.registered.peer()
     }
 
-    /// Notes that so many bytes came in.
-    pub(super) fn received(&self, bytes: usize) {
-        self.moved.set(Instant::now());
+    /// Notes that so many bytes came in, at the moment which it gives.
+    pub(super) fn received(&self, bytes: usize) -> Instant {
+        let now = Instant::now();
+        self.moved.set(now);
         self.registered.received(bytes);
+        now
     }
 
     /// Notes that so many bytes went out.
@@ -148,7 +150,7 @@ async fn read_requests(shard: &Rc<Shard>, connection: &Rc<Connection>, socket: S
     let mut receiver = Receiver::new(socket, shard.shared.config.socket_request_max_bytes);
     let pipeline = &connection.pipeline;
     while pipeline.room().await {
-        let (request, permit) = match receiver.next(connection, &shard.budget).await {
+        let Received { request, permit, first_byte } = match receiver.next(connection, &shard.budget).await {
             Ok(received) => received,
             Err(error) => {
                 report_end(shard, connection, &error);
@@ -163,10 +165,11 @@ async fn read_requests(shard: &Rc<Shard>, connection: &Rc<Connection>, socket: S
         // It came too late: the end may have been told already.
         let Some(_beginning) = pipeline.beginning() else { return };
         let arrived = Instant::now();
+        shard.stages.record(Stage::Receive, arrived.saturating_duration_since(first_byte));
         let bytes = request.len();
         shard.metrics.request_received(bytes);
         connection.registered.requested();
-        match api::begin(shard, connection, request).await {
+        match api::begin(shard, connection, request, arrived).await {
             Ok((api_key, begun)) => pipeline.push(Entry { begun, arrived, api_key, _permit: permit }),
             Err(CloseReason(reason)) => {
                 shard.metrics.connection_refused();

@@ -7,6 +7,8 @@
 //! What the small buffer holds of a large request is copied, so behind a large request, where another one is to be
 //! expected, only [`HEAD_BYTES`] are taken at first.
 
+use std::time::Instant;
+
 use bytes::{Buf, Bytes, BytesMut};
 use penstock_protocol::frame::{self, Foreign, FrameError, LENGTH_LEN};
 
@@ -40,6 +42,16 @@ pub(super) enum ReceiveError {
     Io(std::io::Error),
 }
 
+/// A request taken off the socket.
+pub(super) struct Received {
+    /// Its bytes, without the length before them.
+    pub(super) request: Bytes,
+    /// Its share of the budget.
+    pub(super) permit: Permit,
+    /// When its first byte had been received.
+    pub(super) first_byte: Instant,
+}
+
 /// The receiving half of a connection.
 pub(super) struct Receiver {
     socket: Socket,
@@ -48,21 +60,24 @@ pub(super) struct Receiver {
     first: bool,
     /// The request before was a large one.
     after_large: bool,
+    /// When the newest bytes of the small buffer had been received.
+    refilled: Instant,
 }
 
 impl Receiver {
     pub(super) fn new(socket: Socket, request_bytes_max: usize) -> Receiver {
-        Receiver { socket, request_bytes_max, small: BytesMut::new(), first: true, after_large: false }
+        let (small, refilled) = (BytesMut::new(), Instant::now());
+        Receiver { socket, request_bytes_max, small, first: true, after_large: false, refilled }
     }
 
-    /// The next request without its length, with its share of `budget`. While that is used up for requests of its length,
+    /// The next request, with its share of `budget`. While that is used up for requests of its length,
     /// nothing is received.
     pub(super) async fn next(
         &mut self,
         connection: &Connection,
         budget: &RequestBudget,
-    ) -> Result<(Bytes, Permit), ReceiveError> {
-        let bytes = self.length(connection).await?;
+    ) -> Result<Received, ReceiveError> {
+        let (bytes, first_byte) = self.length(connection).await?;
         self.after_large = bytes > SMALL_BYTES;
         if !self.after_large {
             connection.set_mid_request(true);
@@ -75,12 +90,12 @@ impl Receiver {
         if !self.after_large || self.small.len() >= bytes {
             let request = Bytes::copy_from_slice(&self.small[..bytes]);
             self.small.advance(bytes);
-            return Ok((request, permit));
+            return Ok(Received { request, permit, first_byte });
         }
         connection.set_mid_request(true);
         let request = self.large(bytes, connection).await;
         connection.set_mid_request(false);
-        Ok((request?, permit))
+        Ok(Received { request: request?, permit, first_byte })
     }
 
     /// Receives until the small buffer holds so many bytes of a request, or the peer closes.
@@ -95,8 +110,11 @@ impl Receiver {
         Ok(())
     }
 
-    /// Receives until the length of the next request is known, and takes it out of the small buffer.
-    async fn length(&mut self, connection: &Connection) -> Result<usize, ReceiveError> {
+    /// Receives until the length of the next request is known, and takes it out of the small buffer; tells when the
+    /// first byte of it had come.
+    async fn length(&mut self, connection: &Connection) -> Result<(usize, Instant), ReceiveError> {
+        // Whatever is left of earlier bytes came with the newest of them: more are received only where none are left over.
+        let mut first_byte = self.refilled;
         loop {
             if self.first && !self.small.is_empty() {
                 match frame::sniff(&self.small) {
@@ -110,12 +128,16 @@ impl Receiver {
                 // Eight bytes tell foreign protocols from ours; whoever sends fewer at first is asked again.
                 self.first = false;
                 self.small.advance(LENGTH_LEN);
-                return Ok(bytes);
+                return Ok((bytes, first_byte));
             }
-            connection.set_mid_request(!self.small.is_empty());
+            let nothing_yet = self.small.is_empty();
+            connection.set_mid_request(!nothing_yet);
             let refilled = self.refill(connection).await;
             connection.set_mid_request(false);
             refilled?;
+            if nothing_yet {
+                first_byte = self.refilled;
+            }
         }
     }
 
@@ -127,7 +149,7 @@ impl Receiver {
         let want = if self.after_large { room.min(HEAD_BYTES) } else { room };
         let (small, received) = self.socket.receive(small, want, false).await;
         self.small = small;
-        connection.received(*received.as_ref().unwrap_or(&0));
+        self.refilled = connection.received(*received.as_ref().unwrap_or(&0));
         match received {
             Ok(0) if torn => Err(ReceiveError::Torn),
             Ok(0) => Err(ReceiveError::Closed),

@@ -1,11 +1,12 @@
 //! Sends answers in the order of the requests, several in one vectored send where they are ready.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::connection::{Connection, log_close};
 use super::pipeline::Next;
 use super::socket::{Outgoing, Socket};
-use crate::shard::Shard;
+use crate::shard::{Shard, Stage};
 
 /// Bytes beyond which no further answer joins a send.
 const JOINED_BYTES: usize = 256 << 10;
@@ -15,15 +16,20 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: So
     let pipeline = connection.pipeline();
     let mut outgoing = Outgoing::default();
     let mut held = Vec::new();
+    let mut joined = Vec::new();
     loop {
         let mut next = Some(pipeline.next().await);
         let mut close = None;
         while let Some(taken) = next.take() {
             match taken {
                 Next::Answer(answer, arrived, api_key) => {
+                    let ready = Instant::now();
+                    if !answer.slices.is_empty() {
+                        joined.push(Joined { arrived, ready, api_key });
+                    }
                     outgoing.extend(answer.slices);
                     held.extend(answer.held);
-                    shard.metrics.request_answered(api_key, arrived.elapsed());
+                    shard.metrics.request_answered(api_key, ready.saturating_duration_since(arrived));
                     connection.entry().answered();
                 }
                 Next::Close(reason) => close = Some(reason),
@@ -41,9 +47,29 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: So
             tracing::debug!(shard = shard.index, peer = %connection.peer(), "connection ended: send failed: {error}");
             return connection.close();
         }
+        record(&shard, &mut joined);
         if let Some(reason) = close {
             log_close(&shard, &connection, &reason.0);
             return connection.close();
+        }
+    }
+}
+
+/// An answer on its way to the socket. Answers of a few bytes may join in one send, as many as a connection may have
+/// requests.
+struct Joined {
+    arrived: Instant,
+    ready: Instant,
+    api_key: i16,
+}
+
+/// These answers have been sent.
+fn record(shard: &Shard, joined: &mut Vec<Joined>) {
+    let sent = Instant::now();
+    for Joined { arrived, ready, api_key } in joined.drain(..) {
+        shard.stages.record(Stage::Respond, sent.saturating_duration_since(ready));
+        if let Some(whole) = Stage::whole(api_key) {
+            shard.stages.record(whole, sent.saturating_duration_since(arrived));
         }
     }
 }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use crossbeam_queue::ArrayQueue;
 use futures_util::task::AtomicWaker;
@@ -45,6 +46,8 @@ pub(crate) struct Request<Q> {
     pub(crate) body: Q,
     /// Where the answer goes.
     pub(crate) from: ReplyTo,
+    /// When its sender wished to send it.
+    pub(crate) sent: Instant,
 }
 
 /// The address of one answer: consumed by [`Post::reply`].
@@ -116,9 +119,10 @@ impl<Q, R> Post<Q, R> {
     /// order in which their sends were first polled. The answer comes through the returned [`Reply`].
     pub(crate) async fn send(&self, to: usize, body: Q) -> Reply<Q, R> {
         debug_assert_ne!(to, self.0.me, "a shard calls itself directly");
+        let sent = Instant::now();
         let credit = self.0.credits[to].acquire(1).await;
         let slot = self.0.awaited.borrow_mut().insert(Slot::Waiting { credit, waker: None });
-        let request = Request { body, from: ReplyTo { shard: self.0.me, slot } };
+        let request = Request { body, from: ReplyTo { shard: self.0.me, slot }, sent };
         let pushed = self.0.boxes.inboxes[to].requests.push(request).is_ok();
         assert!(pushed, "credits bound the requests in an inbox");
         self.0.boxes.notify(to);

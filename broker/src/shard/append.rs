@@ -1,13 +1,14 @@
 //! Appending validated batches to partitions of this shard.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use penstock_core::partition::AppendFailure;
 use penstock_format::Batch;
 use penstock_storage::producer::ProducerError;
 use penstock_storage::{AppendContext, AppendError, Appended, Origin};
 
-use super::{Partition, PartitionKey, Shard};
+use super::{Partition, PartitionKey, Shard, Stage};
 use crate::runtime::task;
 
 /// Batches for one partition.
@@ -46,6 +47,7 @@ impl Shard {
         self: &Rc<Shard>,
         appends: Vec<PartitionAppend>,
     ) -> impl Future<Output = Begun> + 'static {
+        let handed_over = Instant::now();
         let turn = self.append_line.acquire(1);
         let shard = self.clone();
         async move {
@@ -59,6 +61,7 @@ impl Shard {
             for append in appends {
                 begun.push(shard.append_one(append, now_ms).await);
             }
+            shard.stages.record_since(Stage::Append, handed_over);
             Begun(begun)
         }
     }

@@ -9,7 +9,7 @@ use penstock_core::partition::fetch::PartitionData;
 use penstock_core::partition::{AppendFailure, PartitionFailure};
 use penstock_protocol::{ErrorCode, Uuid};
 
-use super::{PartitionAppend, PartitionAppended, PartitionQuery, QueryAnswer, ReadRequest, Shard};
+use super::{PartitionAppend, PartitionAppended, PartitionQuery, QueryAnswer, ReadRequest, Shard, Stage};
 use crate::runtime::mailbox::Incoming;
 use crate::runtime::task;
 
@@ -69,6 +69,9 @@ pub(crate) async fn serve_inbox(shard: Rc<Shard>) {
         for _ in 0..BATCH {
             let Incoming::Request(request) = shard.post.receive().await else { continue };
             let own = shard.clone();
+            if matches!(request.body, ShardRequest::Append(_) | ShardRequest::Read(_)) {
+                own.stages.record_since(Stage::Mailbox, request.sent);
+            }
             match request.body {
                 ShardRequest::Append(appends) => {
                     // Its place in line is taken here, not when the task first runs.

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::stages::Handover;
+
 /// Upper bounds of the latency buckets in microseconds; the last bucket has none.
 pub(crate) const LATENCY_BOUNDS_US: [u64; 12] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_500_000];
@@ -44,6 +46,8 @@ pub(crate) struct ShardMetrics {
     pub(crate) fetched_bytes: AtomicU64,
     pub(crate) latency: [Latency; KINDS.len()],
     pub(crate) levels: Levels,
+    /// Latency of the stages, on its way out.
+    pub(crate) handover: Handover,
 }
 
 fn add(counter: &AtomicU64, count: u64) {

@@ -11,6 +11,7 @@ mod metrics;
 mod partition;
 mod periodic;
 mod query;
+mod stages;
 mod watch;
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -32,6 +33,7 @@ pub(crate) use metrics::{KINDS, LATENCY_BOUNDS_US, ShardMetrics};
 pub(crate) use partition::{Partition, PartitionKey};
 pub(crate) use periodic::periodic;
 pub(crate) use query::{PartitionQuery, Query, QueryAnswer};
+pub(crate) use stages::{Readings, Stage, Stages};
 pub(crate) use watch::{Signal, first_signal};
 
 use crate::groups::Groups;
@@ -100,6 +102,8 @@ pub(crate) struct Shard {
     /// Bytes of fetched records that wait to be sent.
     pub(crate) answer_budget: Semaphore,
     pub(crate) metrics: Arc<ShardMetrics>,
+    /// Latency of the stages of requests.
+    pub(crate) stages: Rc<Stages>,
     /// Appends take turns in the order in which they came, so that waiting for room keeps that order.
     append_line: Semaphore,
     draining: Cell<bool>,
@@ -153,6 +157,8 @@ impl Shard {
         let apart = u32::MAX / u32::try_from(shared.shards).unwrap_or(1);
         let seed = (task::now_ms() as u32).wrapping_add(apart.wrapping_mul(index as u32));
         let fetch_sessions = FetchSessions::new(slots, shared.config.fetch_session_eviction_ms, seed);
+        let stages = Rc::new(Stages::new(shared.metrics[index].clone()));
+        store.set_meter(stages.clone());
         Rc::new(Shard {
             index,
             ring,
@@ -166,6 +172,7 @@ impl Shard {
             answer_budget: Semaphore::new(budget),
             fetch_sessions: RefCell::new(fetch_sessions),
             metrics: shared.metrics[index].clone(),
+            stages,
             append_line: Semaphore::new(1),
             draining: Cell::new(false),
             drain_watchers: Watchers::default(),

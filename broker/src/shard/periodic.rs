@@ -11,7 +11,7 @@ use crate::runtime::task;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs once a second for as long as the shard does: retention and its like in the store, snapshots of the metadata, levels
-/// for the metrics, and another try at partitions that could not be opened or removed.
+/// and latencies for the admin port, and another try at partitions that could not be opened or removed.
 pub(crate) async fn periodic(shard: Rc<Shard>) {
     loop {
         task::sleep(INTERVAL).await;
@@ -20,6 +20,7 @@ pub(crate) async fn periodic(shard: Rc<Shard>) {
         }
         shard.store.tick(task::now_ms()).await;
         publish_levels(&shard);
+        shard.stages.hand_over();
         if shard.metadata.get().is_some() {
             let shard = shard.clone();
             // Beside the rounds, which it must not hold up.

@@ -95,7 +95,7 @@ fn connections_are_bounded_per_address() {
 }
 
 /// What the admin port answers to GET `path`, which is JSON.
-fn json_of(broker: &Broker, path: &str) -> Value {
+pub(crate) fn json_of(broker: &Broker, path: &str) -> Value {
     let answer = broker.get(path);
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()

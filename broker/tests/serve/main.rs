@@ -5,6 +5,7 @@
 
 mod broker;
 mod client;
+mod histograms;
 mod large;
 mod limits;
 mod lives;
