@@ -4,21 +4,20 @@ The runner exits 0 and prints "<MAIN> PASSED" for a test that skipped itself or 
 passes subtests that it leaves out. So a test counts as passed only by the line that it prints about itself.
 """
 
-import collections
 import hashlib
-import os
 import pathlib
 import re
 import shutil
-import signal
 import subprocess
 import tarfile
 import tempfile
-import time
+
+import process
+from results import Outcome
 
 PACKAGE = "@confluentinc/kafka-javascript@1.10.1"
 PACKAGE_SHA256 = "ada7d703bb1d3237e2292bfabf438d663b6160c9f1ac2a2406b5dc4257c81b66"
-LIBRDKAFKA = "2.15.1"
+VERSION = "2.15.1"
 # Without SASL over Kerberos and without OIDC; the codecs in librdkafka's own source except zlib and zstd, which are
 # used where the system has them.
 CONFIGURE = ["--disable-gssapi", "--disable-sasl", "--disable-curl", "--disable-lz4-ext", "--disable-syslog"]
@@ -30,30 +29,53 @@ KAFKA_VERSION = "4.3.0"
 # here.
 REBALANCE_DELAY_MS = {"0102": 1000}
 
-Outcome = collections.namedtuple("Outcome", "result seconds passed skipped why")
-Outcome.__doc__ = """What one test did. `result`: pass, fail or skip; `passed` and `skipped` count its subtests."""
 
+class Librdkafka:
+    NAME = "librdkafka"
+    TITLE = f"librdkafka's own tests (librdkafka {VERSION})"
 
-def install(cache):
-    """The directory with the built runner, fetched and built where the cache does not hold this version already."""
-    source = cache / f"librdkafka-{LIBRDKAFKA}"
-    tests = source / "tests"
-    stamp = source / "built"
-    if stamp.exists() and stamp.read_text() == " ".join(CONFIGURE):
-        return tests
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as work:
-        _unpack(_fetch(work), work)
-        shutil.rmtree(source, ignore_errors=True)
-        shutil.move(f"{work}/package/deps/librdkafka", source)
-    log = cache / "build.log"
-    with open(log, "wb") as out:
+    def home(self, cache):
+        return cache / "librdkafka"
+
+    def present(self, cache):
+        """Whether the cache holds the runner, built as it is wanted here."""
+        stamp = self._source(cache) / "built"
+        return stamp.exists() and stamp.read_text() == " ".join(CONFIGURE)
+
+    def install(self, cache):
+        """Fetches and builds the runner where the cache does not hold it yet."""
+        if self.present(cache):
+            return
+        home, source = self.home(cache), self._source(cache)
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home) as work:
+            _unpack(_fetch(work), work)
+            shutil.rmtree(source, ignore_errors=True)
+            shutil.move(f"{work}/package/deps/librdkafka", source)
         for command in (["bash", "configure", *CONFIGURE], ["make", "-j2", "libs"],
                         ["make", "-j2", "-C", "tests", "test-runner"]):
-            if subprocess.run(command, cwd=source, stdout=out, stderr=out).returncode:
-                raise SystemExit(f"building librdkafka failed at {' '.join(command)}; see {log}")
-    stamp.write_text(" ".join(CONFIGURE))
-    return tests
+            process.build(command, source, home / "build.log")
+        (source / "built").write_text(" ".join(CONFIGURE))
+
+    def _source(self, cache):
+        return self.home(cache) / f"librdkafka-{VERSION}"
+
+    def tests(self, cache):
+        """Nothing: the runner does not tell which of its tests use a broker, so the list does."""
+        return []
+
+    def settings(self, test):
+        return "num.partitions=4", f"group.initial.rebalance.delay.ms={REBALANCE_DELAY_MS.get(test, 0)}"
+
+    def run_test(self, test, want, cache, address, directory, limit_s):
+        """Runs one test: all of it in one process, or one process for each word of its subtests with those whose names
+        hold the word. The output stays in `directory`."""
+        runner = self._source(cache) / "tests/test-runner"
+        outcomes = [_run_process(test, word, runner, address, directory, limit_s) for word in want.subtests or [None]]
+        worst = next((outcome for outcome in outcomes if outcome.result != "pass"), outcomes[0])
+        return worst._replace(seconds=sum(outcome.seconds for outcome in outcomes),
+                              passed=sum(outcome.passed for outcome in outcomes),
+                              skipped=sum(outcome.skipped for outcome in outcomes))
 
 
 def _fetch(directory):
@@ -108,73 +130,19 @@ def _last_subtest(plain):
     return f", last in {started[-1]}" if started else ""
 
 
-class Broker:
-    """A `penstock serve` over a directory of its own, on ports from the kernel."""
-
-    def __init__(self, binary, shards, directory, delay_ms=0):
-        directory.mkdir(exist_ok=True)
-        self.log = directory / "broker.log"
-        self._log = open(self.log, "ab")
-        self.child = subprocess.Popen(
-            [binary, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir", directory / "data",
-             "--shards", str(shards), "--set", "num.partitions=4",
-             "--set", f"group.initial.rebalance.delay.ms={delay_ms}"],
-            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
-        while self.lives():
-            ready = re.search(r"^ready .*\bkafka=(\S+)", self.log.read_text(errors="replace"), re.M)
-            if ready:
-                self.address = ready.group(1)
-                return
-            time.sleep(0.02)
-        raise SystemExit(f"{binary} did not start; see {self.log}")
-
-    def lives(self):
-        return self.child.poll() is None
-
-    def stop(self):
-        """Asks it to end; whether it did so with status 0."""
-        self.child.send_signal(signal.SIGTERM)
-        try:
-            status = self.child.wait(60)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
-            status = self.child.wait()
-        self._log.close()
-        return status == 0
-
-
-def run_test(test, subtests, tests, broker, directory, limit_s):
-    """Runs one test: all of it in one process, or one process for each word of `subtests` with the subtests whose
-    names hold the word. The output stays in `directory`."""
-    outcomes = [_run_process(test, word, tests, broker, directory, limit_s) for word in subtests or [None]]
-    worst = next((outcome for outcome in outcomes if outcome.result != "pass"), outcomes[0])
-    return Outcome(worst.result, sum(outcome.seconds for outcome in outcomes),
-                   sum(outcome.passed for outcome in outcomes), sum(outcome.skipped for outcome in outcomes), worst.why)
-
-
-def _run_process(test, word, tests, broker, directory, limit_s):
+def _run_process(test, word, runner, address, directory, limit_s):
     name = f"{test}-{word}" if word else test
     work = directory / name
     work.mkdir(parents=True, exist_ok=True)
     conf = work / "test.conf"
-    conf.write_text(f"bootstrap.servers={broker.address}\ntest.topic.random=true\n")
-    libraries = f"{tests.parent / 'src'}:{tests.parent / 'src-cpp'}"
-    env = {key: value for key, value in os.environ.items() if key not in ("CI", "TEST_DEBUG", "KAFKA_PATH")}
-    env |= {"TESTS": test, "TEST_KAFKA_VERSION": KAFKA_VERSION, "RDKAFKA_TEST_CONF": str(conf),
-            "LD_LIBRARY_PATH": libraries} | ({"SUBTESTS": word} if word else {})
+    conf.write_text(f"bootstrap.servers={address}\ntest.topic.random=true\n")
+    source = runner.parents[1]
+    env = process.environment(
+        TESTS=test, TEST_KAFKA_VERSION=KAFKA_VERSION, RDKAFKA_TEST_CONF=str(conf),
+        LD_LIBRARY_PATH=f"{source / 'src'}:{source / 'src-cpp'}", **({"SUBTESTS": word} if word else {}))
     log = directory / f"{name}.log"
-    begin = time.monotonic()
-    with open(log, "wb") as out:
-        # -L: none of those that use no broker.
-        child = subprocess.Popen([tests / "test-runner", "-L"], cwd=work, env=env,
-                                 stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-        try:
-            status = child.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-            status = None
-    seconds = time.monotonic() - begin
+    # -L: none of those that use no broker.
+    status, seconds = process.run([runner, "-L"], work, env, log, limit_s)
     result, passed, skipped, why = judge(test, log.read_text(errors="replace"), status, word)
     shutil.rmtree(work)
     return Outcome(result, seconds, passed, skipped, why)

@@ -6,13 +6,14 @@ import re
 
 Expected = collections.namedtuple("Expected", "result kafka seconds group subtests remark")
 UNKNOWN = Expected("-", "-", 60.0, "full", (), "")
+Outcome = collections.namedtuple("Outcome", "result seconds passed skipped why")
+Outcome.__doc__ = """What one test did. `result`: pass, fail or skip; `passed` and `skipped` count its subtests."""
 
 HEAD = """\
-# librdkafka's own tests
+# {title}
 
-librdkafka 2.15.1, one process per test, one broker over plain TCP with 4 default partitions. Written by
-`run --record`; what the words mean stands in `expected.txt`. Seconds; in parentheses how many subtests skipped
-themselves. Tests that nobody has run here say -.
+One broker over plain TCP. Written by `run --record`; what the words mean stands in `README.md`. Seconds; in
+parentheses how many subtests skipped themselves. Tests that nobody has run here say -.
 
 | Test | Apache Kafka 4.3.1 | Penstock, 1 shard | Date | Penstock, 2 shards | Date | Remark |
 |---|---|---|---|---|---|---|
@@ -36,32 +37,49 @@ def line(test, want, outcome):
 
 def closing(outcomes, complaints, seconds):
     """A line as pytest's, which the runner of all tests counts."""
-    count = collections.Counter(outcome.result for outcome in outcomes.values())
+    count = collections.Counter(outcome.result for outcome in outcomes)
     return f"=== {count['pass']} passed, {len(complaints)} failed, {count['skip']} skipped in {seconds:.0f}s ==="
 
 
-def record(path, expected, shards, outcomes):
+def record(path, title, expected, shards, outcomes):
     """Writes the table at `path`, with the results of this run in place of older ones of the same tests."""
     today = datetime.date.today().isoformat()
-    rows = {row[0]: row for row in _rows(path)}
-    for test in sorted({*rows, *expected, *outcomes}):
+    old = {row[0]: row for row in _rows(path)}
+    rows = {}
+    for test in sorted({*expected, *outcomes}):
         want = expected.get(test, UNKNOWN)
         kafka = "-" if want.kafka == "-" else f"{want.kafka} {want.seconds:.1f}"
-        row = rows.setdefault(test, [test, kafka, "-", "", "-", "", ""])
+        row = rows[test] = old.get(test, [test, kafka, "-", "", "-", "", ""])
         row[1], row[6] = kafka, want.remark
         if test in outcomes:
             row[COLUMN[shards]:COLUMN[shards] + 2] = [_cell(outcomes[test]), today]
-    body = "".join(f"| {' | '.join(rows[test])} |\n" for test in sorted(rows))
-    path.write_text(HEAD + body)
+    body = "".join(f"| {' | '.join(row)} |\n" for row in rows.values())
+    path.write_text(HEAD.format(title=title) + body)
 
 
 def _rows(path):
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines()
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in lines if re.match(r"\| \d{4} ", row)]
+    lines = path.read_text().splitlines() if path.exists() else []
+    table = [line for line in lines if line.startswith("| ")][1:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
 
 
 def _cell(outcome):
     skipped = f" ({outcome.skipped})" if outcome.skipped else ""
     return f"{outcome.result} {outcome.seconds:.1f}{skipped}"
+
+
+def record_kafka(path, outcomes):
+    """Writes what Apache Kafka did into the list at `path`; what is expected of a test that was not there yet is the
+    same."""
+    comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    tests = read_expected(path)
+    for test, outcome in outcomes.items():
+        if test in tests:
+            tests[test] = tests[test]._replace(kafka=outcome.result, seconds=outcome.seconds)
+        else:
+            tests[test] = Expected(outcome.result, outcome.result, outcome.seconds, "full", (), outcome.why)
+    width = max(map(len, tests), default=0)
+    body = [f"{test:{width}}  {want.result:5}  {want.kafka:5}  {want.seconds:5.1f}  {want.group:4}  "
+            f"{'|'.join(want.subtests) or '*'}  {re.sub(chr(10), ' ', want.remark)}".rstrip()
+            for test, want in tests.items()]
+    path.write_text("\n".join(comments + body) + "\n")
