@@ -105,8 +105,8 @@ def start_penstock(binary, shards, settings=(), data="{dir}/data", listen="127.0
 
 KAFKA_PROPERTIES = """\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
+node.id={node_id}
+controller.quorum.voters={node_id}@127.0.0.1:{controller}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
@@ -116,13 +116,13 @@ offsets.topic.replication.factor=1
 """
 
 
-def start_kafka(settings=()):
+def start_kafka(settings=(), node_id=1):
     """Starts Apache Kafka itself, for calibration, from the jars of the Java tools; returns (process, address)."""
     port, controller = free_ports(2)
     conf = pathlib.Path(tempfile.mkdtemp(prefix="conf-", dir=CACHE))
     properties = conf / "server.properties"
     properties.write_text(KAFKA_PROPERTIES.format(
-        port=port, controller=controller, dir=conf, settings="\n".join(settings)))
+        port=port, controller=controller, dir=conf, node_id=node_id, settings="\n".join(settings)))
     jvm = ["java", "-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
            "-Dorg.slf4j.simpleLogger.logFile=System.out", "-cp", f"{CACHE}/jars/*"]
     subprocess.run([*jvm, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", properties],

@@ -18,10 +18,23 @@ KAFKA_SETTINGS = ("transaction.state.log.replication.factor=1", "transaction.sta
 def starter(binary, shards, directory):
     """A function from settings to a started broker: (process, address). 0 shards are Apache Kafka."""
     import harness
-    if shards:
-        harness.CACHE = directory
-        return lambda settings: harness.start_penstock(binary, shards, settings)[:2]
-    return lambda settings: harness.start_kafka((*settings, *KAFKA_SETTINGS))
+    if not shards:
+        return lambda settings: start_kafka(harness, dict(setting.split("=", 1) for setting in settings))
+    harness.CACHE = directory
+
+    def start(settings):
+        # Only a broker that must be told its own address takes a port that is known before it starts.
+        port = harness.free_ports(1)[0] if any("{port}" in setting for setting in settings) else 0
+        told = [setting.format(port=port) for setting in settings]
+        return harness.start_penstock(binary, shards, told, listen=f"127.0.0.1:{port}")[:2]
+
+    return start
+
+
+def start_kafka(harness, settings):
+    settings.pop("advertised.listeners", None)  # the harness tells Apache Kafka itself
+    node_id = settings.pop("node.id", 1)
+    return harness.start_kafka([f"{key}={value}" for key, value in settings.items()] + [*KAFKA_SETTINGS], node_id)
 
 
 def run_all(suite, chosen, expected, start, jobs, cache, directory):

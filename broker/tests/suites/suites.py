@@ -10,11 +10,12 @@
 import os
 import pathlib
 
+from kafka_python import KafkaPython
 from librdkafka import Librdkafka
 
-SUITES = {suite.NAME: suite for suite in (Librdkafka(),)}
+SUITES = {suite.NAME: suite for suite in (Librdkafka(), KafkaPython())}
 # Those that run with all other tests.
-IN_CI = ["librdkafka"]
+IN_CI = ["librdkafka", "kafka-python"]
 
 
 def cache():

@@ -4,6 +4,7 @@ import pathlib
 import tempfile
 import unittest
 
+import kafka_python
 import librdkafka
 import results
 
@@ -65,6 +66,32 @@ class Judging(unittest.TestCase):
         begun = PASSED.splitlines()[0]
         self.assertEqual(librdkafka.judge("0018", begun, None),
                          ("fail", 0, 0, "no end within the time limit, last in do_test:194: with_queue=false"))
+
+
+CASE = """\
+<testsuites><testsuite><testcase classname="test.integration" name="test_group" time="2.1">%s</testcase></testsuite>\
+</testsuites>"""
+
+
+class JudgingPytest(unittest.TestCase):
+    def test_one_case_without_a_complaint_passes(self):
+        self.assertEqual(kafka_python.judge(CASE % "", 0), ("pass", ""))
+
+    def test_a_skipped_case_shows_nothing(self):
+        self.assertEqual(kafka_python.judge(CASE % '<skipped message="needs more"/>', 0), ("skip", "needs more"))
+
+    def test_a_failure_gives_the_first_line_of_its_message(self):
+        self.assertEqual(kafka_python.judge(CASE % '<failure message="a&#10;b"/>', 1), ("fail", "a"))
+
+    def test_no_case_fails_although_the_runner_passed(self):
+        self.assertEqual(kafka_python.judge("<testsuites/>", 0)[0], "fail")
+        self.assertEqual(kafka_python.judge("", 4), ("fail", "exit status 4"))
+
+    def test_a_passing_case_does_not_excuse_the_exit_status(self):
+        self.assertEqual(kafka_python.judge(CASE % "", 1), ("fail", "exit status 1"))
+
+    def test_one_over_the_limit_fails(self):
+        self.assertEqual(kafka_python.judge("", None), ("fail", "no end within the time limit"))
 
 
 class Tables(unittest.TestCase):
