@@ -63,6 +63,15 @@ fn check_distribution(told: &Value) {
     assert!((least..=greatest).contains(&told["mean_ns"].as_u64().unwrap()), "{told}");
 }
 
+/// Whether these counts are those. Commits may be more: a shard vouches for its last one with an empty one.
+fn are(counts: &Counts, wanted: &Counts) -> bool {
+    let same = |(key, count): (&(usize, &str), &u64)| {
+        let told = counts.get(key).copied().unwrap_or_default();
+        if ["journal_write", "flush"].contains(&key.1) { told >= *count } else { told == *count }
+    };
+    counts.len() == wanted.len() && wanted.iter().all(same)
+}
+
 /// The page once it counts what is wanted, however long that takes.
 fn until(broker: &Broker, wanted: &Counts) -> Value {
     let since = Instant::now();
@@ -70,7 +79,7 @@ fn until(broker: &Broker, wanted: &Counts) -> Value {
         let page = json_of(broker, "/histograms");
         check(&page);
         let counts = counts(&page);
-        if counts == *wanted {
+        if are(&counts, wanted) {
             return page;
         }
         assert!(since.elapsed() < PATIENCE, "{counts:?}\nwanted {wanted:?}");
@@ -155,7 +164,8 @@ fn each_stage_counts_its_requests_on_its_shard() {
         expect(one, "mailbox", 1);
     }
     let page = until(&broker, &wanted);
-    assert_eq!(at_rest(&broker), wanted, "and no more comes");
+    let rest = at_rest(&broker);
+    assert!(are(&rest, &wanted), "and no more comes: {rest:?}");
     let flush = &page["stages"]["flush"]["since_start"];
     assert!(flush["min_ns"].as_u64().unwrap() > 1_000, "no disk flushes in a microsecond: {flush}");
 }
