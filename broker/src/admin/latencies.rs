@@ -96,6 +96,11 @@ impl Latencies {
         self.slots.push_back(slot);
     }
 
+    /// How long this has been collecting.
+    pub(super) fn uptime(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
     /// The page.
     pub(super) fn render(&self, now: Instant) -> String {
         let shards = 0..self.totals.len();
@@ -106,7 +111,7 @@ impl Latencies {
         let of_shard = |(shard, (total, recent))| json!({ "shard": shard, "rounds": self.rounds[shard], "stages": stages(total, recent) });
         let recent_since = self.slots.front().map_or(now, |slot| slot.began);
         let mut page = json!({
-            "since_start_s": now.saturating_duration_since(self.started).as_secs_f64(),
+            "since_start_s": self.uptime(now).as_secs_f64(),
             "recent_s": now.saturating_duration_since(recent_since).as_secs_f64(),
             "stages": stages(&all, &all_recent),
             "shards": self.totals.iter().zip(&recent).enumerate().map(of_shard).collect::<Vec<_>>(),

@@ -1,9 +1,11 @@
-//! The admin listener: `/health`, `/metrics`, `/histograms` and `/connections` over HTTP, on a thread of its own beside
-//! the shards. It reads what the shards publish and never asks them.
+//! The admin listener over HTTP (`broker/docs/admin.md` lists its paths), on a thread of its own beside the shards. It
+//! reads what the shards publish and never asks them.
 
 mod connections;
 mod latencies;
+mod load;
 mod metrics;
+mod page;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -83,9 +85,11 @@ pub(crate) fn start(listener: TcpListener, shared: Arc<Shared>) -> Result<(), Ad
         let outcome = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let routes = Router::new()
+                .route("/", get(page::page))
                 .route("/health", get(health))
                 .route("/metrics", get(metrics_page))
                 .route("/histograms", get(histograms_page))
+                .route("/load", get(load_page))
                 .route("/connections", get(connections_page))
                 .with_state(admin.clone());
             tokio::spawn(collect(admin));
@@ -119,6 +123,11 @@ async fn metrics_page(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 async fn histograms_page(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let now = Instant::now();
     ([(CONTENT_TYPE, "application/json")], admin.latencies(now).render(now))
+}
+
+async fn load_page(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    let uptime = admin.latencies(Instant::now()).uptime(Instant::now());
+    ([(CONTENT_TYPE, "application/json")], load::render(&admin.shared, uptime))
 }
 
 async fn connections_page(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> impl IntoResponse {

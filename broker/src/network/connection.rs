@@ -167,10 +167,12 @@ async fn read_requests(shard: &Rc<Shard>, connection: &Rc<Connection>, socket: S
         let arrived = Instant::now();
         shard.stages.record(Stage::Receive, arrived.saturating_duration_since(first_byte));
         let bytes = request.len();
-        shard.metrics.request_received(bytes);
+        let in_flight = shard.metrics.request_received(bytes);
         connection.registered.requested();
         match api::begin(shard, connection, request, arrived).await {
-            Ok((api_key, begun)) => pipeline.push(Entry { begun, arrived, api_key, _permit: permit }),
+            Ok((api_key, begun)) => {
+                pipeline.push(Entry { begun, arrived, api_key, _permit: permit, _in_flight: in_flight });
+            }
             Err(CloseReason(reason)) => {
                 shard.metrics.connection_refused();
                 log_close(shard, connection, &reason);

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 
 use crate::runtime::semaphore::Permit;
+use crate::shard::InFlight;
 
 /// Bytes of finished answers that may wait for the socket before no further request is read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -52,6 +53,7 @@ pub(crate) struct Entry {
     pub(crate) api_key: i16,
     /// Its share of the bytes in flight on this shard.
     pub(crate) _permit: Permit,
+    pub(crate) _in_flight: InFlight,
 }
 
 /// What the responder gets.
@@ -237,15 +239,19 @@ fn wake(waker: &RefCell<Option<Waker>>) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Arc;
+
     use futures_util::FutureExt;
 
     use super::*;
     use crate::runtime::semaphore::Semaphore;
+    use crate::shard::ShardMetrics;
 
     fn entry() -> Entry {
         let permit = Semaphore::new(1).try_acquire(1).unwrap();
         let begun = Begun::Done(Answer::from(vec![Bytes::from_static(b"answer")]));
-        Entry { begun, arrived: Instant::now(), api_key: 18, _permit: permit }
+        let in_flight = Arc::new(ShardMetrics::default()).request_received(6);
+        Entry { begun, arrived: Instant::now(), api_key: 18, _permit: permit, _in_flight: in_flight }
     }
 
     /// A stop once came while a metadata command was under way: it took effect, and nobody answered it.

@@ -70,6 +70,11 @@ impl<Q, R> Mailboxes<Q, R> {
         Mailboxes { inboxes: (0..shards).map(inbox).collect(), credits }
     }
 
+    /// Requests in a shard's inbox, which are to be taken.
+    pub(crate) fn waiting(&self, shard: usize) -> usize {
+        self.inboxes[shard].requests.len()
+    }
+
     fn notify(&self, shard: usize) {
         let inbox = &self.inboxes[shard];
         if !inbox.notified.swap(true, Ordering::AcqRel) {

@@ -1,8 +1,9 @@
-//! The few system calls the standard library does not offer: signals as something to wait for, and limits.
+//! The few system calls the standard library does not offer: signals as something to wait for, limits, and threads.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
 
 /// Blocks SIGTERM and SIGINT in this thread and all it starts from now on, so that [`wait_for_stop`] gets them.
 /// Call it before any thread is started.
@@ -39,6 +40,11 @@ fn stop_signals() -> io::Result<libc::sigset_t> {
     }
     // SAFETY: initialised above.
     Ok(unsafe { set.assume_init() })
+}
+
+/// Where the system tells of the calling thread, for whoever looks from another one.
+pub(crate) fn this_thread() -> io::Result<PathBuf> {
+    Ok(Path::new("/proc").join(std::fs::read_link("/proc/thread-self")?))
 }
 
 /// Raises the number of files this process may have open to what it is allowed; gives the limit now in force.

@@ -22,8 +22,8 @@ use super::stages::{Event, Order, Report};
 use crate::metadata::{self, Driver, RandomIds};
 use crate::network::{connections, listener};
 use crate::runtime::guard::Pulse;
-use crate::runtime::task;
 use crate::runtime::workers::Workers;
+use crate::runtime::{os, task};
 use crate::shard::{PartitionKey, Shard, ShardDisk, ShardParts, Shared, periodic, serve_inbox};
 
 /// Time between two looks whether all connections have ended.
@@ -156,6 +156,11 @@ impl Seat {
         (ring, store): (Ring, Store<ShardDisk>),
         driver: Option<Driver>,
     ) -> Result<Rc<Shard>, String> {
+        match os::this_thread() {
+            // A shard starts once.
+            Ok(thread) => drop(shared.metrics[self.index].thread.set(thread)),
+            Err(error) => tracing::warn!(shard = self.index, "its use of its core cannot be told: {error}"),
+        }
         let (workers, desk) = (self.workers.for_shard(), self.desk.for_shard());
         let random = RandomIds::open().map_err(|e| format!("cannot open /dev/urandom: {e}"))?;
         let shard = Shard::new(ShardParts { index: self.index, shared, ring, store, workers, desk, random });

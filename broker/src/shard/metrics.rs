@@ -1,6 +1,8 @@
 //! Counters of one shard: written by its thread alone, read by the admin thread.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::stages::Handover;
@@ -41,6 +43,9 @@ pub(crate) struct Levels {
 pub(crate) struct ShardMetrics {
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
+    pub(crate) requests: AtomicU64,
+    /// Requests received, and neither answered nor given up.
+    pub(crate) in_flight: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
     pub(crate) appended_bytes: AtomicU64,
     pub(crate) fetched_bytes: AtomicU64,
@@ -48,6 +53,17 @@ pub(crate) struct ShardMetrics {
     pub(crate) levels: Levels,
     /// Latency of the stages, on its way out.
     pub(crate) handover: Handover,
+    /// Where the system tells of the shard's thread.
+    pub(crate) thread: OnceLock<PathBuf>,
+}
+
+/// A request in flight, for as long as this lives.
+pub(crate) struct InFlight(Arc<ShardMetrics>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn add(counter: &AtomicU64, count: u64) {
@@ -63,8 +79,11 @@ impl ShardMetrics {
         add(&self.refused, 1);
     }
 
-    pub(crate) fn request_received(&self, bytes: usize) {
+    pub(crate) fn request_received(self: &Arc<ShardMetrics>, bytes: usize) -> InFlight {
+        add(&self.requests, 1);
         add(&self.received_bytes, bytes as u64);
+        add(&self.in_flight, 1);
+        InFlight(self.clone())
     }
 
     pub(crate) fn appended(&self, bytes: usize) {

@@ -29,7 +29,7 @@ use penstock_storage::disk::ring::Ring;
 pub(crate) use append::{PartitionAppend, PartitionAppended};
 pub(crate) use fetch::ReadRequest;
 pub(crate) use inbox::{ShardReply, ShardRequest, serve_inbox};
-pub(crate) use metrics::{KINDS, LATENCY_BOUNDS_US, ShardMetrics};
+pub(crate) use metrics::{InFlight, KINDS, LATENCY_BOUNDS_US, ShardMetrics};
 pub(crate) use partition::{Partition, PartitionKey};
 pub(crate) use periodic::periodic;
 pub(crate) use query::{PartitionQuery, Query, QueryAnswer};
