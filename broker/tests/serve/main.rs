@@ -9,6 +9,7 @@ mod histograms;
 mod large;
 mod limits;
 mod lives;
+mod load;
 mod offsets;
 mod order;
 mod refusals;
