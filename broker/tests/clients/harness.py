@@ -116,9 +116,10 @@ offsets.topic.replication.factor=1
 """
 
 
-def start_kafka(settings=(), node_id=1):
+def start_kafka(settings=(), node_id=1, port=0):
     """Starts Apache Kafka itself, for calibration, from the jars of the Java tools; returns (process, address)."""
-    port, controller = free_ports(2)
+    free, controller = free_ports(2)
+    port = port or free
     conf = pathlib.Path(tempfile.mkdtemp(prefix="conf-", dir=CACHE))
     properties = conf / "server.properties"
     properties.write_text(KAFKA_PROPERTIES.format(

@@ -2,6 +2,7 @@
 
 import pathlib
 import queue
+import socket
 import sys
 import threading
 
@@ -19,22 +20,39 @@ def starter(binary, shards, directory):
     """A function from settings to a started broker: (process, address). 0 shards are Apache Kafka."""
     import harness
     if not shards:
-        return lambda settings: start_kafka(harness, dict(setting.split("=", 1) for setting in settings))
+        return lambda settings: start_kafka(harness, settings)
     harness.CACHE = directory
 
     def start(settings):
-        # Only a broker that must be told its own address takes a port that is known before it starts.
-        port = harness.free_ports(1)[0] if any("{port}" in setting for setting in settings) else 0
-        told = [setting.format(port=port) for setting in settings]
+        port, told = choose_port(harness, settings)
         return harness.start_penstock(binary, shards, told, listen=f"127.0.0.1:{port}")[:2]
 
     return start
 
 
 def start_kafka(harness, settings):
-    settings.pop("advertised.listeners", None)  # the harness tells Apache Kafka itself
-    node_id = settings.pop("node.id", 1)
-    return harness.start_kafka([f"{key}={value}" for key, value in settings.items()] + [*KAFKA_SETTINGS], node_id)
+    port, told = choose_port(harness, settings)
+    told = dict(setting.split("=", 1) for setting in told)
+    told.pop("advertised.listeners", None)  # the harness tells Apache Kafka itself
+    node_id = told.pop("node.id", 1)
+    return harness.start_kafka([f"{key}={value}" for key, value in told.items()] + [*KAFKA_SETTINGS], node_id, port)
+
+
+def choose_port(harness, settings):
+    """The port that a broker with these settings listens on, 0 for any, and the settings with that port in them.
+
+    Only a broker that advertises a certain port, or must be told its own, takes one that is known before it starts.
+    """
+    [advertised] = [setting for setting in settings if setting.startswith("advertised.listeners=")] or [None]
+    if advertised is None:
+        return 0, settings
+    port = advertised.rsplit(":", 1)[1]
+    if port == "{port}":
+        port = harness.free_ports(1)[0]
+    else:
+        # Two brokers of one user could share a port, and each would get some of the clients.
+        socket.create_server(("127.0.0.1", int(port))).close()
+    return int(port), [setting.replace("{port}", str(port)) for setting in settings]
 
 
 def run_all(suite, chosen, expected, start, jobs, cache, directory):

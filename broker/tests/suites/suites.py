@@ -12,8 +12,9 @@ import pathlib
 
 from kafka_python import KafkaPython
 from librdkafka import Librdkafka
+from rust import RDKAFKA
 
-SUITES = {suite.NAME: suite for suite in (Librdkafka(), KafkaPython())}
+SUITES = {suite.NAME: suite for suite in (Librdkafka(), KafkaPython(), RDKAFKA)}
 # Those that run with all other tests.
 IN_CI = ["librdkafka", "kafka-python"]
 

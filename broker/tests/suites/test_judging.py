@@ -7,6 +7,7 @@ import unittest
 import kafka_python
 import librdkafka
 import results
+import rust
 
 PASSED = """\
 [0018_cgrp_term              / 10.304s] \x1b[35m[ do_test:194: with_queue=false ]
@@ -92,6 +93,39 @@ class JudgingPytest(unittest.TestCase):
 
     def test_one_over_the_limit_fails(self):
         self.assertEqual(kafka_python.judge("", None), ("fail", "no end within the time limit"))
+
+
+RUST_PASSED = """\
+running 1 test
+test test_plain ... ok
+
+test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 22 filtered out; finished in 0.01s
+"""
+RUST_FAILED = """\
+thread 'test_plain' (77) panicked at tests/client.rs:20:5:
+no broker
+test test_plain ... FAILED
+
+test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 22 filtered out; finished in 0.01s
+"""
+
+
+class JudgingRust(unittest.TestCase):
+    def test_one_passed_test_passes(self):
+        self.assertEqual(rust.judge(RUST_PASSED, 0), ("pass", ""))
+
+    def test_one_that_returned_at_once_shows_nothing(self):
+        said = RUST_PASSED.replace("test test_plain ... ok", "Skipping sasl test.\ntest test_plain ... ok")
+        self.assertEqual(rust.judge(said, 0), ("skip", "Skipping sasl test."))
+
+    def test_no_test_fails_although_the_program_passed(self):
+        self.assertEqual(rust.judge(RUST_PASSED.replace("1 passed", "0 passed"), 0)[0], "fail")
+
+    def test_a_failure_gives_its_panic(self):
+        self.assertEqual(rust.judge(RUST_FAILED, 101), ("fail", "no broker"))
+
+    def test_a_passing_line_does_not_excuse_the_exit_status(self):
+        self.assertEqual(rust.judge(RUST_PASSED, 1), ("fail", "exit status 1"))
 
 
 class Tables(unittest.TestCase):
