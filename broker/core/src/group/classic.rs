@@ -139,6 +139,7 @@ impl ClassicGroup {
             parked_join: None,
             parked_sync: None,
             is_new: false,
+            is_hearsay: true,
         };
         self.remove(&value.member_id);
         self.add(value.member_id.detached(), member);
@@ -216,7 +217,8 @@ impl ClassicGroup {
 
     /// Gives a static member another id. It keeps its place and, if it leads, the lead (KIP-345, KIP-814).
     pub(super) fn rename(&mut self, old_id: &WireString, new_id: &WireString) {
-        let Some(member) = self.members.remove(old_id) else { return };
+        let Some(mut member) = self.members.remove(old_id) else { return };
+        member.is_hearsay = false;
         if self.pending_syncs.remove(old_id) {
             self.pending_syncs.insert(new_id.clone());
         }
@@ -347,6 +349,11 @@ impl ClassicGroup {
     }
 
     /// Checks that a member is who it says (KIP-345).
+    ///
+    /// A static member is told its new id before the rebalance that it came back in is written. If the coordinator is lost
+    /// in between, the log names the former id, and nobody has taken the place of who asks with the newer one. Fenced, a
+    /// consumer gives up for good; unknown, it joins anew, and its instance id makes it who it was. So, until the member
+    /// that the log names is heard of, nobody is fenced for it.
     pub(super) fn validate(
         &self,
         member_id: &WireString,
@@ -355,11 +362,23 @@ impl ClassicGroup {
         if let Some(instance_id) = instance_id {
             match self.static_members.get(instance_id) {
                 None => return Err(ErrorCode::UnknownMemberId),
-                Some(existing) if existing != member_id => return Err(ErrorCode::FencedInstanceId),
+                Some(existing) if existing != member_id => {
+                    let is_hearsay = self.members.get(existing).is_some_and(|member| member.is_hearsay);
+                    let code =
+                        if is_hearsay { ErrorCode::UnknownMemberId } else { ErrorCode::FencedInstanceId };
+                    return Err(code);
+                }
                 Some(_) => {}
             }
         }
         if self.members.contains_key(member_id) { Ok(()) } else { Err(ErrorCode::UnknownMemberId) }
+    }
+
+    /// The member asked for something under its id.
+    pub(super) fn note_alive(&mut self, member_id: &WireString) {
+        if let Some(member) = self.members.get_mut(member_id) {
+            member.is_hearsay = false;
+        }
     }
 
     pub(super) fn is_consumer(&self) -> bool {

@@ -62,6 +62,9 @@ pub(super) struct Member {
     pub(super) parked_sync: Option<Parked>,
     /// It has not been answered its first JoinGroup yet, and so cannot send heartbeats.
     pub(super) is_new: bool,
+    /// It comes from the log and has not been heard of since: if it is static, its newest id may be one that the log
+    /// does not know.
+    pub(super) is_hearsay: bool,
 }
 
 impl Member {

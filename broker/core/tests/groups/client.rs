@@ -176,7 +176,9 @@ impl Client {
     }
 
     fn begin_anew(&mut self, code: ErrorCode) {
-        if matches!(code, ErrorCode::UnknownMemberId | ErrorCode::FencedInstanceId) {
+        // Real clients give up then, for good. A former life of this client never asks again.
+        assert_ne!(code, ErrorCode::FencedInstanceId, "{} is fenced, and has no rival", self.name);
+        if code == ErrorCode::UnknownMemberId {
             self.member_id = WireString::default();
         }
         if !matches!(code, ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable)

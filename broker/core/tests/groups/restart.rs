@@ -1,7 +1,7 @@
 //! A coordinator that ends between any two steps of a rebalance, with any part of what it had written.
 //!
-//! One history is told over and over: two members own everything, a third comes, commits go on, and all converge. Each
-//! time the coordinator is lost after another step, with another number of unflushed appends kept. Random histories
+//! One history is told over and over: two members own everything, a third comes, one that is static begins another life
+//! meanwhile, commits go on, and all converge. Each time the coordinator is lost after another step, with another number of unflushed appends kept. Random histories
 //! (`random.rs`) crash as well, but anywhere; here no step is left out.
 
 use std::collections::BTreeSet;
@@ -21,6 +21,9 @@ use crate::log::{Host, PARTITION, config};
 const GROUP: &str = "g";
 /// Steps after which a history is at rest at the latest: minutes, a second each.
 const STEPS_MAX: usize = 600;
+
+/// The step at which a static member is back.
+const STATIC_BACK_AT: usize = 4;
 
 /// What was under way when the coordinator was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +65,9 @@ impl Story {
         story.clients[2].up = false;
         story.rest();
         story.clients[2].up = true;
+        if with_static_member {
+            story.clients[0].crash();
+        }
         story
     }
 
@@ -151,6 +157,8 @@ impl Story {
             if self.is_at_rest() {
                 return true;
             }
+            // Late enough that its new id is one of a rebalance.
+            self.clients[0].up |= step == STATIC_BACK_AT;
             if step % 5 == 4 && step < 60 {
                 self.commit();
                 continue;

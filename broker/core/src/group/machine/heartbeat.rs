@@ -31,6 +31,7 @@ impl GroupMachine {
 impl Turn<'_> {
     fn heartbeat(&mut self, request: &HeartbeatRequest) -> Result<(), ErrorCode> {
         self.group.validate(&request.member_id, request.group_instance_id.as_ref())?;
+        self.group.note_alive(&request.member_id);
         if request.generation_id != self.group.generation {
             return Err(ErrorCode::IllegalGeneration);
         }

@@ -165,6 +165,7 @@ impl Turn<'_> {
         if let Err(code) = self.group.validate(id, request.group_instance_id.as_ref()) {
             return self.refuse_join(parked, id, code);
         }
+        self.group.note_alive(id);
         let same = self.group.members.get(id).is_some_and(|member| member.offer.protocols == offer.protocols);
         match self.group.state {
             State::PreparingRebalance => self.rejoin(id, offer, parked),
@@ -210,6 +211,7 @@ impl Turn<'_> {
             parked_join: None,
             parked_sync: None,
             is_new: true,
+            is_hearsay: false,
         };
         if self.group.state == State::PreparingRebalance && self.group.previous == State::Empty {
             self.group.new_member_added = true;

@@ -46,6 +46,7 @@ impl Turn<'_> {
             return self.refuse_sync(parked, code);
         }
         let id = &request.member_id;
+        self.group.note_alive(id);
         match self.group.state {
             State::Empty => self.refuse_sync(parked, ErrorCode::UnknownMemberId),
             State::PreparingRebalance => self.refuse_sync(parked, ErrorCode::RebalanceInProgress),

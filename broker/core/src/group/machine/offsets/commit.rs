@@ -38,6 +38,7 @@ impl GroupMachine {
         {
             // A commit is as good as a heartbeat.
             turn.heard_of(&request.member_id);
+            turn.group.note_alive(&request.member_id);
         }
         let mut records = Vec::new();
         let mut added = BTreeSet::new();
