@@ -4,6 +4,7 @@
 //! Time comes in as milliseconds since the Unix epoch, random ids come in as arguments, and what is to be done goes out
 //! as values that a driver carries out.
 
+pub mod admin;
 pub mod config;
 pub mod coordinator;
 pub mod fetch_session;

@@ -41,6 +41,17 @@ pub mod resource_type {
     pub const TOPIC: i8 = 2;
     /// A broker, or with an empty name all brokers.
     pub const BROKER: i8 = 4;
+    /// The loggers of a broker.
+    pub const BROKER_LOGGER: i8 = 8;
+    /// A subscription to metrics of clients (KIP-714).
+    pub const CLIENT_METRICS: i8 = 16;
+    /// A group (KIP-848).
+    pub const GROUP: i8 = 32;
+
+    /// Whether there are resources of this number.
+    pub fn is_known(kind: i8) -> bool {
+        [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP].contains(&kind)
+    }
 }
 
 /// A refusal: Kafka's code and what to tell the client.
