@@ -89,8 +89,10 @@ pub struct ProducerState {
     pub producer_epoch: i16,
     /// Sequence of its last record, -1 if none.
     pub last_sequence: i32,
-    /// Time of its last append in milliseconds.
+    /// Max timestamp of its last batch in milliseconds.
     pub last_timestamp: i64,
+    /// First offset of its open transaction.
+    pub transaction_first_offset: Option<i64>,
 }
 
 /// A log. Clones are handles on the same log; a removed log answers `Closed`.
@@ -260,6 +262,7 @@ impl<D: Disk> Log<D> {
             producer_epoch: producer.epoch,
             last_sequence: producer.last_sequence(),
             last_timestamp: producer.last_timestamp,
+            transaction_first_offset: producer.transaction_first_offset,
         };
         state.producers.iter().map(of).collect()
     }

@@ -118,6 +118,12 @@ pub fn warning(dir: &Path) -> Option<String> {
     })
 }
 
+/// Size of the volume that holds `dir`, and what an ordinary process may still write there, in bytes. Blocks for as
+/// long as the file system takes.
+pub fn volume_bytes(dir: &Path) -> io::Result<(u64, u64)> {
+    host::volume_bytes(dir)
+}
+
 fn check_ring() -> Result<(), Refusal> {
     let built: io::Result<IoUring> =
         IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().build(8);
@@ -188,6 +194,14 @@ mod tests {
         assert_eq!(host::file_system(Path::new("/proc")).unwrap(), Some("proc"));
         let refusal = check_directory(Path::new("/proc/penstock")).unwrap_err();
         assert!(matches!(refusal, Refusal::NotWritable(..)), "{refusal}");
+    }
+
+    #[test]
+    fn a_volume_has_room_within_its_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let (total, usable) = volume_bytes(dir.path()).unwrap();
+        assert!(total > 0 && usable <= total, "{usable} of {total}");
+        assert!(volume_bytes(&dir.path().join("missing")).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the standard library does not ask the host. Unsafe for two system calls that fill a structure.
+//! What the standard library does not ask the host. Unsafe for three system calls that fill a structure.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -31,6 +31,20 @@ pub(super) fn file_system(path: &Path) -> io::Result<Option<&'static str>> {
         0x9fa0 => Some("proc"),
         _ => None,
     })
+}
+
+/// Size of the volume below `path`, and what an ordinary process may still write there, in bytes (statvfs(3)).
+pub(super) fn volume_bytes(path: &Path) -> io::Result<(u64, u64)> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut stat = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: a NUL-terminated path, and a structure that the call fills.
+    if unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: filled by the successful call (and zeroed before: all fields are integers).
+    let stat = unsafe { stat.assume_init() };
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok((bytes(stat.f_blocks), bytes(stat.f_bavail)))
 }
 
 /// The soft limit of locked memory in bytes, `None` if it cannot be asked; unlimited is `u64::MAX`.
