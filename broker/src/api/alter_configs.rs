@@ -1,19 +1,19 @@
 //! AlterConfigs (33), versions 0-2: KIP-133. It replaces all configs of a resource; IncrementalAlterConfigs is safer.
 
-use penstock_core::metadata::{Answer, ApiError, Command};
+use penstock_core::metadata::Command;
 use penstock_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use penstock_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
 use super::RequestContext;
+use super::submit::submit;
 
 pub(super) async fn handle(context: RequestContext, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let resources = request.resources.iter();
     let named: Vec<_> =
         resources.map(|resource| (resource.resource_type, resource.resource_name.clone())).collect();
-    let error = match context.shard.metadata(Command::AlterConfigs(request)).await {
-        Ok(Answer::AlterConfigs(response)) => return response,
-        Ok(_) => unreachable!("an answer has the name of its command"),
-        Err(error) => ApiError::from(error),
+    let error = match submit!(context, AlterConfigs, Command::AlterConfigs(request)) {
+        Ok(response) => return response,
+        Err(error) => error,
     };
     let responses = named.into_iter().map(|(resource_type, resource_name)| AlterConfigsResourceResponse {
         error_code: error.code.code(),

@@ -1,10 +1,11 @@
 //! IncrementalAlterConfigs (44), versions 0-1: KIP-339. Sets, deletes, appends to and subtracts from single configs.
 
-use penstock_core::metadata::{Answer, ApiError, Command};
+use penstock_core::metadata::Command;
 use penstock_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use penstock_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
 use super::RequestContext;
+use super::submit::submit;
 
 pub(super) async fn handle(
     context: RequestContext,
@@ -13,10 +14,9 @@ pub(super) async fn handle(
     let resources = request.resources.iter();
     let named: Vec<_> =
         resources.map(|resource| (resource.resource_type, resource.resource_name.clone())).collect();
-    let error = match context.shard.metadata(Command::IncrementalAlterConfigs(request)).await {
-        Ok(Answer::IncrementalAlterConfigs(response)) => return response,
-        Ok(_) => unreachable!("an answer has the name of its command"),
-        Err(error) => ApiError::from(error),
+    let error = match submit!(context, IncrementalAlterConfigs, Command::IncrementalAlterConfigs(request)) {
+        Ok(response) => return response,
+        Err(error) => error,
     };
     let responses = named.into_iter().map(|(resource_type, resource_name)| AlterConfigsResourceResponse {
         error_code: error.code.code(),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use penstock_core::metadata::{
-    Answer, Command, MetadataImage, PartitionImage, TopicImage, is_internal, validate_topic_name,
+    Command, MetadataImage, PartitionImage, TopicImage, is_internal, validate_topic_name,
 };
 use penstock_protocol::messages::create_topics_request::CreatableTopic;
 use penstock_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -20,6 +20,7 @@ use penstock_protocol::{ErrorCode, Uuid, WireString};
 
 use super::RequestContext;
 use super::operations::{CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS};
+use super::submit::submit;
 use crate::runtime::pace::weigh;
 use crate::shard::Shared;
 
@@ -136,8 +137,8 @@ async fn create(context: &RequestContext, topics: Vec<CreatableTopic>) -> Refusa
     let request = CreateTopicsRequest { topics, ..CreateTopicsRequest::default() };
     let command = Command::CreateTopics(request);
     let entries = command.entries(&context.shard.shared.image.load());
-    match context.shard.metadata(command).await {
-        Ok(Answer::CreateTopics(response)) => {
+    match submit!(context, CreateTopics, command) {
+        Ok(response) => {
             let read = move || {
                 let results = response.topics.into_iter();
                 let told = results.map(|topic| (topic.name, ErrorCode::from_code(topic.error_code)));
@@ -147,8 +148,7 @@ async fn create(context: &RequestContext, topics: Vec<CreatableTopic>) -> Refusa
             };
             Refusals::Of(context.by_size(entries, read).await)
         }
-        Ok(_) => unreachable!("an answer has the name of its command"),
-        Err(error) => Refusals::All(error),
+        Err(error) => Refusals::All(error.code),
     }
 }
 

@@ -35,6 +35,7 @@ mod produce;
 mod produce_batches;
 pub(crate) mod registry;
 mod scatter;
+mod submit;
 mod sync_group;
 
 use std::cell::Cell;
