@@ -84,6 +84,11 @@ fn entries(image: &MetadataImage, resource: &DescribeConfigsResource) -> Result<
             ))),
             Err(_) => Err(invalid(format!("Broker id must be an integer, but it is: {name}"))),
         },
+        // None can be set yet, so none is told.
+        resource_type::CLIENT_METRICS | resource_type::GROUP if name.is_empty() => {
+            Err(invalid("Groups and client metrics have names that are not empty.".to_owned()))
+        }
+        resource_type::CLIENT_METRICS | resource_type::GROUP => Ok(Vec::new()),
         other => Err(invalid(format!("Unsupported resource type: {other}"))),
     }
 }

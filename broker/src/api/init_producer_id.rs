@@ -1,4 +1,4 @@
-//! InitProducerId (22), versions 0-6: KIP-98, KIP-360 (3+), KIP-588, KIP-890, KIP-939 (6).
+//! InitProducerId (22), versions 0-5: KIP-98, KIP-360 (3+), KIP-588, KIP-890. Version 6 (KIP-939) may still change.
 //!
 //! Idempotent producers get an id and epoch 0. A transactional id is answered as by a broker whose transaction
 //! coordinator is not available, which is retriable: transactions are not served yet.

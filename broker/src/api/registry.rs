@@ -7,11 +7,14 @@ use penstock_protocol::frame::RequestFrame;
 use penstock_protocol::{ApiKey, Request, Versions};
 
 use super::{
-    RequestContext, alter_configs, api_versions, create_partitions, create_topics, delete_groups,
-    delete_records, delete_topics, describe_cluster, describe_configs, describe_groups,
-    describe_topic_partitions, fetch, find_coordinator, heartbeat, incremental_alter_configs,
-    init_producer_id, join_group, leave_group, list_groups, list_offsets, metadata, offset_commit,
-    offset_delete, offset_fetch, offset_for_leader_epoch, produce, sync_group,
+    RequestContext, alter_configs, alter_replica_log_dirs, api_versions, create_partitions, create_topics,
+    delete_groups, delete_records, delete_topics, describe_acls, describe_client_quotas, describe_cluster,
+    describe_configs, describe_delegation_token, describe_groups, describe_log_dirs, describe_producers,
+    describe_quorum, describe_topic_partitions, describe_transactions, describe_user_scram_credentials,
+    elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id,
+    join_group, leave_group, list_config_resources, list_groups, list_offsets, list_partition_reassignments,
+    list_transactions, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
+    produce, sync_group,
 };
 use crate::network::pipeline::{Begun, CloseReason};
 
@@ -51,15 +54,28 @@ static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
         answered(Versions { min: 2, max: 7 }, create_topics::handle),
         answered(Versions { min: 1, max: 6 }, delete_topics::handle),
         answered(Versions { min: 0, max: 2 }, delete_records::handle),
-        answered(Versions { min: 0, max: 6 }, init_producer_id::handle),
+        answered(Versions { min: 0, max: 5 }, init_producer_id::handle),
         answered(Versions { min: 2, max: 4 }, offset_for_leader_epoch::handle),
+        answered(Versions { min: 1, max: 3 }, describe_acls::handle),
         answered(Versions { min: 1, max: 4 }, describe_configs::handle),
         answered(Versions { min: 0, max: 2 }, alter_configs::handle),
+        answered(Versions { min: 1, max: 2 }, alter_replica_log_dirs::handle),
+        answered(Versions { min: 1, max: 5 }, describe_log_dirs::handle),
         answered(Versions { min: 0, max: 3 }, create_partitions::handle),
+        answered(Versions { min: 1, max: 3 }, describe_delegation_token::handle),
         answered(Versions { min: 0, max: 3 }, delete_groups::handle),
+        answered(Versions { min: 0, max: 2 }, elect_leaders::handle),
         answered(Versions { min: 0, max: 1 }, incremental_alter_configs::handle),
+        answered(Versions { min: 0, max: 0 }, list_partition_reassignments::handle),
         answered(Versions { min: 0, max: 0 }, offset_delete::handle),
+        answered(Versions { min: 0, max: 1 }, describe_client_quotas::handle),
+        answered(Versions { min: 0, max: 0 }, describe_user_scram_credentials::handle),
+        answered(Versions { min: 0, max: 2 }, describe_quorum::handle),
         answered(Versions { min: 0, max: 2 }, describe_cluster::handle),
+        answered(Versions { min: 0, max: 0 }, describe_producers::handle),
+        answered(Versions { min: 0, max: 0 }, describe_transactions::handle),
+        answered(Versions { min: 0, max: 2 }, list_transactions::handle),
+        answered(Versions { min: 0, max: 1 }, list_config_resources::handle),
         answered(Versions { min: 0, max: 0 }, describe_topic_partitions::handle),
     ]
 });
@@ -130,6 +146,10 @@ fn decode<R: Request>(frame: &RequestFrame) -> Result<R, CloseReason> {
         CloseReason(format!("malformed {} request of version {}: {error}", frame.api.name(), frame.version))
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod document;
 
 #[cfg(test)]
 mod tests {

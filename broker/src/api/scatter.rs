@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 use penstock_core::metadata::{MetadataImage, TopicImage};
 use penstock_core::partition::PartitionFailure;
 use penstock_protocol::ErrorCode;
@@ -52,28 +52,32 @@ pub(super) async fn query(
     shard: &Rc<Shard>,
     queries: Vec<Result<(usize, PartitionQuery), ErrorCode>>,
 ) -> Vec<Result<QueryAnswer, ErrorCode>> {
-    let mut outcomes: Vec<Result<QueryAnswer, ErrorCode>> =
-        queries.iter().map(|query| Err(query.as_ref().err().copied().unwrap_or(ErrorCode::None))).collect();
-    let located = queries.into_iter().enumerate();
-    let located = located.filter_map(|(place, query)| query.ok().map(|(shard, query)| (place, shard, query)));
-    let mut groups = group(located);
-    let own = groups.remove(&shard.index);
-    let remote = join_all(groups.into_iter().map(|(to, (places, queries))| async move {
-        match shard.ask(to, ShardRequest::Query(queries)).await {
-            ShardReply::Query(answers) => (places, answers),
-            _ => unreachable!("a reply has the name of its request"),
-        }
-    }));
-    let own = async {
-        match own {
-            Some((places, queries)) => (places, shard.query(queries).await),
-            None => (Vec::new(), Vec::new()),
-        }
-    };
-    let (own, remote) = join(own, remote).await;
-    for (places, answers) in remote.into_iter().chain([own]) {
-        for (place, answer) in places.into_iter().zip(answers) {
-            outcomes[place] = answer.map_err(PartitionFailure::code);
+    let outcomes = ask(shard, queries, ShardRequest::Query, |reply| match reply {
+        ShardReply::Query(answers) => answers,
+        _ => unreachable!("a reply has the name of its request"),
+    });
+    outcomes.await.into_iter().map(|outcome| outcome?.map_err(PartitionFailure::code)).collect()
+}
+
+/// Asks each shard, this one included, about the items that are located on it, by one request; the answers stand in the
+/// order of the items. What could not be located keeps its error.
+pub(super) async fn ask<T, A>(
+    shard: &Rc<Shard>,
+    items: Vec<Result<(usize, T), ErrorCode>>,
+    request: impl Fn(Vec<T>) -> ShardRequest,
+    answers: impl Fn(ShardReply) -> Vec<A>,
+) -> Vec<Result<A, ErrorCode>> {
+    let mut outcomes: Vec<Result<A, ErrorCode>> =
+        items.iter().map(|item| Err(item.as_ref().err().copied().unwrap_or(ErrorCode::None))).collect();
+    let located = items.into_iter().enumerate();
+    let located = located.filter_map(|(place, item)| item.ok().map(|(shard, item)| (place, shard, item)));
+    let asked = group(located).into_iter().map(|(to, (places, items))| {
+        let reply = shard.ask(to, request(items));
+        async move { (places, reply.await) }
+    });
+    for (places, reply) in join_all(asked).await {
+        for (place, answer) in places.into_iter().zip(answers(reply)) {
+            outcomes[place] = Ok(answer);
         }
     }
     outcomes

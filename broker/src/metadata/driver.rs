@@ -48,6 +48,11 @@ impl Driver {
         self.machine.borrow().image().clone()
     }
 
+    /// Exclusive end of what is stable in the log.
+    pub(crate) fn log_end(&self) -> i64 {
+        self.log.end()
+    }
+
     /// Carries out one command. When it answers, the change is stable, published, and every shard has brought its
     /// partitions to it.
     pub(crate) async fn submit(&self, shard: &Rc<Shard>, command: Command) -> Result<Answer, ErrorCode> {
@@ -223,6 +228,17 @@ impl Shard {
             Some(driver) => driver.submit(self, command).await,
             None => match self.ask(0, ShardRequest::Metadata(command)).await {
                 ShardReply::Metadata(answer) => answer,
+                _ => unreachable!("a reply has the name of its request"),
+            },
+        }
+    }
+
+    /// Exclusive end of what is stable in the metadata log.
+    pub(crate) async fn metadata_end(self: &Rc<Shard>) -> i64 {
+        match self.metadata.get() {
+            Some(driver) => driver.log_end(),
+            None => match self.ask(0, ShardRequest::MetadataEnd).await {
+                ShardReply::MetadataEnd(offset) => offset,
                 _ => unreachable!("a reply has the name of its request"),
             },
         }

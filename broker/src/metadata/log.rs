@@ -25,6 +25,8 @@ use penstock_storage::{
 
 use super::snapshots::{ReadSnapshotError, Snapshots};
 
+/// Epoch under which every batch of the log is written: there is no other node that could lead.
+pub(crate) const LEADER_EPOCH: i32 = 0;
 /// Name of the log, in the store of shard 0.
 pub(super) const METADATA_LOG: &str = "__cluster_metadata";
 /// Bytes read at once during replay.
@@ -173,6 +175,11 @@ pub(crate) async fn open<D: Disk>(
 }
 
 impl<D: Disk> MetadataLog<D> {
+    /// Offset after the last batch that is stable.
+    pub(crate) fn end(&self) -> i64 {
+        self.end.get()
+    }
+
     /// Writes one command's records, one command at a time. When it answers, they are stable; the caller replays them
     /// before it writes or takes a snapshot again.
     pub(crate) async fn write(&self, batch: Batch, now_ms: i64) -> Result<(), WriteError> {
@@ -181,7 +188,7 @@ impl<D: Disk> MetadataLog<D> {
             return Err(WriteError::NotReplayed(self.end.get()));
         }
         let bytes = batch.len() as u64;
-        let context = AppendContext { leader_epoch: 0, now_ms, origin: Origin::Coordinator };
+        let context = AppendContext { leader_epoch: LEADER_EPOCH, now_ms, origin: Origin::Coordinator };
         // Records are a few hundred bytes each and do not wait for room: with a full disk they come first.
         let appended = self.log.append(vec![batch], context)?;
         self.log.durable(appended.ticket).await.map_err(WriteError::Failed)?;

@@ -11,4 +11,4 @@ mod snapshots;
 mod tests;
 
 pub(crate) use driver::{Driver, RandomIds};
-pub(crate) use log::open;
+pub(crate) use log::{LEADER_EPOCH, open};

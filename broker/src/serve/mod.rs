@@ -61,6 +61,7 @@ fn serve(args: &ServeArgs) -> Result<(), Refusal> {
         tracing::warn!("{warning}");
     }
     let dir = DataDir::lock(&options.data_dir, LOCK_PATIENCE).map_err(refusal)?;
+    dir.path().clone_into(&mut options.data_dir);
     let (meta, before) = claim(&dir, &options)?;
     let segment_files = share_descriptors(&mut options);
     let sockets = SocketOptions {

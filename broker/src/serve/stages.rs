@@ -273,6 +273,7 @@ fn share(
         Admission::new(config.connections_max, config.connections_per_ip_max, overrides.collect());
     Shared {
         shards,
+        data_dir: options.data_dir.clone(),
         advertised: options.advertised(address),
         image: ArcSwap::from_pointee(image),
         moved,

@@ -8,8 +8,11 @@ use penstock_core::metadata::{Answer, Command, MetadataImage};
 use penstock_core::partition::fetch::PartitionData;
 use penstock_core::partition::{AppendFailure, PartitionFailure};
 use penstock_protocol::{ErrorCode, Uuid};
+use penstock_storage::ProducerState;
 
-use super::{PartitionAppend, PartitionAppended, PartitionQuery, QueryAnswer, ReadRequest, Shard, Stage};
+use super::{
+    PartitionAppend, PartitionAppended, PartitionKey, PartitionQuery, QueryAnswer, ReadRequest, Shard, Stage,
+};
 use crate::runtime::mailbox::Incoming;
 use crate::runtime::task;
 
@@ -24,10 +27,16 @@ pub(crate) enum ShardRequest {
     Read(ReadRequest),
     /// Answer questions about partitions.
     Query(Vec<PartitionQuery>),
+    /// Measure the logs of partitions.
+    Measure(Vec<PartitionKey>),
+    /// Tell of the idempotent producers of partitions.
+    Producers(Vec<PartitionKey>),
     /// Bring the partitions of these topics to what the image says.
     Apply(Arc<MetadataImage>, Arc<[Uuid]>),
     /// Change metadata; shard 0 does.
     Metadata(Command),
+    /// Tell how far the metadata log is; shard 0 does.
+    MetadataEnd,
     /// Ask the coordinator in this partition of `__consumer_offsets`; its answer goes its own way.
     Group(i32, Box<GroupCall>, crate::groups::Answer),
     /// Ask every coordinator.
@@ -39,8 +48,13 @@ pub(crate) enum ShardReply {
     Append(Vec<Result<PartitionAppended, AppendFailure>>),
     Read(Vec<Result<PartitionData, PartitionFailure>>),
     Query(Vec<Result<QueryAnswer, PartitionFailure>>),
+    /// Bytes of each log; `None` where the partition is not here.
+    Measure(Vec<Option<u64>>),
+    Producers(Vec<Result<Vec<ProducerState>, PartitionFailure>>),
     Apply(Result<(), String>),
     Metadata(Result<Answer, ErrorCode>),
+    /// Exclusive end of what is stable.
+    MetadataEnd(i64),
     /// The request was handed over.
     Group,
     Groups(Vec<GroupResponse>),
@@ -52,8 +66,11 @@ pub(super) async fn execute(shard: &Rc<Shard>, request: ShardRequest) -> ShardRe
         ShardRequest::Append(appends) => ShardReply::Append(shard.append(appends).await.finish().await),
         ShardRequest::Read(request) => ShardReply::Read(shard.read(request).await),
         ShardRequest::Query(queries) => ShardReply::Query(shard.query(queries).await),
+        ShardRequest::Measure(keys) => ShardReply::Measure(shard.measure(keys).await),
+        ShardRequest::Producers(keys) => ShardReply::Producers(shard.producers(keys).await),
         ShardRequest::Apply(image, topics) => ShardReply::Apply(shard.apply(&image, &topics).await),
         ShardRequest::Metadata(command) => ShardReply::Metadata(shard.metadata(command).await),
+        ShardRequest::MetadataEnd => ShardReply::MetadataEnd(shard.metadata_end().await),
         ShardRequest::Group(partition, call, answer) => {
             shard.handle_group(partition, *call, answer);
             ShardReply::Group

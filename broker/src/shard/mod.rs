@@ -5,6 +5,7 @@
 
 mod append;
 mod apply;
+mod describe;
 mod fetch;
 mod inbox;
 mod metrics;
@@ -16,6 +17,7 @@ mod watch;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -59,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) shards: usize,
     /// Broker configs as they were at start: what sizes and limits are taken from.
     pub(crate) config: BrokerConfig,
+    /// The directory of all data.
+    pub(crate) data_dir: PathBuf,
     /// Host and port that clients are told to connect to.
     pub(crate) advertised: (String, u16),
     /// The newest metadata.
