@@ -14,3 +14,4 @@ mod offsets;
 mod order;
 mod refusals;
 mod stop;
+mod surface;
