@@ -1,4 +1,4 @@
-"""Some 840 raw requests are answered as Apache Kafka 4.3.1 answers them, but for what is meant to differ."""
+"""Some 1,090 raw requests are answered as Apache Kafka 4.3.1 answers them, but for what is meant to differ."""
 
 import sys
 

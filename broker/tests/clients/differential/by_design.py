@@ -40,6 +40,14 @@ ROWS = [
     ("ListOffsets one partition twice", r"\.topics\[0\]\.partitions$", "refused each time it is named, not once"),
     ("Fetch as a follower", r".*\.(error_code|high_watermark|last_stable_offset|log_start_offset|records)$",
      "there are no followers yet"),
+    # Reads of administrators.
+    ("DescribeConfigs of (client metrics|a group)$", r"\.results\[0\]\.configs\.", "none can be set yet"),
+    ("DescribeProducers partition twice", r".*\.error_(code|message)$", "each is told once: the answer is bounded"),
+    ("DescribeAcls type 0", r"\.", "answered as any other; Kafka cuts the connection"),
+    ("DescribeQuorum the log$", r".*\.listeners\[0\]\.name$", "the quorum of one has no listener of its own"),
+    ("(ElectLeaders (both|partition twice)|DescribeQuorum two partitions)", r".*\[1\]\.error_message$",
+     "said once for each topic: the answer is bounded"),
+    ("ListConfigResources loggers", r"\.config_resources$", "there are no levels of loggers to set"),
     ("ListOffsets -3 of what is left", r".*\.(leader_epoch|offset|timestamp)$",
      "records that were deleted have no timestamps"),
 ]

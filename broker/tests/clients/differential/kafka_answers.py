@@ -6,6 +6,7 @@ import uuid
 
 import admin_cases
 import record_cases
+import surface_cases
 from by_design import ROWS, excuse
 from sides import Side, differences, normal
 
@@ -50,7 +51,7 @@ def answers(address):
     """A broker's answers to all cases, without what two right brokers may say differently."""
     side, prefix, told = Side(address), f"diff-{uuid.uuid4().hex[:8]}", {}
     admin_cases.setup(side, prefix)
-    for cases in (admin_cases, record_cases):
+    for cases in (admin_cases, record_cases, surface_cases):
         for name, api, wanted, fields in cases.all_cases(prefix):
             if api is None:
                 fields(side)

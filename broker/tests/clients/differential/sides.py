@@ -7,10 +7,11 @@ from wire import Wire, make, parse_batches
 
 MODULES = ("admin", "consumer", "metadata", "producer")
 DROPPED = {"throttle_time_ms", "cluster_id", "host", "port", "rack", "node_endpoints", "finalized_features_epoch",
-           "finalized_features", "supported_features"}
+           "finalized_features", "supported_features", "log_dir"}
 # Compared by whether they are set at all.
 SIGNS = {"producer_id", "session_id", "controller_id", "leader_id", "broker_id", "node_id",
-         "preferred_read_replica", "log_append_time_ms"}
+         "preferred_read_replica", "log_append_time_ms", "total_bytes", "usable_bytes", "last_fetch_timestamp",
+         "last_caught_up_timestamp", "log_end_offset"}
 LENGTHS = {"replica_nodes", "isr_nodes", "eligible_leader_replicas", "last_known_elr", "offline_replicas"}
 NO_ID = ("None", "", "00000000-0000-0000-0000-000000000000")
 
@@ -58,7 +59,9 @@ class Side:
 def normal(value, key=None):
     """An answer without what two right brokers may say differently."""
     if isinstance(value, dict):
-        return {k: normal(v, k) for k, v in value.items() if k not in DROPPED}
+        # How far the metadata log is, and how often it was led anew.
+        dropped = DROPPED | {"high_watermark", "leader_epoch"} if "current_voters" in value else DROPPED
+        return {k: normal(v, k) for k, v in value.items() if k not in dropped}
     if key == "records":
         return [(b.base_offset, b.last_offset_delta, b.count, b.codec, b.log_append_time, b.leader_epoch)
                 for b in parse_batches(value)]
@@ -70,9 +73,12 @@ def normal(value, key=None):
         return None if str(value) in NO_ID else "set"
     if key == "timestamp" and value > NOW - 1000:
         return "the records' time" if value == NOW else "the present"
+    if key == "last_timestamp" and value > 0:
+        return f"{value - NOW} ms after the records' time"
     if isinstance(value, (list, tuple)):
         rows = [normal(v) for v in value]
-        return sorted(rows, key=repr) if key in ("configs", "topics", "synonyms") else rows
+        is_set = key in ("configs", "topics", "synonyms") or rows and isinstance(rows[0], dict) and "is_future_key" in rows[0]
+        return sorted(rows, key=repr) if is_set else rows
     return value
 
 
