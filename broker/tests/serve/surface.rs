@@ -29,18 +29,20 @@ const PRODUCE_FROM: i16 = 3;
 /// Calls one API at one version; what was answered, printed with the names of its fields.
 type Call = Box<dyn Fn(&mut Client, i16) -> String>;
 
-fn calls() -> BTreeMap<i16, Call> {
-    fn one<R: Request + 'static>(make: fn(i16) -> R) -> (i16, Call)
-    where
-        R::Response: std::fmt::Debug,
-    {
-        let call = move |client: &mut Client, version| format!("{:?}", client.call(version, &make(version)));
-        (R::API.code(), Box::new(call))
-    }
+fn one<R: Request + 'static>(make: fn(i16) -> R) -> (i16, Call)
+where
+    R::Response: std::fmt::Debug,
+{
+    let call = move |client: &mut Client, version| format!("{:?}", client.call(version, &make(version)));
+    (R::API.code(), Box::new(call))
+}
+
+/// Those that ask for nothing in particular.
+fn plain() -> Vec<(i16, Call)> {
     macro_rules! plain {
-        ($($request:ident),* $(,)?) => { [$(one(|_| $request::default())),*] };
+        ($($request:ident),* $(,)?) => { vec![$(one(|_| $request::default())),*] };
     }
-    let plain = plain![
+    plain![
         AlterConfigsRequest,
         AlterReplicaLogDirsRequest,
         CreatePartitionsRequest,
@@ -75,7 +77,10 @@ fn calls() -> BTreeMap<i16, Call> {
         OffsetFetchRequest,
         OffsetForLeaderEpochRequest,
         SyncGroupRequest,
-    ];
+    ]
+}
+
+fn calls() -> BTreeMap<i16, Call> {
     let special = [
         one(|_| ApiVersionsRequest {
             client_software_name: WireString::from_static("serve"),
@@ -106,7 +111,7 @@ fn calls() -> BTreeMap<i16, Call> {
             }
         }),
     ];
-    let all: Vec<_> = plain.into_iter().chain(special).collect();
+    let all: Vec<_> = plain().into_iter().chain(special).collect();
     let count = all.len();
     let calls: BTreeMap<_, _> = all.into_iter().collect();
     assert_eq!(calls.len(), count, "an API stands here twice");
