@@ -32,6 +32,8 @@ pub(crate) enum Command {
     /// Produce records that name themselves, remember what was acknowledged, and check that it is there
     #[command(subcommand)]
     Verify(crate::verify_cli::VerifyCommand),
+    /// Draw what runs found, from the files that --json wrote
+    Chart(ChartArgs),
 }
 
 /// Where, how long, and what to do with the figures.
@@ -64,12 +66,32 @@ pub(crate) struct CommonArgs {
     /// Write the latencies of each second to this file as an HdrHistogram log
     #[arg(long)]
     pub(crate) hdr: Option<PathBuf>,
+    /// Draw charts into this directory: latency by percentile, throughput and latency over time
+    #[arg(long, value_name = "DIR")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Draw these earlier runs (files of --json) in the same charts
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "svg")]
+    pub(crate) compare: Vec<PathBuf>,
     /// No progress lines
     #[arg(long)]
     pub(crate) quiet: bool,
     /// Measure the client itself: against a broker in this process that keeps nothing
     #[arg(long)]
     pub(crate) null: bool,
+}
+
+/// `chart`.
+#[derive(Debug, Args)]
+pub(crate) struct ChartArgs {
+    /// A run, as --json wrote it
+    #[arg(value_name = "FILE", required_unless_present = "compare")]
+    pub(crate) run: Option<PathBuf>,
+    /// Runs that are drawn in the same charts
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) compare: Vec<PathBuf>,
+    /// Where the charts go
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) svg: PathBuf,
 }
 
 /// What to produce.

@@ -16,6 +16,7 @@ use penstock_loadgen::produce::RunError;
 use penstock_loadgen::report::{Totals, write_hdr_log, write_json};
 use penstock_loadgen::{consume, end_to_end, produce};
 
+mod chart_cli;
 mod cli;
 mod verify_cli;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             Ok(vec![produced, consumed])
         }),
         Command::Verify(command) => return verify_cli::run(&command),
+        Command::Chart(args) => return chart_cli::run(&args),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -69,6 +71,11 @@ fn run(
     }
     if let Some(path) = &common.hdr {
         write_hdr_log(path, started, &totals.iter().collect::<Vec<_>>())?;
+    }
+    if let Some(directory) = &common.svg {
+        let figures = totals.iter().map(Totals::to_figure).collect();
+        chart_cli::draw_run(figures, &common.compare, directory)
+            .map_err(|error| RunError::Options(error.to_string()))?;
     }
     Ok(totals.iter().all(|total| total.counts.records > 0))
 }

@@ -5,12 +5,13 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use serde_json::{Value, json};
 
+use crate::chart::Figure;
 use crate::meter::Counts;
+use crate::series::{MeasuredInterval, Point, over_time, percentiles};
 
 /// The quantiles that a report shows, with their names.
 pub const QUANTILES: [(&str, f64); 7] = [
@@ -36,8 +37,8 @@ pub struct Totals {
     pub counts: Counts,
     /// Requests that had no answer when the drain was given up.
     pub unanswered: u64,
-    /// Measured intervals of a second each: end (from the start of the run) and latencies, for the HdrHistogram log.
-    pub intervals: Vec<(Duration, Duration, Histogram<u64>)>,
+    /// Measured intervals of a second each.
+    pub intervals: Vec<MeasuredInterval>,
 }
 
 impl Totals {
@@ -82,7 +83,20 @@ impl Totals {
             "unanswered": self.unanswered,
             "latency_of": self.latency_of,
             "latency_us": quantiles,
+            "percentiles": percentiles(latency),
+            "series": over_time(&self.intervals).iter().map(point_json).collect::<Vec<_>>(),
         })
+    }
+
+    /// What charts are drawn from.
+    pub fn to_figure(&self) -> Figure {
+        Figure {
+            kind: self.name.to_owned(),
+            latency_of: self.latency_of.to_owned(),
+            megabytes_per_second: self.megabytes_per_second(),
+            percentiles: percentiles(&self.counts.latency),
+            series: over_time(&self.intervals),
+        }
     }
 
     /// Writes the totals as a table for people.
@@ -124,6 +138,19 @@ impl Totals {
     }
 }
 
+fn point_json(point: &Point) -> Value {
+    json!({
+        "from_s": point.from_s,
+        "to_s": point.to_s,
+        "records_per_second": point.records_per_second,
+        "megabytes_per_second": point.megabytes_per_second,
+        "p50_us": point.p50_us,
+        "p99_us": point.p99_us,
+        "p999_us": point.p999_us,
+        "max_us": point.max_us,
+    })
+}
+
 fn micros(nanos: u64) -> f64 {
     nanos as f64 / 1e3
 }
@@ -151,9 +178,10 @@ pub fn write_hdr_log(path: &Path, started: SystemTime, totals: &[&Totals]) -> io
     let mut log = builder.begin_log_with(&mut file, &mut serializer)?;
     let mut rows: Vec<_> =
         totals.iter().flat_map(|t| t.intervals.iter().map(move |interval| (t.name, interval))).collect();
-    rows.sort_by_key(|(_, (start, _, _))| *start);
-    for (name, (start, end, histogram)) in rows {
-        log.write_histogram(histogram, *start, *end - *start, Tag::new(name))
+    rows.sort_by_key(|(_, interval)| interval.start);
+    for (name, interval) in rows {
+        let length = interval.end - interval.start;
+        log.write_histogram(&interval.latency, interval.start, length, Tag::new(name))
             .map_err(|error| io::Error::other(format!("{error:?}")))?;
     }
     drop(log);
@@ -164,6 +192,7 @@ pub fn write_hdr_log(path: &Path, started: SystemTime, totals: &[&Totals]) -> io
 mod tests {
     use super::*;
     use crate::meter::{new_histogram, record};
+    use hdrhistogram::Histogram;
     use hdrhistogram::serialization::Deserializer;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
@@ -181,7 +210,13 @@ mod tests {
             elapsed: Duration::from_secs(2),
             counts,
             unanswered: 0,
-            intervals: vec![(Duration::from_secs(1), Duration::from_secs(2), interval)],
+            intervals: vec![MeasuredInterval {
+                start: Duration::from_secs(1),
+                end: Duration::from_secs(2),
+                records: 640,
+                bytes: 655_360,
+                latency: interval,
+            }],
         }
     }
 
@@ -197,6 +232,19 @@ mod tests {
         assert_eq!(json["records_per_second"], 320.0);
         let p50 = json["latency_us"]["p50"].as_f64().unwrap();
         assert!((4_990.0..5_010.0).contains(&p50), "{p50}");
+    }
+
+    #[test]
+    fn json_reads_back_as_what_charts_are_drawn_from() {
+        let totals = sample();
+        let text = json!({ "figures": [totals.to_json()] }).to_string();
+        let (read, own) = (crate::chart::read(&text).unwrap().remove(0), totals.to_figure());
+        assert_eq!((&read.kind, read.series.len()), (&own.kind, 1));
+        let drawn = |figure: &crate::chart::Figure| {
+            let runs = [crate::chart::Named { name: "run", figure }];
+            [crate::chart::latency(&runs), crate::chart::over_time(&runs)]
+        };
+        assert_eq!(drawn(&read), drawn(&own), "to the last digit but those that nobody sees");
     }
 
     #[test]

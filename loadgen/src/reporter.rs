@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 
 use crate::meter::{Counts, Interval, Phase};
 use crate::report::Totals;
+use crate::series::MeasuredInterval;
 
 /// Merges the intervals of `workers` workers of one kind of work, until all of them are gone.
 pub struct Reporter {
@@ -81,7 +82,13 @@ impl Reporter {
         if tick.phase == Phase::Measured {
             totals.elapsed += tick.end - tick.start;
             totals.counts.merge(&tick.counts);
-            totals.intervals.push((tick.start, tick.end, shrink(&tick.counts.latency)));
+            totals.intervals.push(MeasuredInterval {
+                start: tick.start,
+                end: tick.end,
+                records: tick.counts.records,
+                bytes: tick.counts.bytes,
+                latency: shrink(&tick.counts.latency),
+            });
         }
     }
 
@@ -149,7 +156,8 @@ mod tests {
         assert_eq!(totals.counts.latency.len(), 6);
         assert!(totals.counts.latency.max() >= 800_000_000);
         assert!(totals.counts.latency.max() < 9_000_000_000);
-        assert_eq!(totals.intervals.len(), 2);
+        let records: Vec<u64> = totals.intervals.iter().map(|interval| interval.records).collect();
+        assert_eq!(records, [21, 40]);
     }
 
     #[test]
