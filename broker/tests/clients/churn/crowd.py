@@ -13,6 +13,8 @@ from harness import CACHE, HERE
 LEAVE_S = 90
 # What is left of two processes with one instance id after this time is one.
 RIVAL_S = 40
+# How kafkajs ends where it gives up, now and then, when it was put out of its group or could not connect at first.
+GAVE_UP = 4
 # How a member ends that was fenced: Java's tool by itself, ours with a status of their own.
 FENCED_STATUSES = {FENCED, 0, 1}
 EAGER, COOPERATIVE = "range", "cooperative-sticky"
@@ -36,7 +38,7 @@ class Member:
     def __init__(self, command, report, take):
         self.name = report.name
         self.reader = Report(report, take)
-        self.allowed = set()  # the exit statuses that are no surprise
+        self.allowed = {GAVE_UP} if command[0] == "node" else set()  # the exit statuses that are no surprise
         self.until = None  # when it has to be gone
         self.is_rival = False  # of another process with its instance id: when it came back last decides which one goes
         said = report.with_suffix(".said")
@@ -46,7 +48,7 @@ class Member:
                 env={**os.environ, "NODE_PATH": str(CACHE / "kafkajs" / "node_modules")})
 
     def send(self, number, allowed, until):
-        self.allowed, self.until = allowed, until
+        self.allowed, self.until = self.allowed | allowed, until
         self.process.send_signal(number)
 
 
@@ -109,7 +111,7 @@ class Crowd:
         self.java_config = directory / "java.properties"
         self.java_config.write_text("max.poll.interval.ms=15000\nheartbeat.interval.ms=1000\nfetch.max.wait.ms=100\n"
                                     "reconnect.backoff.max.ms=500\n")
-        self.members, self.started = [], 0
+        self.members, self.started, self.gave_up = [], 0, 0
         self.places = [
             Place(self, group, clients[number % len(clients)], number, assignor)
             for group, (share, assignor, clients) in GROUPS.items()
@@ -144,6 +146,8 @@ class Crowd:
                 member.process.wait()
             elif status not in member.allowed:
                 self.truths.violated(f"{member.name} ended by itself with status {status}")
+            elif status == GAVE_UP:
+                self.gave_up += 1
             member.reader.read()
             self.members.remove(member)
             for place in self.places:

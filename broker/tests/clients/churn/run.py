@@ -189,6 +189,7 @@ class Run:
         truths = self.truths
         yield f"{truths.acknowledged_count} records acknowledged; " + ", ".join(
             f"{count} x {name}" for name, count in sorted(self.events.items()))
+        yield f"kafkajs gave up {self.crowd.gave_up} times" if self.crowd.gave_up else "no member gave up"
         for group, of in truths.groups.items():
             yield (f"{group}: {len(self.crowd.of(group))} members, {of.records} records consumed, {of.repeated} of them again, "
                    f"{of.commits} commits acknowledged, longest wait for a record {self.moved[group][2]:.1f} s")

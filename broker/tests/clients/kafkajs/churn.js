@@ -17,14 +17,18 @@ const consumer = new Kafka({
   groupId, sessionTimeout: 6000, heartbeatInterval: 1000, rebalanceTimeout: 15000, maxWaitTimeInMs: 100,
 })
 
-async function eachBatch({ batch: { partition, messages }, heartbeat, isRunning, isStale }) {
+async function eachBatch({ batch: { partition, messages }, commitOffsetsIfNecessary, heartbeat, isRunning, isStale }) {
   if (!isRunning() || isStale()) return
   say(messages.map(({ offset, value }) => `r ${partition} ${offset} ${value}`))
   const next = String(BigInt(messages[messages.length - 1].offset) + 1n)
-  await consumer.commitOffsets([{ topic, partition, offset: next }])
+  // Not consumer.commitOffsets: an UNKNOWN_MEMBER_ID there ends the consumer, here it joins anew.
+  await commitOffsetsIfNecessary({ topics: [{ topic, partitions: [{ partition, offset: next }] }] })
   say([`c ${partition} ${next}`])
   await heartbeat()
 }
+
+// Put out of its group, it joins anew most times, and at others gives up: then whoever runs it starts it again.
+consumer.on(consumer.events.CRASH, ({ payload }) => payload.restart || process.exit(4))
 
 async function main() {
   await consumer.connect()
@@ -34,6 +38,7 @@ async function main() {
 
 process.on('SIGTERM', () => consumer.disconnect().then(() => process.exit(0)))
 main().catch((error) => {
+  // The broker may have been killed as it began: its retries do not hold for a first connection that is reset.
   console.error(error)
-  process.exit(1)
+  process.exit(4)
 })
