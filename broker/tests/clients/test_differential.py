@@ -18,5 +18,7 @@ def test_answers_are_kafkas(broker):
         f"{name} v{version}: {path}: Kafka {kafka_answers.short(a)}, here {kafka_answers.short(b)}"
         for (name, version), paths in found.items() for path, a, b in paths
     ]
-    lines += [f"by_design.py excuses nothing with {row}" for row in kafka_answers.idle_excuses(recorded, answers)]
+    if broker.is_kafka is not True:  # Kafka does not differ from itself
+        idle = kafka_answers.idle_excuses(recorded, answers)
+        lines += [f"by_design.py excuses nothing with {row}" for row in idle]
     assert not lines, "\n" + "\n".join(lines)
