@@ -16,7 +16,6 @@ pub mod end_to_end;
 pub mod meter;
 pub mod null;
 pub mod pace;
-pub mod partitioner;
 pub mod payload;
 pub mod produce;
 pub mod quantity;

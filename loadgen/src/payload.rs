@@ -6,8 +6,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use penstock_format::{Batch, BatchBuilder, BuildError, Compression, NewRecord};
-
-use crate::partitioner::partition_of;
+use penstock_protocol::partitioner::partition_of;
 
 /// What the records look like.
 #[derive(Debug, Clone)]

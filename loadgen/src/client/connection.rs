@@ -10,7 +10,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use penstock_protocol::messages::ApiVersionsRequest;
-use penstock_protocol::{ApiKey, Request, Versions, WireString, frame};
+use penstock_protocol::{Request, ServedVersions, WireString, frame};
 
 use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, ClientError, check};
 
@@ -20,23 +20,6 @@ const FRAME_LEN_MAX: usize = 256 << 20;
 const READ_LEN: usize = 64 << 10;
 /// Pieces of one vectored write.
 const PIECES_MAX: usize = 64;
-
-/// The versions that one broker serves.
-#[derive(Debug, Default)]
-struct Served(Vec<(i16, Versions)>);
-
-impl Served {
-    /// The highest version that both sides speak.
-    fn common(&self, api: ApiKey) -> Result<i16, ClientError> {
-        let ours = api.stable_versions();
-        let theirs = self.0.iter().find(|(key, _)| *key == api.code()).map(|(_, versions)| *versions);
-        theirs
-            .map(|theirs| (theirs.min.max(ours.min), theirs.max.min(ours.max)))
-            .filter(|(min, max)| min <= max)
-            .map(|(_, max)| max)
-            .ok_or(ClientError::NoCommonVersion(api))
-    }
-}
 
 /// A connection, used for one request at a time; [`Connection::split`] it to pipeline.
 #[derive(Debug)]
@@ -49,7 +32,7 @@ pub struct Connection {
 #[derive(Debug)]
 pub struct Sender {
     half: OwnedWriteHalf,
-    served: Served,
+    served: ServedVersions,
     client_id: WireString,
     next_correlation_id: i32,
 }
@@ -73,7 +56,7 @@ impl Connection {
         let mut connection = Connection {
             sender: Sender {
                 half: write_half,
-                served: Served::default(),
+                served: ServedVersions::default(),
                 client_id: WireString::from(client_id),
                 next_correlation_id: 0,
             },
@@ -92,11 +75,7 @@ impl Connection {
         };
         let response = self.call_version(&request, 3).await?;
         check(response.error_code, || "ApiVersions".to_owned())?;
-        let served = response
-            .api_keys
-            .iter()
-            .map(|api| (api.api_key, Versions { min: api.min_version, max: api.max_version }));
-        self.sender.served = Served(served.collect());
+        self.sender.served = ServedVersions::of(&response);
         Ok(())
     }
 
@@ -140,7 +119,7 @@ impl Connection {
 impl Sender {
     /// The highest version of `R` that both sides speak.
     pub fn version<R: Request>(&self) -> Result<i16, ClientError> {
-        self.served.common(R::API)
+        self.served.common(R::API).ok_or(ClientError::NoCommonVersion(R::API))
     }
 
     /// A correlation id that was not used yet.

@@ -8,6 +8,7 @@
 //! - [`ApiKey`]: names, valid versions and header versions of the APIs.
 //! - [`frame`]: length-prefixed frames, request and response headers, foreign protocols.
 //! - [`error`]: the error codes of the protocol.
+//! - [`ServedVersions`], [`partitioner`]: what clients have to agree on with brokers and with each other.
 //!
 //! Bytes from outside lead to a value or to an error, never to a panic.
 
@@ -19,7 +20,9 @@ pub mod frame;
 mod limits;
 mod message;
 pub mod messages;
+pub mod partitioner;
 mod records;
+mod served;
 mod uuid;
 mod wire_string;
 
@@ -30,5 +33,6 @@ pub use error::ErrorCode;
 pub use limits::Limits;
 pub use message::{Fields, Message, Request};
 pub use records::Records;
+pub use served::ServedVersions;
 pub use uuid::Uuid;
 pub use wire_string::{NotUtf8, WireString};
