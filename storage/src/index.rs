@@ -158,6 +158,11 @@ impl SegmentIndex {
         self.entries.len() >= ENTRIES_MAX
     }
 
+    /// The batches that the entries name, in order.
+    pub fn batches(&self) -> impl Iterator<Item = IndexedBatch> {
+        self.entries.iter().map(|entry| self.batch_of(*entry))
+    }
+
     /// Entries.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -202,6 +207,21 @@ impl SegmentIndex {
         segment: SegmentIdentity,
         start_position: u64,
     ) -> Result<SegmentIndex, IndexError> {
+        let (found, mut index) = SegmentIndex::decode_any(bytes)?;
+        if found != segment {
+            return Err(IndexError::OtherSegment);
+        }
+        index.indexed_position = index.entries.last().map_or(start_position, |last| u64::from(last.position));
+        Ok(index)
+    }
+
+    /// Largest timestamp noted, in milliseconds, -1 if none.
+    pub(crate) fn max_timestamp(&self) -> i64 {
+        self.max_timestamp
+    }
+
+    /// Reads an index and says whose it is. Only good for looking at: nothing may be added to it.
+    pub(crate) fn decode_any(bytes: &[u8]) -> Result<(SegmentIdentity, SegmentIndex), IndexError> {
         let mut reader = Reader::new(bytes);
         let damaged = IndexError::Damaged;
         if reader.bytes(MAGIC.len()) != Some(&MAGIC) {
@@ -211,12 +231,7 @@ impl SegmentIndex {
         if version > INDEX_VERSION {
             return Err(IndexError::NewerVersion(version));
         }
-        let (found, mut index) = read_rest(&mut reader, bytes).filter(|_| version > 0).ok_or(damaged)?;
-        if found != segment {
-            return Err(IndexError::OtherSegment);
-        }
-        index.indexed_position = index.entries.last().map_or(start_position, |last| u64::from(last.position));
-        Ok(index)
+        read_rest(&mut reader, bytes).filter(|_| version > 0).ok_or(damaged)
     }
 
     fn push_entry(&mut self, batch: &AppendedBatch) {

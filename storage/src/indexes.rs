@@ -22,7 +22,7 @@ use crate::state::{LogInner, StoreInner};
 use crate::wait::WaitList;
 
 /// Longest index file read in bytes: all entries an index may have.
-const FILE_LEN_MAX: usize = 48 + crate::index::ENTRIES_MAX * 16;
+pub(crate) const FILE_LEN_MAX: usize = 48 + crate::index::ENTRIES_MAX * 16;
 /// Entries that an active segment's index keeps, however many there are of them.
 const ACTIVE_ENTRIES_MIN: usize = 16;
 /// Files written at once.

@@ -28,6 +28,7 @@ mod look;
 mod lookup;
 mod memory;
 mod meter;
+pub mod offline;
 mod pending;
 mod plan;
 mod prepare;

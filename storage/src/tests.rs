@@ -8,6 +8,7 @@ mod faults;
 mod large;
 mod lookups;
 mod meter;
+mod offline;
 mod reshards;
 
 use std::path::Path;

@@ -9,14 +9,14 @@ use crate::disk::sim::Crash;
 
 /// What the world was told, by log: every batch appended, and how far it was acknowledged.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     appended: BTreeMap<i64, Batch>,
     acknowledged: i64,
 }
 
-type Book = Rc<RefCell<BTreeMap<String, Told>>>;
+pub(super) type Book = Rc<RefCell<BTreeMap<String, Told>>>;
 
-async fn work(world: SimWorld, store: Store<SimDisk>, name: String, book: Book) {
+pub(super) async fn work(world: SimWorld, store: Store<SimDisk>, name: String, book: Book) {
     let log = match store.log(&name) {
         Some(log) => log,
         None => store.create_log(&name, log_config()).await.unwrap(),
