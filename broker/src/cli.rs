@@ -4,6 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::command::completions::CompletionsArgs;
+use crate::command::config::ConfigArgs;
+use crate::command::consume::ConsumeArgs;
+use crate::command::group::GroupArgs;
+use crate::command::produce::ProduceArgs;
+use crate::command::topic::TopicArgs;
+
 /// Penstock: an event streaming broker that speaks Apache Kafka's wire protocol.
 #[derive(Debug, Parser)]
 #[command(name = "penstock", version, about, disable_help_subcommand = true)]
@@ -16,6 +23,18 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a broker until SIGTERM or SIGINT.
     Serve(ServeArgs),
+    /// Create, list, describe, alter and delete topics.
+    Topic(TopicArgs),
+    /// List and describe consumer groups, reset their offsets, delete them.
+    Group(GroupArgs),
+    /// Show, set and unset configs of topics and brokers.
+    Config(ConfigArgs),
+    /// Write the lines of stdin to a topic, a record each.
+    Produce(ProduceArgs),
+    /// Print the records of a topic.
+    Consume(ConsumeArgs),
+    /// Print a script that lets a shell complete commands and options.
+    Completions(CompletionsArgs),
 }
 
 /// What `serve` takes. Flags go before `--set`, `--set` before the file, the file before defaults.

@@ -3,6 +3,8 @@
 mod admin;
 mod api;
 mod cli;
+mod client;
+mod command;
 mod groups;
 mod metadata;
 mod network;
@@ -15,6 +17,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
+use cli::Command;
+
 /// Request buffers come and go at the rate of the network: this allocator backs them with large pages and frees them
 /// for less (decision 5).
 #[global_allocator]
@@ -22,10 +26,22 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    // RUST_LOG chooses what is logged; stdout belongs to the ready line.
+    match cli.command {
+        Command::Serve(args) => {
+            log();
+            serve::run(&args)
+        }
+        Command::Topic(args) => command::end(command::topic::run(&args)),
+        Command::Group(args) => command::end(command::group::run(&args)),
+        Command::Config(args) => command::end(command::config::run(&args)),
+        Command::Produce(args) => command::end(command::produce::run(&args)),
+        Command::Consume(args) => command::end(command::consume::run(&args)),
+        Command::Completions(args) => command::end(command::completions::run(&args)),
+    }
+}
+
+/// RUST_LOG chooses what is logged; stdout belongs to the ready line.
+fn log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
-    match cli.command {
-        cli::Command::Serve(args) => serve::run(&args),
-    }
 }
