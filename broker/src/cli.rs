@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::command::check::CheckArgs;
 use crate::command::completions::CompletionsArgs;
 use crate::command::config::ConfigArgs;
 use crate::command::consume::ConsumeArgs;
 use crate::command::group::GroupArgs;
+use crate::command::inspect::InspectArgs;
 use crate::command::produce::ProduceArgs;
 use crate::command::topic::TopicArgs;
 
@@ -33,6 +35,13 @@ pub(crate) enum Command {
     Produce(ProduceArgs),
     /// Print the records of a topic.
     Consume(ConsumeArgs),
+    /// Print what stands in the files of a data directory.
+    Inspect(InspectArgs),
+    /// Verify a data directory while no broker runs on it; nothing is written.
+    #[command(
+        after_help = "Exit status: 0 nothing was found, 1 something was found, 2 it could not be checked."
+    )]
+    Check(CheckArgs),
     /// Print a script that lets a shell complete commands and options.
     Completions(CompletionsArgs),
 }

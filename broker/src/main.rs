@@ -36,6 +36,8 @@ fn main() -> ExitCode {
         Command::Config(args) => command::end(command::config::run(&args)),
         Command::Produce(args) => command::end(command::produce::run(&args)),
         Command::Consume(args) => command::end(command::consume::run(&args)),
+        Command::Inspect(args) => command::end(command::inspect::run(&args)),
+        Command::Check(args) => command::end(command::check::run(&args)),
         Command::Completions(args) => command::end(command::completions::run(&args)),
     }
 }

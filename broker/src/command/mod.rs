@@ -1,12 +1,16 @@
-//! The commands that talk to brokers, one file each: what `penstock serve` is not.
+//! The commands that look at brokers and their files, one file each: what `penstock serve` is not.
 //!
-//! Exit status: 0 done, 1 it failed, 2 wrong usage. Results go to stdout, in words or with `--json` as JSON; errors go to
-//! stderr as one line that says what to do.
+//! Exit status: 0 done, 1 it failed (or `check` found something), 2 wrong usage (or `check`
+//! could not check). Results go
+//! to stdout, in words or with `--json` as JSON; errors go to stderr as one line that says what to do.
 
+pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod consume;
+mod files;
 pub(crate) mod group;
+pub(crate) mod inspect;
 mod output;
 pub(crate) mod produce;
 mod time;
@@ -53,6 +57,9 @@ pub(crate) enum Failure {
     Usage(String),
     #[error("{0}")]
     Failed(String),
+    /// Everything that could be said was said already; only the exit status is left.
+    #[error("exit status {0}")]
+    Said(u8),
     #[error("cannot write the result: {0}")]
     Output(#[from] io::Error),
 }
@@ -61,6 +68,7 @@ impl Failure {
     fn status(&self) -> u8 {
         match self {
             Failure::Usage(_) | Failure::Client(ClientError::Address(_)) => USAGE,
+            Failure::Said(status) => *status,
             Failure::Client(_) | Failure::Failed(_) | Failure::Output(_) => 1,
         }
     }
@@ -74,7 +82,9 @@ pub(crate) fn end(result: Result<(), Failure>) -> ExitCode {
         // Whoever read the output has seen enough, as `head` does.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("penstock: {failure}");
+            if !matches!(failure, Failure::Said(_)) {
+                eprintln!("penstock: {failure}");
+            }
             ExitCode::from(failure.status())
         }
     }

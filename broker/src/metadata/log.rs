@@ -28,7 +28,7 @@ use super::snapshots::{ReadSnapshotError, Snapshots};
 /// Epoch under which every batch of the log is written: there is no other node that could lead.
 pub(crate) const LEADER_EPOCH: i32 = 0;
 /// Name of the log, in the store of shard 0.
-pub(super) const METADATA_LOG: &str = "__cluster_metadata";
+pub(crate) const METADATA_LOG: &str = "__cluster_metadata";
 /// Bytes read at once during replay.
 const READ_BYTES: usize = 1 << 20;
 /// Bound on one batch's records, packed or not: far above what one command makes.

@@ -11,4 +11,5 @@ mod snapshots;
 mod tests;
 
 pub(crate) use driver::{Driver, RandomIds};
-pub(crate) use log::{LEADER_EPOCH, open};
+pub(crate) use log::{LEADER_EPOCH, METADATA_LOG, open};
+pub(crate) use snapshots::{snapshot_offset, snapshots_dir};

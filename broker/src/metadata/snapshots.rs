@@ -30,7 +30,7 @@ pub(super) struct Snapshots<D: Disk> {
 impl<D: Disk> Snapshots<D> {
     /// Opens the directory below `data_dir`, creating it where it is missing, and removes what a crash left half written.
     pub(super) async fn open(disk: &D, data_dir: &Path) -> io::Result<Snapshots<D>> {
-        let snapshots = Snapshots { disk: disk.clone(), dir: data_dir.join("metadata") };
+        let snapshots = Snapshots { disk: disk.clone(), dir: snapshots_dir(data_dir) };
         disk.create_dir_all(&snapshots.dir).await?;
         disk.sync_dir(data_dir).await?;
         for entry in disk.list(&snapshots.dir).await? {
@@ -51,7 +51,7 @@ impl<D: Disk> Snapshots<D> {
     /// Offsets of all snapshots, the newest first, whether sound or not.
     pub(super) async fn offsets(&self) -> io::Result<Vec<i64>> {
         let entries = self.disk.list(&self.dir).await?;
-        let mut offsets: Vec<i64> = entries.iter().filter_map(|entry| offset_of(&entry.name)).collect();
+        let mut offsets: Vec<i64> = entries.iter().filter_map(|entry| snapshot_offset(&entry.name)).collect();
         offsets.sort_unstable_by(|a, b| b.cmp(a));
         Ok(offsets)
     }
@@ -81,7 +81,13 @@ impl<D: Disk> Snapshots<D> {
     }
 }
 
-fn offset_of(name: &str) -> Option<i64> {
+/// Where a data directory keeps them.
+pub(crate) fn snapshots_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("metadata")
+}
+
+/// The offset that a file's name says, if it is that of a snapshot.
+pub(crate) fn snapshot_offset(name: &str) -> Option<i64> {
     let digits = name.strip_suffix(SUFFIX)?;
     let plain = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| digits.parse().ok())?
@@ -93,10 +99,10 @@ mod tests {
 
     #[test]
     fn names_that_are_snapshots() {
-        assert_eq!(offset_of("00000000000000000042.snapshot"), Some(42));
+        assert_eq!(snapshot_offset("00000000000000000042.snapshot"), Some(42));
         for name in ["42.snapshot", "00000000000000000042.snapshot.tmp", "-0000000000000000042.snapshot", "x"]
         {
-            assert_eq!(offset_of(name), None, "{name}");
+            assert_eq!(snapshot_offset(name), None, "{name}");
         }
     }
 }

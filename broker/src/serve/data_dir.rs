@@ -18,6 +18,10 @@ const META_FILE: &str = "penstock.meta";
 const LOCK_FILE: &str = "penstock.lock";
 /// Between two attempts at the lock.
 const LOCK_POLL: Duration = Duration::from_millis(10);
+/// How long a reader waits for a broker to be gone.
+const READ_PATIENCE: Duration = Duration::from_secs(2);
+/// More shards than any machine has cores for: a mark that says so is damaged.
+const SHARDS_MAX: usize = u16::MAX as usize;
 
 /// Why a data directory cannot be used; each with what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +36,10 @@ pub(crate) enum DataDirError {
         "the data directory {0} is in use by another process; stop that broker, or choose another with --data-dir"
     )]
     Locked(PathBuf),
+    #[error("a broker runs on the data directory {0}; stop it first")]
+    Running(PathBuf),
+    #[error("{0} is no data directory that a broker ever used ({1}); name the one given to --data-dir")]
+    NotUsed(PathBuf, io::Error),
     #[error("{0} cannot be read: {1}; restore it from a backup, or choose another directory with --data-dir")]
     Unreadable(PathBuf, io::Error),
     #[error("{0} is damaged ({1}); restore it from a backup, or choose another directory with --data-dir")]
@@ -83,15 +91,31 @@ impl DataDir {
             .write(true)
             .open(path.join(LOCK_FILE))
             .map_err(|e| DataDirError::NotWritable(path.clone(), e))?;
-        let deadline = Instant::now() + patience;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(DataDir { path, lock }),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_POLL),
-                Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path)),
-                Err(TryLockError::Error(e)) => return Err(DataDirError::NotWritable(path, e)),
-            }
+        match wait(patience, || lock.try_lock()) {
+            Ok(()) => Ok(DataDir { path, lock }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::Locked(path)),
+            Err(TryLockError::Error(e)) => Err(DataDirError::NotWritable(path, e)),
         }
+    }
+
+    /// Locks a directory that is there and was used against brokers, beside others who only read, without writing
+    /// anything to it. Waits a moment for the last writes of a broker that was killed.
+    pub(crate) fn lock_to_read(path: &Path) -> Result<DataDir, DataDirError> {
+        let not_used = |e| DataDirError::NotUsed(path.to_owned(), e);
+        let path = path.canonicalize().map_err(not_used)?;
+        let lock = File::open(path.join(LOCK_FILE)).map_err(not_used)?;
+        match wait(READ_PATIENCE, || lock.try_lock_shared()) {
+            Ok(()) => Ok(DataDir { path, lock }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::Running(path)),
+            Err(TryLockError::Error(e)) => Err(DataDirError::Unreadable(path, e)),
+        }
+    }
+
+    /// Whether a broker has the directory that `path` is or lies in; none where that is no data directory.
+    pub(crate) fn is_running(path: &Path) -> Option<bool> {
+        let path = path.canonicalize().ok()?;
+        let lock = path.ancestors().find_map(|dir| File::open(dir.join(LOCK_FILE)).ok())?;
+        Some(matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// The locked file, for a shard's ring to hold.
@@ -103,9 +127,14 @@ impl DataDir {
         &self.path
     }
 
+    /// The file of [`Meta`].
+    pub(crate) fn meta_path(&self) -> PathBuf {
+        self.path.join(META_FILE)
+    }
+
     /// Reads the mark; `None` in a directory that was never used.
     pub(crate) fn read_meta(&self) -> Result<Option<Meta>, DataDirError> {
-        let path = self.path.join(META_FILE);
+        let path = self.meta_path();
         match fs::read_to_string(&path) {
             Ok(text) => parse(&text).map(Some).map_err(|e| match e {
                 ParseError::Newer(format) => DataDirError::Newer(self.path.clone(), format),
@@ -123,7 +152,7 @@ impl DataDir {
             let mut file = File::create(&temp)?;
             file.write_all(render(meta).as_bytes())?;
             file.sync_all()?;
-            fs::rename(&temp, self.path.join(META_FILE))?;
+            fs::rename(&temp, self.meta_path())?;
             File::open(&self.path)?.sync_all()
         };
         write().map_err(|e| DataDirError::NotWritable(self.path.clone(), e))
@@ -144,6 +173,17 @@ impl DataDir {
                 Err(DataDirError::OtherNode(self.path.clone(), meta.node_id, node_id))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// Tries a lock until it is had or patience is over.
+fn wait(patience: Duration, mut lock: impl FnMut() -> Result<(), TryLockError>) -> Result<(), TryLockError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_POLL),
+            locked => return locked,
         }
     }
 }
@@ -174,7 +214,7 @@ fn parse(text: &str) -> Result<Meta, ParseError> {
         return Err(ParseError::Newer(format));
     }
     let shards = get("shards")?.parse::<usize>().map_err(|_| bad("shards"))?;
-    if shards == 0 {
+    if shards == 0 || (shards > SHARDS_MAX && shards != Meta::MOVING) {
         return Err(bad("shards"));
     }
     Ok(Meta {
@@ -210,6 +250,20 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let _held = DataDir::lock(temp.path(), Duration::ZERO).unwrap();
         assert!(matches!(DataDir::lock(temp.path(), Duration::ZERO), Err(DataDirError::Locked(_))));
+        assert!(matches!(DataDir::lock_to_read(temp.path()), Err(DataDirError::Running(_))));
+    }
+
+    #[test]
+    fn looking_at_a_directory_makes_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        assert!(matches!(DataDir::lock_to_read(temp.path()), Err(DataDirError::NotUsed(..))));
+        assert!(matches!(DataDir::lock_to_read(&temp.path().join("x")), Err(DataDirError::NotUsed(..))));
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+        drop(DataDir::lock(temp.path(), Duration::ZERO).unwrap());
+        let _held = DataDir::lock_to_read(temp.path()).unwrap();
+        let _too = DataDir::lock_to_read(temp.path()).unwrap();
+        assert_eq!(DataDir::is_running(&temp.path().join(LOCK_FILE)), Some(false));
+        assert!(matches!(DataDir::lock(temp.path(), Duration::ZERO), Err(DataDirError::Locked(_))));
     }
 
     #[test]
@@ -221,8 +275,14 @@ mod tests {
     #[test]
     fn newer_and_damaged_marks_are_told_apart() {
         assert_eq!(parse("format=3\nwhatever=1\n"), Err(ParseError::Newer(3)));
-        for text in ["", "format=x\n", "format=1\n", "format=1\ncluster.id=a\nnode.id=1\nshards=0\n", "junk"]
-        {
+        for text in [
+            "",
+            "format=x\n",
+            "format=1\n",
+            "format=1\ncluster.id=a\nnode.id=1\nshards=0\n",
+            "junk",
+            "format=1\ncluster.id=a\nnode.id=1\nshards=65536\n",
+        ] {
             assert!(matches!(parse(text), Err(ParseError::Damaged(_))), "{text:?}");
         }
     }

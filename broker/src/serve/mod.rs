@@ -3,7 +3,7 @@
 //! The main thread checks the host, takes the data directory and the ports, starts the shards and leads them through
 //! their stages (see [`stages`]); afterwards it waits for a signal. Nothing a client sends reaches it.
 
-mod data_dir;
+pub(crate) mod data_dir;
 mod descriptors;
 mod options;
 mod shard_main;

@@ -1,9 +1,15 @@
 //! Runs the binary.
 
+use std::fs::File;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use crate::broker::PATIENCE;
 
 /// What a run of the binary gave.
 pub(crate) struct Run {
@@ -53,6 +59,16 @@ impl Run {
         assert_eq!(self.status, status, "{}{}", self.out, self.err);
         assert!(!self.err.is_empty(), "{}", self.out);
         self.err
+    }
+}
+
+/// Waits until the directory of a broker that ended is free: the kernel ends a process's last operations after it.
+pub(crate) fn released(data: &Path) {
+    let lock = File::open(data.join("penstock.lock")).unwrap();
+    let since = Instant::now();
+    while lock.try_lock_shared().is_err() {
+        assert!(since.elapsed() < PATIENCE, "somebody has {}", data.display());
+        thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -7,7 +7,9 @@
 mod broker;
 mod command;
 mod configs;
+mod damage;
 mod data;
+mod files;
 mod groups;
 mod topics;
 mod usage;

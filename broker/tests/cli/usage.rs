@@ -37,7 +37,7 @@ fn wrong_usage_has_a_status_of_its_own() {
 fn completions_name_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let script = penstock(&format!("completions {shell}")).ok();
-        for word in ["reset-offsets", "exit-at-end"] {
+        for word in ["reset-offsets", "exit-at-end", "checkpoint"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
