@@ -18,7 +18,8 @@ def test_nothing_is_lost_under_churn(binary, tmp_path):
     truths = run.run()
     print("\n".join(run.lines()))
     assert truths.violations == []
-    assert run.events["kill"] and run.events["leave"] and run.events["broker killed"], "something happened"
+    # Which of them the seed decides.
+    assert run.events["kill"] + run.events["leave"] and run.events["broker killed"] + run.events["broker stopped"]
     assert all(group.commits > 100 for group in truths.groups.values())
     run.remove()
 

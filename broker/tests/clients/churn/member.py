@@ -34,11 +34,12 @@ def librdkafka(stopping, bootstrap, group, topic, report, instance="", assignor=
         "partition.assignment.strategy": assignor, "session.timeout.ms": SESSION_MS, "heartbeat.interval.ms": HEARTBEAT_MS,
         "max.poll.interval.ms": REBALANCE_MS, "reconnect.backoff.max.ms": 500, "fetch.wait.max.ms": 100, **settings})
     pending = {}  # next offsets that are reported and not committed, by partition
+    put_out = []  # it is no member, and knows it, until it loses its partitions
     fenced = []  # librdkafka's fatal errors: of a consumer, these alone
 
     def commit(partitions):
         asked = [TopicPartition(topic, p, pending[p]) for p in partitions if p in pending]
-        if not asked:
+        if not asked or put_out:
             return
         try:
             done = consumer.commit(offsets=asked, asynchronous=False)
@@ -46,6 +47,8 @@ def librdkafka(stopping, bootstrap, group, topic, report, instance="", assignor=
             say([f"commit: {refused}"])
             if refused.args[0].code() == KafkaError._FATAL:
                 fenced.append(refused)
+            # librdkafka joins anew beside us: a commit under the former id would then be fenced by the member's own new one.
+            put_out[:] = [refused] if refused.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID else []
             return
         done = [each for each in done if each.error is None]
         say(f"c {each.partition} {each.offset}" for each in done)
@@ -58,6 +61,7 @@ def librdkafka(stopping, bootstrap, group, topic, report, instance="", assignor=
         lost(_consumer, partitions)
 
     def lost(_consumer, partitions):
+        put_out.clear()
         for each in partitions:
             pending.pop(each.partition, None)
 
