@@ -1,7 +1,6 @@
 //! The commands that look at brokers and their files, one file each: what `penstock serve` is not.
 //!
-//! Exit status: 0 done, 1 it failed (or `check` found something), 2 wrong usage (or `check`
-//! could not check). Results go
+//! Exit status: 0 done, 1 it failed (or `check` found something), 2 wrong usage (or `check` could not check). Results go
 //! to stdout, in words or with `--json` as JSON; errors go to stderr as one line that says what to do.
 
 pub(crate) mod check;
