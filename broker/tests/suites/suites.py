@@ -12,9 +12,9 @@ import pathlib
 
 from kafka_python import KafkaPython
 from librdkafka import Librdkafka
-from rust import RDKAFKA
+from rust import RDKAFKA, RSKAFKA
 
-SUITES = {suite.NAME: suite for suite in (Librdkafka(), KafkaPython(), RDKAFKA)}
+SUITES = {suite.NAME: suite for suite in (Librdkafka(), KafkaPython(), RDKAFKA, RSKAFKA)}
 # Those that run with all other tests.
 IN_CI = ["librdkafka", "kafka-python"]
 
