@@ -4,6 +4,7 @@
 //! The [`registry`] lists what is served; this file takes a request from its bytes to its handler.
 
 mod alter_configs;
+mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
 mod api_versions;
 mod create_partitions;

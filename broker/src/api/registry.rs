@@ -7,14 +7,14 @@ use penstock_protocol::frame::RequestFrame;
 use penstock_protocol::{ApiKey, Request, Versions};
 
 use super::{
-    RequestContext, alter_configs, alter_replica_log_dirs, api_versions, create_partitions, create_topics,
-    delete_groups, delete_records, delete_topics, describe_acls, describe_client_quotas, describe_cluster,
-    describe_configs, describe_delegation_token, describe_groups, describe_log_dirs, describe_producers,
-    describe_quorum, describe_topic_partitions, describe_transactions, describe_user_scram_credentials,
-    elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id,
-    join_group, leave_group, list_config_resources, list_groups, list_offsets, list_partition_reassignments,
-    list_transactions, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
-    produce, sync_group,
+    RequestContext, alter_configs, alter_partition_reassignments, alter_replica_log_dirs, api_versions,
+    create_partitions, create_topics, delete_groups, delete_records, delete_topics, describe_acls,
+    describe_client_quotas, describe_cluster, describe_configs, describe_delegation_token, describe_groups,
+    describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions, describe_transactions,
+    describe_user_scram_credentials, elect_leaders, fetch, find_coordinator, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources, list_groups,
+    list_offsets, list_partition_reassignments, list_transactions, metadata, offset_commit, offset_delete,
+    offset_fetch, offset_for_leader_epoch, produce, sync_group,
 };
 use crate::network::pipeline::{Begun, CloseReason};
 
@@ -66,6 +66,7 @@ static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
         answered(Versions { min: 0, max: 3 }, delete_groups::handle),
         answered(Versions { min: 0, max: 2 }, elect_leaders::handle),
         answered(Versions { min: 0, max: 1 }, incremental_alter_configs::handle),
+        answered(Versions { min: 0, max: 1 }, alter_partition_reassignments::handle),
         answered(Versions { min: 0, max: 0 }, list_partition_reassignments::handle),
         answered(Versions { min: 0, max: 0 }, offset_delete::handle),
         answered(Versions { min: 0, max: 1 }, describe_client_quotas::handle),

@@ -14,6 +14,7 @@ mod image;
 mod machine;
 mod names;
 mod partitions;
+mod reassignments;
 mod record;
 mod schedule;
 mod shards;
@@ -24,6 +25,7 @@ mod weight;
 pub use image::{MetadataImage, PartitionImage, TopicImage};
 pub use machine::{Answer, Command, MetadataMachine, PRODUCER_ID_BLOCK_LEN, ReplayError};
 pub use names::{is_internal, validate_topic_name};
+pub use reassignments::alter_partition_reassignments;
 pub use record::{MetadataRecord, RecordError};
 pub use schedule::{SnapshotBounds, SnapshotCleanup, SnapshotSchedule, plan_cleanup};
 pub use snapshot::{

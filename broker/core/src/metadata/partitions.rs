@@ -75,7 +75,7 @@ impl Growth<'_> {
         check_room(self.machine, self.partitions, more)?;
         let factor = topic.partitions.first().map(|partition| partition.replicas.len());
         for assignment in request.assignments.iter().flatten() {
-            check_assignment(self.machine, &assignment.broker_ids, factor)?;
+            check_assignment(self.machine.image.broker.node_id, &assignment.broker_ids, factor)?;
         }
         self.partitions += more;
         let shards = self.chooser.choose(topic.partitions.iter().map(|partition| partition.shard), more);

@@ -179,7 +179,7 @@ impl Creation<'_> {
                     "Found multiple manual partition assignments for partition {partition_index}"
                 )));
             }
-            check_assignment(self.machine, broker_ids, factor)?;
+            check_assignment(self.machine.image.broker.node_id, broker_ids, factor)?;
             factor = Some(broker_ids.len());
             partitions.insert(*partition_index, broker_ids.clone());
         }
@@ -242,12 +242,7 @@ fn check_replication_factor(factor: i16) -> Result<(), ApiError> {
 }
 
 /// A manual assignment names this broker once and nothing else.
-pub(super) fn check_assignment(
-    machine: &MetadataMachine,
-    brokers: &[i32],
-    factor: Option<usize>,
-) -> Result<(), ApiError> {
-    let node_id = machine.image.broker.node_id;
+pub(super) fn check_assignment(node_id: i32, brokers: &[i32], factor: Option<usize>) -> Result<(), ApiError> {
     let message = if brokers.is_empty() {
         "The manual partition assignment includes an empty replica list.".to_owned()
     } else if let Some(other) = brokers.iter().filter(|broker| **broker != node_id).min() {
