@@ -81,8 +81,8 @@ impl<D: Disk> SealedIndexes<D> {
         }
     }
 
-    /// Counts the indexes of active segments. They may take half of the budget; beyond it each loses every second
-    /// entry, and lookups read twice as far.
+    /// Counts the indexes of active segments. They may take half of the budget; beyond it each loses half of
+    /// its entries, and lookups read twice as far.
     fn thin_active(&self, store: &StoreInner<D>) {
         loop {
             let (mut bytes, mut thinned) = (0, false);
