@@ -207,8 +207,10 @@ impl<D: Disk> Pipeline<D> {
         let last = self.last_seq();
         let quiet = self.quiet_seq.replace(last) == last && self.is_idle();
         let untold = self.content_seq.get() > self.told_seq.get();
-        // Before the last checkpoint nothing needs a frame.
-        if quiet && untold && self.content_seq.get() >= self.redo_floor.get() {
+        // Before the last checkpoint nothing needs a frame; but one that is under way may never come to its end.
+        let checkpointing = self.checkpoint_done.get() < self.checkpoint_wanted.get();
+        let needed = checkpointing || self.content_seq.get() >= self.redo_floor.get();
+        if quiet && untold && needed {
             self.open_commit(store, 0, None);
         }
     }
@@ -314,7 +316,11 @@ impl<D: Disk> Pipeline<D> {
             if self.checkpoint_done.get() >= wanted {
                 return Some(Ok(()));
             }
-            store.is_offline().map(Err)
+            if let Some(offline) = store.is_offline() {
+                return Some(Err(offline));
+            }
+            // Nobody takes one any more.
+            store.stopped.get().then(|| Err(Offline::new("the store was closed")))
         };
         store.work.until(ready).await
     }

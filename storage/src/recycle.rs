@@ -102,8 +102,16 @@ impl<D: Disk> Recycle<D> {
     async fn take_out(&self, disk: &D, lives: &BTreeSet<u64>) -> io::Result<()> {
         let spares = self.spares.take();
         let kept = stream::iter(spares).map(async |spare| -> io::Result<Option<Spare>> {
-            let block = disk.open(&spare.path).await?.read_at(0, BLOCK).await?;
-            let in_use = SegmentHeader::decode(&block).is_some_and(|header| lives.contains(&header.life));
+            let read = async || disk.open(&spare.path).await?.read_at(0, BLOCK).await;
+            let in_use = match read().await {
+                Ok(block) => {
+                    SegmentHeader::decode(&block).is_some_and(|header| lives.contains(&header.life))
+                }
+                Err(error) => {
+                    tracing::warn!(file = %spare.path.display(), "a spare file cannot be read and is removed: {error}");
+                    true
+                }
+            };
             if in_use {
                 disk.remove(&spare.path).await?;
             }
