@@ -13,7 +13,7 @@ use penstock_protocol::{ErrorCode, WireString};
 use penstock_storage::ProducerState;
 
 use super::{RequestContext, scatter};
-use crate::runtime::pace::Pace;
+use crate::runtime::pace::{Pace, weigh};
 use crate::shard::{PartitionKey, Shard, ShardReply, ShardRequest};
 
 pub(super) async fn handle(
@@ -34,9 +34,12 @@ pub(super) async fn handle(
         ShardReply::Producers(producers) => producers,
         _ => unreachable!("a reply has the name of its request"),
     });
-    let outcomes: Vec<_> =
-        outcomes.await.into_iter().map(|outcome| outcome?.map_err(PartitionFailure::code)).collect();
-    let producers = outcomes.iter().map(|outcome| 1 + outcome.as_ref().map_or(0, Vec::len)).sum();
+    let outcomes = outcomes.await;
+    let producers = |outcome: &Outcome| match outcome {
+        Ok(Ok(producers)) => 1 + producers.len(),
+        _ => 1,
+    };
+    let producers = weigh(outcomes.iter().map(producers));
     context.by_size(producers, move || respond(request.topics, outcomes)).await
 }
 
@@ -55,21 +58,24 @@ fn locate(
     if seen.insert(key) { Ok((to, key)) } else { Err(ErrorCode::InvalidRequest) }
 }
 
-fn respond(
-    topics: Vec<TopicRequest>,
-    outcomes: Vec<Result<Vec<ProducerState>, ErrorCode>>,
-) -> DescribeProducersResponse {
+/// What is known of one partition, from here and from its shard.
+type Outcome = Result<Result<Vec<ProducerState>, PartitionFailure>, ErrorCode>;
+
+fn respond(topics: Vec<TopicRequest>, outcomes: Vec<Outcome>) -> DescribeProducersResponse {
     let mut outcomes = outcomes.into_iter();
     let topics = topics.into_iter().map(|topic| {
+        let mut said = false;
         let partitions = topic.partition_indexes.iter().zip(&mut outcomes).map(|(index, outcome)| {
             let none = PartitionResponse { partition_index: *index, ..PartitionResponse::default() };
-            match outcome {
+            match outcome.and_then(|told| told.map_err(PartitionFailure::code)) {
                 Ok(producers) => {
                     PartitionResponse { active_producers: producers.iter().map(about).collect(), ..none }
                 }
                 Err(error) => PartitionResponse {
                     error_code: error.code(),
-                    error_message: Some(WireString::from_static(error.message())),
+                    // Said with each, it could make the answer many times its request.
+                    error_message: (!std::mem::replace(&mut said, true))
+                        .then(|| WireString::from_static(error.message())),
                     ..none
                 },
             }

@@ -8,6 +8,7 @@ use penstock_core::metadata::{MetadataImage, TopicImage};
 use penstock_core::partition::PartitionFailure;
 use penstock_protocol::ErrorCode;
 
+use crate::runtime::pace::Pace;
 use crate::shard::{PartitionKey, PartitionQuery, QueryAnswer, Shard, ShardReply, ShardRequest};
 
 /// A partition of a topic as a request names it, resolved: its key and its shard.
@@ -67,16 +68,25 @@ pub(super) async fn ask<T, A>(
     request: impl Fn(Vec<T>) -> ShardRequest,
     answers: impl Fn(ShardReply) -> Vec<A>,
 ) -> Vec<Result<A, ErrorCode>> {
-    let mut outcomes: Vec<Result<A, ErrorCode>> =
-        items.iter().map(|item| Err(item.as_ref().err().copied().unwrap_or(ErrorCode::None))).collect();
-    let located = items.into_iter().enumerate();
-    let located = located.filter_map(|(place, item)| item.ok().map(|(shard, item)| (place, shard, item)));
-    let asked = group(located).into_iter().map(|(to, (places, items))| {
+    let mut pace = Pace::new();
+    let mut outcomes: Vec<Result<A, ErrorCode>> = Vec::with_capacity(items.len());
+    let mut groups: ByShard<T> = ByShard::new();
+    for (place, item) in items.into_iter().enumerate() {
+        pace.step(1).await;
+        outcomes.push(Err(item.as_ref().err().copied().unwrap_or(ErrorCode::None)));
+        if let Ok((shard, item)) = item {
+            let (places, items) = groups.entry(shard).or_default();
+            places.push(place);
+            items.push(item);
+        }
+    }
+    let asked = groups.into_iter().map(|(to, (places, items))| {
         let reply = shard.ask(to, request(items));
         async move { (places, reply.await) }
     });
     for (places, reply) in join_all(asked).await {
         for (place, answer) in places.into_iter().zip(answers(reply)) {
+            pace.step(1).await;
             outcomes[place] = Ok(answer);
         }
     }

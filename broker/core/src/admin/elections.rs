@@ -45,6 +45,7 @@ fn of_topic(
     let results = asked.partitions.iter().enumerate().map(|(place, number)| {
         let error = match (election, topic) {
             (Err(error), _) => error.clone(),
+            (Ok(_), None) if place > 0 => ErrorCode::UnknownTopicOrPartition.into(),
             (Ok(_), None) => {
                 let message = format!("There is no topic {}", asked.topic);
                 ApiError::new(ErrorCode::UnknownTopicOrPartition, message)

@@ -29,7 +29,9 @@ fn of_topic(asked: &ReassignableTopic, image: &MetadataImage) -> ReassignableTop
     let topic = image.topic(&asked.name).map(|topic| &**topic);
     let mut said = false;
     let partitions = asked.partitions.iter().map(|partition| {
-        let error = of_partition(&asked.name, topic, partition, image.broker.node_id).err();
+        // The sentences name the topic, whose name may be long; they are made only to be said.
+        let name = (!said).then_some(&asked.name);
+        let error = of_partition(name, topic, partition, image.broker.node_id).err();
         // Said with each, it could make the answer many times its request.
         let error_message = error.as_ref().filter(|_| !said).and_then(ApiError::wire_message);
         said |= error.is_some();
@@ -43,15 +45,19 @@ fn of_topic(asked: &ReassignableTopic, image: &MetadataImage) -> ReassignableTop
 }
 
 fn of_partition(
-    name: &WireString,
+    name: Option<&WireString>,
     topic: Option<&TopicImage>,
     asked: &ReassignablePartition,
     node_id: i32,
 ) -> Result<(), ApiError> {
-    let unknown = |message| ApiError::new(ErrorCode::UnknownTopicOrPartition, message);
-    let topic = topic.ok_or_else(|| unknown(format!("Unable to find a topic named {name}.")))?;
+    let unknown = |sentence: &dyn Fn(&WireString) -> String| match name {
+        Some(name) => ApiError::new(ErrorCode::UnknownTopicOrPartition, sentence(name)),
+        None => ErrorCode::UnknownTopicOrPartition.into(),
+    };
+    let topic = topic.ok_or_else(|| unknown(&|name| format!("Unable to find a topic named {name}.")))?;
     let index = asked.partition_index;
-    topic.partition(index).ok_or_else(|| unknown(format!("Unable to find partition {name}:{index}.")))?;
+    let found = topic.partition(index);
+    found.ok_or_else(|| unknown(&|name| format!("Unable to find partition {name}:{index}.")))?;
     match &asked.replicas {
         None => Err(ErrorCode::NoReassignmentInProgress.into()),
         Some(replicas) => check_assignment(node_id, replicas, None),
