@@ -1,6 +1,6 @@
 //! The cluster as a client sees it: its brokers, who leads which partition, who coordinates which group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_protocol::messages::metadata_request::MetadataRequestTopic;
 use penstock_protocol::messages::metadata_response::MetadataResponseTopic;
@@ -209,7 +209,7 @@ impl Topic {
                 code: ErrorCode::UnknownTopicOrPartition,
                 message: Some(format!("there are {} partitions, from 0", self.partitions.len())),
             }),
-            None => Ok(asked.to_vec()),
+            None => Ok(asked.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()),
         }
     }
 

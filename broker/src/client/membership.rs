@@ -43,7 +43,8 @@ pub(crate) struct Membership {
     /// Empty until the coordinator gave one.
     member_id: String,
     generation: i32,
-    /// When the coordinator last heard of this member.
+    /// When the coordinator last answered that this member belongs to it: on joining, or to a heartbeat. A commit does not
+    /// count: its answer says nothing of a rebalance that began.
     heard: Instant,
 }
 
@@ -158,6 +159,9 @@ impl Membership {
             let response = cluster.call_at(&coordinator, &request)?;
             check(response.error_code, None, || format!("staying in group {}", self.group))
         });
+        if beat.is_ok() {
+            self.heard = Instant::now();
+        }
         self.settle(beat)
     }
 
@@ -199,10 +203,7 @@ impl Membership {
     /// What an answer of the coordinator says of this member.
     fn settle(&mut self, answer: Result<(), ClientError>) -> Result<Standing, ClientError> {
         match answer {
-            Ok(()) => {
-                self.heard = Instant::now();
-                Ok(Standing::Member)
-            }
+            Ok(()) => Ok(Standing::Member),
             Err(error) => self.stands(&error).ok_or(error),
         }
     }

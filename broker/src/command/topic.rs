@@ -320,14 +320,13 @@ fn delete(cluster: &mut Cluster, out: &mut Output, names: &[String]) -> Result<(
             Err(error) => failed.push(error.to_string()),
         }
     }
-    if out.is_json() {
-        out.document(&json!({ "deleted": deleted }))?;
-    } else {
-        deleted.iter().try_for_each(|name| out.line(format!("deleted topic {name}")))?;
-    }
-    out.finish()?;
+    let told = match out.is_json() {
+        true => out.document(&json!({ "deleted": deleted })),
+        false => deleted.iter().try_for_each(|name| out.line(format!("deleted topic {name}"))),
+    };
+    let told = told.and_then(|()| out.finish());
     // All that failed is told, a line each.
-    if failed.is_empty() { Ok(()) } else { Err(Failure::Failed(failed.join("\npenstock: "))) }
+    if failed.is_empty() { Ok(told?) } else { Err(Failure::Failed(failed.join("\npenstock: "))) }
 }
 
 pub(super) fn nothing_said(api: &str) -> Failure {

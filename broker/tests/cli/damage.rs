@@ -151,6 +151,11 @@ fn damage_beside_the_shards_is_found() {
     fs::rename(data.join("shard-1"), dir.path().join("away")).unwrap();
     let found = findings(&data);
     assert!(found[0]["what"].as_str().unwrap().contains("spread over 2 shards"), "{found:?}");
+    // As of a file system that is not mounted.
+    fs::create_dir(data.join("shard-1")).unwrap();
+    let found = findings(&data);
+    assert!(found[0]["what"].as_str().unwrap().contains("what this shard held is lost"), "{found:?}");
+    fs::remove_dir(data.join("shard-1")).unwrap();
     fs::rename(dir.path().join("away"), data.join("shard-1")).unwrap();
 
     let checkpoint = data.join("shard-1/checkpoint");

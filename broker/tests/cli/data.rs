@@ -96,6 +96,24 @@ fn records_without_keys_spread_and_none_is_lost() {
     assert!(consumed == sent);
 }
 
+/// What the format adds to a record is most of it where records are short.
+#[test]
+fn the_shortest_lines_fit_into_batches() {
+    const LINES: usize = 150_000;
+    let dir = directory();
+    let broker = Broker::start(dir.path(), 1);
+    let run = |args: &str| penstock(&format!("{args} --bootstrap {}", broker.kafka));
+    run("topic create t --partitions 1").ok();
+    for line in ["7\n", "\n"] {
+        let input = line.repeat(LINES);
+        let args = format!("produce t --bootstrap {}", broker.kafka);
+        assert_eq!(penstock_with(&args, input.as_bytes()).ok(), "produced 150000 records to topic t\n");
+    }
+    let all = run("consume t --exit-at-end --partition 0 --partition 0").ok();
+    assert_eq!(all, "7\n".repeat(LINES) + &"\n".repeat(LINES));
+    assert!(broker.stop().success());
+}
+
 #[test]
 fn json_tells_everything_of_a_record() {
     let dir = directory();

@@ -105,6 +105,23 @@ fn a_group_goes_on_where_it_stopped() {
     run("consume t --group g --partition 0").failed(2);
 }
 
+/// Where a group begins is looked for once: what comes while nobody reads is read later.
+#[test]
+fn a_group_that_begins_at_the_end_misses_nothing_from_then_on() {
+    let dir = directory();
+    let broker = Broker::start_with(dir.path(), 1, NO_DELAY);
+    let run = |args: &str| -> Run { penstock(&format!("{args} --bootstrap {}", broker.kafka)) };
+    let produce =
+        |input: &[u8]| penstock_with(&format!("produce t --bootstrap {}", broker.kafka), input).ok();
+    run("topic create t --partitions 1").ok();
+    produce(b"before\n");
+    let read = || run("consume t --group g --from end --exit-at-end").ok();
+    assert_eq!(read(), "");
+    produce(b"after\n");
+    assert_eq!((read(), read()), ("after\n".to_owned(), String::new()));
+    assert!(broker.stop().success());
+}
+
 #[test]
 fn members_share_partitions_and_leave_on_a_signal() {
     let dir = directory();

@@ -5,6 +5,7 @@
 
 mod metadata;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -23,6 +24,8 @@ pub(super) use metadata::{metadata_records, read_snapshot};
 
 /// Exit status: something was found.
 const FOUND: u8 = 1;
+/// What each shard's directory has from its first start on.
+const CHECKPOINT: &str = "checkpoint";
 /// Exit status: it could not be checked.
 const UNCHECKED: u8 = USAGE;
 
@@ -105,23 +108,36 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
             return Err(Failure::Said(UNCHECKED));
         }
     };
+    let found = report.found();
+    match tell(&report, args) {
+        Err(Failure::Output(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("penstock: cannot write the result: {error}");
+            Err(Failure::Said(UNCHECKED))
+        }
+        // Whether anybody reads it to its end or not.
+        _ if found > 0 => Err(Failure::Said(FOUND)),
+        told => told,
+    }
+}
+
+/// Prints what was found.
+fn tell(report: &Report, args: &CheckArgs) -> Result<(), Failure> {
     let mut out = Output::new(args.json);
     let found = report.found();
     if args.json {
         out.document(&json!({
             "sound": found == 0, "findings": report.documents(&report.findings),
-            "shards": report.shards.iter().map(|shard| shard_document(&report, shard)).collect::<Vec<_>>(),
+            "shards": report.shards.iter().map(|shard| shard_document(report, shard)).collect::<Vec<_>>(),
         }))?;
     } else {
         for shard in &report.shards {
-            print(&mut out, &report, shard)?;
+            print(&mut out, report, shard)?;
         }
         report.findings.iter().try_for_each(|finding| out.line(report.line(finding)))?;
         let verdict = if found == 0 { "sound".to_owned() } else { counted(found, "finding") };
         out.line(format!("{}: {verdict}", args.dir.display()))?;
     }
-    out.finish()?;
-    if found == 0 { Ok(()) } else { Err(Failure::Said(FOUND)) }
+    Ok(out.finish()?)
 }
 
 /// Checks all shards. The error says why that was not possible, and what to do.
@@ -140,6 +156,15 @@ fn check(path: &Path) -> Result<Report, String> {
     for number in &numbers {
         let checked = check_store(&files, &shard_dir(dir.path(), *number)).map_err(unchecked)?;
         report.shards.push(Shard { number: *number, report: checked });
+    }
+    // The data directory is marked as one only after each of its shards has a checkpoint.
+    let marked = report.findings.is_empty();
+    for shard in report.shards.iter_mut().filter(|shard| marked && shard.number < meta.shards) {
+        let file = shard_dir(dir.path(), shard.number).join(CHECKPOINT);
+        if matches!(file.try_exists(), Ok(false)) && shard.report.findings.is_empty() {
+            let what = "it is missing: what this shard held is lost".to_owned();
+            shard.report.add(Finding { file: Some(file), ..Finding::new(what) });
+        }
     }
     for number in (0..meta.shards).filter(|number| !numbers.contains(number)) {
         let spread = counted(meta.shards as u64, "shard");

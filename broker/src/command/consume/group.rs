@@ -4,6 +4,7 @@
 //! process, but may be printed again by whoever reads on. SIGINT and SIGTERM end the command after what was read is
 //! committed and the group left; a second one ends it at once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -69,8 +70,11 @@ impl Session<'_> {
 
     /// Joins, and reads what this member is given for as long as it holds.
     fn serve(&mut self, printer: &mut Printer<'_>) -> Result<End, Failure> {
-        let mut reader = self.join()?;
-        let mut stable = reader.offsets();
+        let (mut reader, mut stable) = self.join()?;
+        // A place that the group does not know yet is committed too, so that nobody looks for it anew, beyond what came since.
+        if self.keep(&reader, &mut stable)? == Standing::Rejoin {
+            return Ok(End::Rejoin);
+        }
         loop {
             if self.is_over(printer) || (self.args.exit_at_end && reader.is_at_end()) {
                 return Ok(End::Done);
@@ -84,33 +88,43 @@ impl Session<'_> {
             };
             // What came before a failure was printed, and is committed too.
             printer.flush()?;
-            let mut offsets = reader.offsets();
-            offsets.retain(|partition, offset| stable.get(partition) != Some(offset));
-            let standing = match offsets.is_empty() {
-                true => self.member.heartbeat(&mut self.cluster)?,
-                false => self.member.commit(&mut self.cluster, &offsets)?,
-            };
-            if standing == Standing::Rejoin {
+            if self.keep(&reader, &mut stable)? == Standing::Rejoin {
                 return Ok(End::Rejoin);
             }
-            stable.extend(offsets);
             read?;
             self.trouble = Trouble::default();
         }
     }
 
-    /// The partitions that the group gives to this member, each from where the group stopped.
-    fn join(&mut self) -> Result<Reader, Failure> {
+    /// Commits what is not yet, and tells the group of this member.
+    fn keep(&mut self, reader: &Reader, stable: &mut BTreeMap<i32, i64>) -> Result<Standing, Failure> {
+        let mut offsets = reader.offsets();
+        offsets.retain(|partition, offset| stable.get(partition) != Some(offset));
+        if !offsets.is_empty() {
+            if self.member.commit(&mut self.cluster, &offsets)? == Standing::Rejoin {
+                return Ok(Standing::Rejoin);
+            }
+            stable.extend(offsets);
+        }
+        // Only a heartbeat is told that partitions are to be shared out anew.
+        Ok(self.member.heartbeat(&mut self.cluster)?)
+    }
+
+    /// The partitions that the group gives to this member, each from where the group stopped; and the offsets that the
+    /// group knows.
+    fn join(&mut self) -> Result<(Reader, BTreeMap<i32, i64>), Failure> {
         let partitions: Vec<i32> = self.member.join(&mut self.cluster)?.into_iter().collect();
         let topic = self.cluster.topic(&self.args.topic)?;
         let mut positions = begin(&mut self.cluster, self.args, &partitions)?;
         let known = committed(&mut self.cluster, self.group)?;
+        let mut stable = BTreeMap::new();
         for position in &mut positions {
             if let Some(offset) = known.get(&(self.args.topic.clone(), position.partition)) {
                 position.next = *offset;
+                stable.insert(position.partition, *offset);
             }
         }
-        Ok(Reader { topic, positions })
+        Ok((Reader { topic, positions }, stable))
     }
 }
 

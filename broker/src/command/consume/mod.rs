@@ -98,8 +98,11 @@ fn read(args: &ConsumeArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
         printer.flush()?;
         if trouble.is_there() {
             // A leader that moved, or a broker that went away: who leads now?
-            trouble
-                .judge(cluster.topic(&args.topic).map(|topic| reader.topic = topic).map_err(Failure::from))?;
+            match cluster.topic(&args.topic) {
+                // That somebody knows the topic does not end the trouble: records do.
+                Ok(topic) => reader.topic = topic,
+                Err(error) => trouble.judge(Err(error.into()))?,
+            }
         }
     }
     Ok(())

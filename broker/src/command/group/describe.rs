@@ -178,7 +178,9 @@ fn consumer_group(cluster: &mut Cluster, name: &str) -> Result<Option<Group>, Cl
         response => response?,
     };
     let Some(group) = response.groups.into_iter().next() else { return Ok(None) };
-    if group.error_code == ErrorCode::GroupIdNotFound.code() {
+    // Brokers before Kafka 4 may announce the request and refuse it for each group.
+    let not_that_kind = [ErrorCode::GroupIdNotFound, ErrorCode::UnsupportedVersion].map(ErrorCode::code);
+    if not_that_kind.contains(&group.error_code) {
         return Ok(None);
     }
     check(group.error_code, group.error_message.as_deref(), || format!("describing group {name}"))?;

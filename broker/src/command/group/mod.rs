@@ -97,14 +97,13 @@ fn delete(cluster: &mut Cluster, out: &mut Output, groups: &[String]) -> Result<
             Err(error) => failed.push(error.to_string()),
         }
     }
-    if out.is_json() {
-        out.document(&json!({ "deleted": deleted }))?;
-    } else {
-        deleted.iter().try_for_each(|group| out.line(format!("deleted group {group}")))?;
-    }
-    out.finish()?;
+    let told = match out.is_json() {
+        true => out.document(&json!({ "deleted": deleted })),
+        false => deleted.iter().try_for_each(|group| out.line(format!("deleted group {group}"))),
+    };
+    let told = told.and_then(|()| out.finish());
     // All that failed is told, a line each.
-    if failed.is_empty() { Ok(()) } else { Err(Failure::Failed(failed.join("\npenstock: "))) }
+    if failed.is_empty() { Ok(told?) } else { Err(Failure::Failed(failed.join("\npenstock: "))) }
 }
 
 fn delete_one(cluster: &mut Cluster, group: &str) -> Result<(), Failure> {
