@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
@@ -23,6 +24,8 @@ use crate::writeback::run_writeback;
 
 /// Longest name of a log in bytes.
 const NAME_LEN_MAX: usize = 249;
+/// How long a store that is being closed waits for a full disk to take anything.
+const FULL_PATIENCE: Duration = Duration::from_secs(5);
 /// Longest time from opening to the first look for segments past their retention time, as in Kafka.
 const FIRST_RETENTION_CHECK_MS: i64 = 30_000;
 
@@ -312,8 +315,16 @@ impl<D: Disk> Store<D> {
 
     async fn settle_for_close(&self) -> Result<(), StoreError> {
         let store = &self.inner;
-        store.pipeline.wait_durable(store, store.pipeline.last_seq()).await?;
         let full = || store.disk_full.get() > 0;
+        let stable = std::pin::pin!(store.pipeline.wait_durable(store, store.pipeline.last_seq()));
+        match select(stable, std::pin::pin!(self.stuck())).await {
+            Either::Left((stable, _)) => stable?,
+            Either::Right(_) => {
+                // The journal itself has no place for what is left: nobody was told that it is stable.
+                tracing::warn!(dir = %store.dir.display(), "the disk is full: closed without what was not acknowledged");
+                return Ok(());
+            }
+        }
         let quiet = || {
             let busy = store.logs.borrow().values().any(|log| log.state.borrow().busy);
             let quiet = !busy && store.removing.borrow().is_empty();
@@ -339,6 +350,19 @@ impl<D: Disk> Store<D> {
         }
         store.recycle.collect(store).await;
         Ok(())
+    }
+
+    /// Ends when the disk is full and nothing became stable for [`FULL_PATIENCE`].
+    async fn stuck(&self) {
+        let store = &self.inner;
+        loop {
+            store.work.until(|| (store.disk_full.get() > 0).then_some(())).await;
+            let before = store.pipeline.durable_seq.get();
+            store.disk.sleep(FULL_PATIENCE).await;
+            if store.disk_full.get() > 0 && store.pipeline.durable_seq.get() == before {
+                return;
+            }
+        }
     }
 
     /// Has the steps of commits measured from now on. The first meter stays.

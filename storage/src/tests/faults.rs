@@ -253,6 +253,44 @@ fn a_store_closes_on_a_full_disk_and_loses_nothing() {
 }
 
 #[test]
+fn a_store_closes_though_its_journal_stands_still_on_a_full_disk() {
+    let world = world(27);
+    let disk = world.disk();
+    let faults = world.clone();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), small()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        faults.inject(fault(Operation::Name, "logs/a-0", u64::MAX, libc::ENOSPC));
+        faults.inject(fault(Operation::Allocate, "logs/a-0", u64::MAX, libc::ENOSPC));
+        let coordinator = AppendContext { origin: Origin::Coordinator, ..client(0) };
+        let mut stable = 0;
+        // No segment takes what the journal holds, and the journal ends.
+        for n in 0.. {
+            let Ok(appended) = log.append(vec![batch(1, 9000, n, 1)], coordinator) else { break };
+            let mut durable = Box::pin(log.durable(appended.ticket));
+            let mut told = None;
+            for _ in 0..1000 {
+                told = futures_util::FutureExt::now_or_never(&mut durable);
+                if told.is_some() {
+                    break;
+                }
+                disk.sleep(Duration::from_millis(10)).await;
+            }
+            let Some(told) = told else { break };
+            told.unwrap();
+            stable += 1;
+        }
+        assert!(stable > 10 && store.stats().disk_full, "{stable}: {:?}", store.stats());
+        assert_eq!(store.close().await, Ok(()));
+        faults.clear_faults();
+        let (store, report) = open(disk, small()).await;
+        assert_eq!(report.offline, []);
+        assert!(read_all(&store.log("a-0").unwrap()).await.len() >= stable);
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
 fn ancestors_that_cannot_be_flushed_are_not_ours() {
     for (skip, errno) in
         [(1, libc::EINVAL), (1, libc::EROFS), (1, libc::EACCES), (0, libc::EINVAL), (1, libc::EIO)]
