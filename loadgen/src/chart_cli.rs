@@ -26,7 +26,7 @@ pub(crate) enum ChartError {
     TooMany(usize),
 }
 
-struct Run {
+pub(crate) struct Run {
     name: String,
     figures: Vec<Figure>,
 }
@@ -43,14 +43,18 @@ pub(crate) fn run(args: &ChartArgs) -> ExitCode {
     }
 }
 
+/// Reads the runs that another one is to be drawn beside.
+pub(crate) fn load_earlier(files: &[PathBuf]) -> Result<Vec<Run>, ChartError> {
+    if files.len() >= RUNS_MAX {
+        return Err(ChartError::TooMany(files.len() + 1));
+    }
+    load(files)
+}
+
 /// Draws a run that has just ended beside earlier ones.
-pub(crate) fn draw_run(
-    figures: Vec<Figure>,
-    earlier: &[PathBuf],
-    directory: &Path,
-) -> Result<(), ChartError> {
+pub(crate) fn draw_run(figures: Vec<Figure>, earlier: Vec<Run>, directory: &Path) -> Result<(), ChartError> {
     let mut runs = vec![Run { name: "this run".to_owned(), figures }];
-    runs.extend(load(earlier)?);
+    runs.extend(earlier);
     draw(&runs, directory)
 }
 

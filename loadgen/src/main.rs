@@ -58,6 +58,9 @@ fn run(
     load: Option<&LoadArgs>,
     work: impl FnOnce(Cluster) -> Result<Vec<Totals>, RunError>,
 ) -> Result<bool, RunError> {
+    // A mistake in their names must not show only when the run is over.
+    let unusable = |error: chart_cli::ChartError| RunError::Options(error.to_string());
+    let earlier = chart_cli::load_earlier(&common.compare).map_err(unusable)?;
     let started = SystemTime::now();
     let cluster = if common.null { null_cluster(load)? } else { common.cluster() };
     let totals = work(cluster)?;
@@ -74,8 +77,7 @@ fn run(
     }
     if let Some(directory) = &common.svg {
         let figures = totals.iter().map(Totals::to_figure).collect();
-        chart_cli::draw_run(figures, &common.compare, directory)
-            .map_err(|error| RunError::Options(error.to_string()))?;
+        chart_cli::draw_run(figures, earlier, directory).map_err(unusable)?;
     }
     Ok(totals.iter().all(|total| total.counts.records > 0))
 }

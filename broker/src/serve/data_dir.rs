@@ -103,7 +103,10 @@ impl DataDir {
     pub(crate) fn lock_to_read(path: &Path) -> Result<DataDir, DataDirError> {
         let not_used = |e| DataDirError::NotUsed(path.to_owned(), e);
         let path = path.canonicalize().map_err(not_used)?;
-        let lock = File::open(path.join(LOCK_FILE)).map_err(not_used)?;
+        let lock = File::open(path.join(LOCK_FILE)).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => DataDirError::NotUsed(path.clone(), error),
+            _ => DataDirError::Unreadable(path.clone(), error),
+        })?;
         match wait(READ_PATIENCE, || lock.try_lock_shared()) {
             Ok(()) => Ok(DataDir { path, lock }),
             Err(TryLockError::WouldBlock) => Err(DataDirError::Running(path)),

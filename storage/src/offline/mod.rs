@@ -8,7 +8,7 @@
 //! because they share their mistakes. Files are reached through [`Files`], so that it runs on any disk.
 //!
 //! Bounds: one journal frame and one read of [`READ_BYTES`] (or one batch, where that is longer) in memory at a time,
-//! besides the checkpoint and 32 bytes per piece that the journal holds.
+//! besides the checkpoint and some 200 bytes for each entry of a journal frame, which names a piece of a segment.
 
 mod check;
 mod journal;

@@ -38,7 +38,7 @@ pub(crate) struct ConsumeArgs {
     /// End after so many records.
     #[arg(long, value_name = "N")]
     max: Option<u64>,
-    /// End where the partitions ended when the command began.
+    /// End where the partitions ended when the command began; in a group, when it was given them last.
     #[arg(long)]
     exit_at_end: bool,
     /// What to print of a record, in this order; with --json it is everything.
