@@ -320,8 +320,8 @@ impl<D: Disk> Store<D> {
         match select(stable, std::pin::pin!(self.stuck())).await {
             Either::Left((stable, _)) => stable?,
             Either::Right(_) => {
-                // The journal itself has no place for what is left: nobody was told that it is stable.
-                tracing::warn!(dir = %store.dir.display(), "the disk is full: closed without what was not acknowledged");
+                // The journal has no place for what is left; nobody was told that it is stable.
+                tracing::warn!(dir = %store.dir.display(), "the disk is full: closed without what is not stable yet");
                 return Ok(());
             }
         }
