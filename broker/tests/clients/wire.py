@@ -129,3 +129,12 @@ def stored_batches(address, topic, partition):
             found += batches
             offset = batches[-1].base_offset + batches[-1].last_offset_delta + 1
         return found
+
+
+def packed_codecs(address, topic):
+    """The codecs of a topic's stored batches of several records.
+
+    A single record may gain nothing by a codec, and then librdkafka and the Python clients send it without; whether
+    one travels alone depends on how busy the machine is.
+    """
+    return {b.codec for p in (0, 1) for b in stored_batches(address, topic, p) if b.count > 1}
