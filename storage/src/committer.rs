@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use crate::commit::{Commit, FileKey, InFlight, Share, Written};
 use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
 use crate::frame::{AppendEntry, Entry, FrameHeader, HEADER_LEN, encode_meta, entry_len};
+use crate::log::Ticket;
 use crate::memory::copy_parts;
 use crate::meter::CommitStep;
 use crate::plan::{self, Plan, block_floor, plan};
@@ -60,7 +61,7 @@ pub(crate) async fn run_committer<D: Disk>(store: Rc<StoreInner<D>>) {
         let seq = commit.seq;
         add(&store.pipeline.writing, 1);
         let writer = store.clone();
-        store.spawn(async move { write(&writer, seq, writes).await });
+        store.spawn("commit writer", async move { write(&writer, seq, writes).await });
     }
 }
 
@@ -270,7 +271,7 @@ async fn write<D: Disk>(store: &Rc<StoreInner<D>>, seq: u64, writes: Vec<Write<D
         let all = join_all(writes.into_iter().map(|write| write_one(store, write))).await;
         all.into_iter().all(|written| written.is_some())
     };
-    let all = store.metered(CommitStep::Write, all).await;
+    let all = store.metered(CommitStep::Write, Ticket(seq), all).await;
     store.pipeline.writing.set(store.pipeline.writing.get() - 1);
     if all {
         let mut in_flight = store.pipeline.in_flight.borrow_mut();
@@ -310,9 +311,10 @@ pub(crate) async fn run_flusher<D: Disk>(store: Rc<StoreInner<D>>) {
         }
         store.pipeline.flushing.set(count);
         store.pipeline.work.wake_all();
-        let files: BTreeMap<FileKey, D::File> = {
+        let (files, last): (BTreeMap<FileKey, D::File>, Ticket) = {
             let in_flight = store.pipeline.in_flight.borrow();
-            in_flight.range(..count).flat_map(|commit| commit.touched.iter().cloned()).collect()
+            let files = in_flight.range(..count).flat_map(|commit| commit.touched.iter().cloned()).collect();
+            (files, Ticket(in_flight[count - 1].seq))
         };
         let flush = async |(key, file): (&FileKey, &D::File)| match key {
             FileKey::Segment(life) => store.flush_segment(*life, file).await.is_ok(),
@@ -327,7 +329,7 @@ pub(crate) async fn run_flusher<D: Disk>(store: Rc<StoreInner<D>>) {
             join_all(files.iter().map(flush)).await;
             store.is_offline().is_none()
         };
-        let all = store.metered(CommitStep::Flush, all).await;
+        let all = store.metered(CommitStep::Flush, last, all).await;
         add(&store.levels.flushes, 1);
         if !all {
             return;

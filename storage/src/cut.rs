@@ -169,7 +169,7 @@ pub(crate) async fn truncate<D: Disk>(
     }
     let slot = Rc::new(RefCell::new(None));
     let (worker, cut_log, outcome) = (store.clone(), log.clone(), slot.clone());
-    store.spawn(async move {
+    store.spawn("truncation", async move {
         let result = cut(&worker, &cut_log, offset).await;
         if let Err(StoreError::Io(reason)) = &result {
             cut_log.fail(format_args!("truncation failed: {reason}"));

@@ -156,7 +156,7 @@ impl<D: Disk> Journal<D> {
         self.cursor.set(Cursor { number: next, position: 0 });
         if next + 1 < self.file_count {
             let ahead = store.clone();
-            store.spawn(async move {
+            store.spawn("journal maker", async move {
                 // A failure shows when the file is needed: then it is made again, and waited for.
                 if let Err(error) = ahead.journal.make(&ahead.disk, next + 1).await {
                     tracing::warn!("making a journal file ahead: {error}");

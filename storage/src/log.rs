@@ -17,6 +17,13 @@ use crate::{append, cut, large, lookup, read};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub(crate) u64);
 
+impl Ticket {
+    /// Number of the commit: commits are numbered without gaps, over all logs of a store.
+    pub fn commit(self) -> u64 {
+        self.0
+    }
+}
+
 /// Who appends: decides what is assigned and what is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {

@@ -1,6 +1,7 @@
 //! How long the steps of a commit take, for whoever asks. The engine knows no clock: a meter brings its own.
 
 use crate::disk::Disk;
+use crate::log::Ticket;
 use crate::state::StoreInner;
 
 /// A step of every commit.
@@ -19,18 +20,24 @@ pub trait CommitMeter {
     /// The present moment, in a unit of the meter's own.
     fn now(&self) -> u64;
 
-    /// A step that began at the moment `since` has succeeded just now. Steps that fail are not told.
-    fn took(&self, step: CommitStep, since: u64);
+    /// A step that began at the moment `since` has succeeded just now, for the commit of that ticket; a flush round also for
+    /// those before it that no earlier round covered. Steps that fail are not told.
+    fn took(&self, step: CommitStep, since: u64, commit: Ticket);
 }
 
 impl<D: Disk> StoreInner<D> {
     /// Runs a step under the meter, if there is one.
-    pub(crate) async fn metered(&self, step: CommitStep, run: impl Future<Output = bool>) -> bool {
+    pub(crate) async fn metered(
+        &self,
+        step: CommitStep,
+        commit: Ticket,
+        run: impl Future<Output = bool>,
+    ) -> bool {
         let Some(meter) = self.meter.get() else { return run.await };
         let since = meter.now();
         let succeeded = run.await;
         if succeeded {
-            meter.took(step, since);
+            meter.took(step, since, commit);
         }
         succeeded
     }

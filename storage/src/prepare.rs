@@ -120,7 +120,7 @@ pub(crate) async fn run_preparer<D: Disk>(store: Rc<StoreInner<D>>) {
         let Some((log, segment)) = store.work.until(next).await else { return };
         running.set(running.get() + 1);
         let (worker, running) = (store.clone(), running.clone());
-        store.spawn(async move {
+        store.spawn("segment maker", async move {
             if !segment.retired.get() {
                 prepare(&worker, &log, &segment).await;
             }

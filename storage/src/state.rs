@@ -154,10 +154,10 @@ impl<D: Disk> StoreInner<D> {
     }
 
     /// Runs a task that [`StoreInner::tasks`] counts.
-    pub(crate) fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+    pub(crate) fn spawn(self: &Rc<Self>, name: &'static str, task: impl Future<Output = ()> + 'static) {
         add(&self.tasks, 1);
         let store = self.clone();
-        self.disk.spawn(async move {
+        self.disk.spawn(name, async move {
             task.await;
             store.tasks.set(store.tasks.get() - 1);
             store.work.wake_all();

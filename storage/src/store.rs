@@ -135,11 +135,11 @@ impl<D: Disk> Store<D> {
         }
         inner.producers_due_ms.set(now_ms.saturating_add(inner.config.producer_check_interval_ms));
         producer_bound::count(&inner);
-        inner.spawn(run_committer(inner.clone()));
-        inner.spawn(run_flusher(inner.clone()));
-        inner.spawn(run_preparer(inner.clone()));
-        inner.spawn(run_writeback(inner.clone()));
-        inner.spawn(run_checkpointer(inner.clone()));
+        inner.spawn("committer", run_committer(inner.clone()));
+        inner.spawn("flusher", run_flusher(inner.clone()));
+        inner.spawn("preparer", run_preparer(inner.clone()));
+        inner.spawn("write behind", run_writeback(inner.clone()));
+        inner.spawn("checkpointer", run_checkpointer(inner.clone()));
         Ok((Store { inner }, report))
     }
 
@@ -213,7 +213,7 @@ impl<D: Disk> Store<D> {
         log.changed();
         // The work goes on to its end even if the caller gives up waiting.
         let (worker, removed) = (store.clone(), log.clone());
-        store.spawn(async move {
+        store.spawn("log removal", async move {
             if worker.pipeline.wait_durable(&worker, seq).await.is_ok() {
                 discard(&worker, &removed).await;
             }

@@ -2,8 +2,6 @@
 //! divides by the difference of their `uptime_s`.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -31,12 +29,14 @@ pub(super) fn render(shared: &Shared, uptime: Duration) -> String {
 fn entry(shared: &Shared, shard: usize, metrics: &ShardMetrics) -> Value {
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let levels = &metrics.levels;
-    let (ran_ns, waited_ns) = metrics.thread.get().and_then(|thread| core_ns(thread)).unzip();
+    let pulse = &shared.pulses[shard];
+    let core = pulse.core_times();
+    let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let answers = metrics.latency.iter().map(|latency| latency.buckets.iter().map(get).sum::<u64>());
     json!({
         "shard": shard,
-        "cpu_ns": ran_ns,
-        "cpu_wait_ns": waited_ns,
+        "cpu_ns": core.map(|core| ns(core.ran)),
+        "cpu_wait_ns": core.map(|core| ns(core.waited)),
         "requests": get(&metrics.requests),
         "answers": KINDS.into_iter().zip(answers).collect::<BTreeMap<_, _>>(),
         "in_flight": get(&metrics.in_flight),
@@ -52,31 +52,4 @@ fn entry(shared: &Shared, shard: usize, metrics: &ShardMetrics) -> Value {
         "cache_bytes": get(&levels.cache_bytes),
         "disk_full": get(&levels.disk_full) > 0,
     })
-}
-
-/// Nanoseconds that a thread has run, and those for which it could have and something else had its core; none where the
-/// kernel does not tell.
-fn core_ns(thread: &Path) -> Option<(u64, u64)> {
-    let told = fs::read_to_string(thread.join("schedstat")).ok()?;
-    let mut numbers = told.split_whitespace().map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::runtime::os;
-
-    #[test]
-    fn a_thread_that_works_uses_its_core() {
-        let thread = os::this_thread().unwrap();
-        let (before, _) = core_ns(&thread).unwrap();
-        let mut last = before;
-        // Its own work is what makes the number rise.
-        while last < before + 5_000_000 {
-            (last, _) = core_ns(&thread).unwrap();
-        }
-        assert_eq!(core_ns(Path::new("/proc/none")), None);
-    }
 }

@@ -9,7 +9,7 @@ use crate::shard::{KINDS, LATENCY_BOUNDS_US, ShardMetrics, Shared};
 type Read = fn(&ShardMetrics) -> &AtomicU64;
 
 /// Counters and levels per shard: name, type, help, where it stands.
-const PER_SHARD: [(&str, &str, &str, Read); 17] = [
+const PER_SHARD: [(&str, &str, &str, Read); 18] = [
     ("connections_accepted_total", "counter", "Connections accepted.", |m| &m.accepted),
     ("connections_refused_total", "counter", "Connections refused or closed for a fault of the peer.", |m| {
         &m.refused
@@ -17,6 +17,9 @@ const PER_SHARD: [(&str, &str, &str, Read); 17] = [
     ("received_bytes_total", "counter", "Bytes of requests received.", |m| &m.received_bytes),
     ("appended_bytes_total", "counter", "Bytes of record batches appended.", |m| &m.appended_bytes),
     ("fetched_bytes_total", "counter", "Bytes of record batches read for consumers.", |m| &m.fetched_bytes),
+    ("slow_requests_total", "counter", "Requests that took `penstock.slow.request.ms` or longer.", |m| {
+        &m.slow_requests
+    }),
     ("connections", "gauge", "Connections open.", |m| &m.levels.connections),
     ("request_bytes", "gauge", "Bytes of requests held in memory.", |m| &m.levels.request_bytes),
     ("answer_bytes", "gauge", "Bytes of fetched records waiting to be sent.", |m| &m.levels.answer_bytes),
@@ -41,6 +44,15 @@ pub(super) fn render(shared: &Shared) -> String {
         for (shard, metrics) in shared.metrics.iter().enumerate() {
             line(&mut page, name, &format!("shard=\"{shard}\""), get(read(metrics)));
         }
+    }
+    head(
+        &mut page,
+        "stalls_total",
+        "counter",
+        "Times that one task held the shard's core for 100 ms or longer.",
+    );
+    for (shard, pulse) in shared.pulses.iter().enumerate() {
+        line(&mut page, "stalls_total", &format!("shard=\"{shard}\""), pulse.stalls());
     }
     latencies(&mut page, shared);
     head(&mut page, "broker_connections", "gauge", "Connections open on all shards.");

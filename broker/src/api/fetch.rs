@@ -21,7 +21,9 @@ use super::{RequestContext, fetch_answer};
 use crate::network::pipeline::{Answer, Begun, CloseReason};
 use crate::runtime::semaphore::Permit;
 use crate::runtime::task;
-use crate::shard::{PartitionKey, ReadRequest, Shard, ShardReply, ShardRequest, Signal, first_signal};
+use crate::shard::{
+    Course, PartitionKey, ReadRequest, Shard, ShardReply, ShardRequest, Signal, Step, first_signal,
+};
 
 /// The version from which topics are named by their ids alone.
 const TOPIC_ID_VERSION: i16 = 13;
@@ -63,6 +65,7 @@ async fn fetch(context: RequestContext, request: FetchRequest) -> Result<Answer,
 /// A fetch under way: the plan, and what carries it out.
 struct Fetch {
     shard: Rc<Shard>,
+    course: Rc<Course>,
     plan: FetchPlan,
     isolation: Isolation,
     /// By place in the request; `None` where it was refused.
@@ -95,19 +98,23 @@ impl Fetch {
         let deadline = Instant::now() + Duration::from_millis(limits.wait_ms);
         let plan = FetchPlan::new(limits, asked);
         let groups = plan.shards().map(|shard| (shard, Arc::default())).collect();
-        Fetch { shard, plan, isolation, keys, groups, deadline, held: None }
+        Fetch { shard, course: context.course.clone(), plan, isolation, keys, groups, deadline, held: None }
     }
 
     /// Reads until there is enough, or time is over, or there is something the client should hear at once.
     async fn run(&mut self) {
+        let mut since = Instant::now();
         self.read().await;
+        self.note(Step::Read, &mut since);
         let mut drain: Option<Arc<Signal>> = None;
         while !self.is_complete() {
             // This shard's own: partitions of other shards say nothing when it drains.
             let drain = drain.get_or_insert_with(|| self.shard.drain_signal());
             let groups = self.groups.iter().map(|(_, signal)| signal.clone());
             let signals: Vec<Arc<Signal>> = groups.chain([drain.clone()]).collect();
-            if task::until(self.deadline, first_signal(&signals)).await.is_none() {
+            let woken = task::until(self.deadline, first_signal(&signals)).await;
+            self.note(Step::Records, &mut since);
+            if woken.is_none() {
                 return;
             }
             for (group, (_, signal)) in self.groups.iter_mut().enumerate() {
@@ -117,10 +124,18 @@ impl Fetch {
                 }
             }
             self.read().await;
+            self.note(Step::Read, &mut since);
             if !self.is_complete() {
                 task::sleep_until(self.deadline.min(Instant::now() + GATHER)).await;
             }
         }
+    }
+
+    /// Notes what took the time since then, and begins anew.
+    fn note(&self, step: Step, since: &mut Instant) {
+        let now = Instant::now();
+        self.course.note(step, now.saturating_duration_since(*since));
+        *since = now;
     }
 
     fn is_complete(&self) -> bool {

@@ -52,17 +52,16 @@ mod scatter;
 mod submit;
 mod sync_group;
 
-use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use penstock_protocol::frame::{self, RequestFrame};
 use penstock_protocol::{ApiKey, Message, WireString};
+use penstock_storage::disk::tasks;
 
 use crate::network::connection::Connection;
 use crate::network::pipeline::{Answer, Begun, CloseReason};
-use crate::shard::{Shard, Stage};
+use crate::shard::{Course, Shard, Stage, Step};
 
 /// What a handler knows besides its request.
 #[derive(Clone)]
@@ -75,12 +74,7 @@ pub(crate) struct RequestContext {
     /// The client's name for itself.
     pub(crate) client_id: Option<WireString>,
     correlation_id: i32,
-    /// When all of it was there.
-    arrived: Instant,
-    /// Bytes of the request: what a slice of it keeps in memory.
-    request_bytes: usize,
-    /// Entries of the answer, where its handler told.
-    entries: Rc<Cell<usize>>,
+    course: Rc<Course>,
 }
 
 /// Begins a request: reads its header, finds its handler, and runs that to the point from which the next
@@ -89,9 +83,8 @@ pub(crate) async fn begin(
     shard: &Rc<Shard>,
     connection: &Rc<Connection>,
     request: Bytes,
-    arrived: Instant,
+    course: &Rc<Course>,
 ) -> Result<(i16, Begun), CloseReason> {
-    let request_bytes = request.len();
     let frame = RequestFrame::parse(request).map_err(|error| CloseReason(error.to_string()))?;
     connection.entry().note_client_id(frame.client_id.as_deref());
     let context = RequestContext {
@@ -100,11 +93,10 @@ pub(crate) async fn begin(
         version: frame.version,
         client_id: frame.client_id.clone(),
         correlation_id: frame.correlation_id,
-        arrived,
-        request_bytes,
-        entries: Rc::default(),
+        course: course.clone(),
     };
     let key = frame.api.code();
+    tasks::note(registry::note_of(key));
     if let Some(entry) = registry::find(frame.api).filter(|entry| entry.served.contains(frame.version)) {
         return Ok((key, (entry.begin)(context, frame).await?));
     }
@@ -118,7 +110,9 @@ pub(crate) async fn begin(
 impl RequestContext {
     /// Says that the request is decoded, as [`Stage::Decode`] has it; once for each request.
     fn decoded(&self) {
-        self.shard.stages.record_since(Stage::Decode, self.arrived);
+        let took = self.course.arrived.elapsed();
+        self.shard.stages.record(Stage::Decode, took);
+        self.course.note(Step::Decode, took);
     }
 
     /// Runs work on so many entries of the request or the answer: beside the shard if they are many. The answer is then
@@ -134,7 +128,7 @@ impl RequestContext {
 
     /// Says that the answer is about so many entries.
     fn expect_entries(&self, entries: usize) {
-        self.entries.set(self.entries.get().max(entries));
+        self.course.entries.set(self.course.entries.get().max(entries));
     }
 
     /// The answer's bytes, made beside the shard if it, or its request, is about many entries; there it is also taken
@@ -147,7 +141,7 @@ impl RequestContext {
     ) -> Result<Answer, CloseReason> {
         let (correlation_id, version) = (self.correlation_id, self.version);
         let work = move || encode(correlation_id, api, version, &response);
-        self.shard.desk.run_by_size(entries.max(self.entries.get()), work).await.map(Answer::from)
+        self.shard.desk.run_by_size(entries.max(self.course.entries.get()), work).await.map(Answer::from)
     }
 
     /// The answer's bytes.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures_util::future::{LocalBoxFuture, join_all};
 use penstock_core::metadata::{MetadataImage, TopicImage, is_internal};
-use penstock_core::partition::{AppendFailure, enough_in_sync};
+use penstock_core::partition::enough_in_sync;
 use penstock_format::Batch;
 use penstock_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use penstock_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
@@ -19,7 +19,7 @@ use penstock_protocol::{ApiKey, ErrorCode, Uuid, WireString};
 use super::produce_batches::{Demands, Refusal, parse, unpinned};
 use super::{RequestContext, scatter};
 use crate::network::pipeline::{Answer, Begun, CloseReason};
-use crate::shard::{PartitionAppend, PartitionAppended, Shard, ShardReply, ShardRequest};
+use crate::shard::{AppendOutcomes, PartitionAppend, PartitionAppended, Shard, ShardReply, ShardRequest};
 
 /// Client id that may write to internal topics, as in Apache Kafka.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
@@ -73,7 +73,7 @@ async fn prepare(context: &RequestContext, acks: i16, topics: Vec<TopicProduceDa
                 let (to, mut append, batch) = located?;
                 if let Some(demands) = demands {
                     let prepared = demands.prepare(batch, &shard.workers).await?;
-                    append.batches.push(unpinned(prepared, context.request_bytes));
+                    append.batches.push(unpinned(prepared, context.course.request_bytes));
                 }
                 Ok((to, append))
             });
@@ -117,16 +117,15 @@ fn check(
     Ok((to, PartitionAppend { key, batches: Vec::new(), wait: acks != 0 }, batch))
 }
 
-type Outcomes = Vec<Result<PartitionAppended, AppendFailure>>;
 /// Places in the request, and what becomes of the appends there.
-type Pending = (Vec<usize>, LocalBoxFuture<'static, Outcomes>);
+type Pending = (Vec<usize>, LocalBoxFuture<'static, AppendOutcomes>);
 
 /// Hands the appends to their shards, in order; the outcomes come later.
 async fn append(shard: &Rc<Shard>, ready: Vec<(usize, usize, PartitionAppend)>) -> Vec<Pending> {
     let mut pending: Vec<Pending> = Vec::new();
     for (to, (places, appends)) in scatter::group(ready) {
         if to == shard.index {
-            let begun = shard.append(appends).await;
+            let begun = shard.append(appends, None).await;
             pending.push((places, Box::pin(begun.finish())));
         } else {
             let reply = shard.post.send(to, ShardRequest::Append(appends)).await;
@@ -153,7 +152,9 @@ async fn finish(
 ) -> Result<Answer, CloseReason> {
     let mut appended: Vec<Option<PartitionAppended>> = vec![None; refusals.len()];
     for (places, outcomes) in pending {
-        for (place, outcome) in places.into_iter().zip(outcomes.await) {
+        let AppendOutcomes { outcomes, times } = outcomes.await;
+        context.course.note_append(&times);
+        for (place, outcome) in places.into_iter().zip(outcomes) {
             match outcome {
                 Ok(outcome) => appended[place] = Some(outcome),
                 Err(failure) => refusals[place] = Some(failure.code().into()),

@@ -91,6 +91,18 @@ pub(crate) fn find(key: ApiKey) -> Option<&'static Api> {
     all().binary_search_by_key(&key.code(), |api| api.key.code()).ok().map(|at| &all()[at])
 }
 
+/// What a task notes on its shard's board while it works on a request of this API: see [`name_of_note`].
+pub(crate) fn note_of(key: i16) -> u16 {
+    u16::try_from(key).map_or(0, |key| key.saturating_add(1))
+}
+
+/// The API that a task noted, empty if none.
+pub(crate) fn name_of_note(note: u16) -> &'static str {
+    let code = note.checked_sub(1).and_then(|code| i16::try_from(code).ok());
+    let found = code.and_then(|code| all().iter().find(|api| api.key.code() == code));
+    found.map_or("", |api| api.key.name())
+}
+
 /// An API whose requests are finished before the connection's next one begins.
 fn answered<R, F>(
     served: Versions,
@@ -163,6 +175,8 @@ mod tests {
             let valid = api.key.versions();
             assert!(valid.contains(api.served.min) && valid.contains(api.served.max), "{}", api.key);
             assert_eq!(api.advertised.max, api.served.max);
+            assert_eq!(name_of_note(note_of(api.key.code())), api.key.name());
         }
+        assert_eq!((name_of_note(0), note_of(-1), name_of_note(u16::MAX)), ("", 0, ""));
     }
 }

@@ -64,7 +64,7 @@ impl Shard {
             let machine = GroupMachine::new(Arc::new(image.broker().group.clone()));
             groups.coordinator.borrow_mut().begin(number, machine);
             groups.led.borrow_mut().insert(number, partition.clone());
-            task::spawn(self.clone().load_groups(number, partition));
+            task::spawn("loading of groups", self.clone().load_groups(number, partition));
         }
         self.carry_out_groups();
     }
@@ -137,7 +137,7 @@ impl Shard {
             return;
         }
         let shard = self.clone();
-        task::spawn(async move {
+        task::spawn("forgetting of deleted topics", async move {
             for _ in 0..FORGET_ATTEMPTS {
                 if shard.draining() {
                     return;

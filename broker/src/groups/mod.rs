@@ -125,7 +125,7 @@ impl Shard {
         match write(&partition, records) {
             Ok(ticket) => {
                 let shard = self.clone();
-                task::spawn(async move {
+                task::spawn("group commit", async move {
                     let durable = partition.log.durable(ticket).await;
                     let groups = &shard.groups;
                     if durable.is_ok() {
@@ -162,7 +162,7 @@ impl Shard {
         groups.armed_ms.set(deadline_ms);
         let left_ms = deadline_ms.saturating_sub(groups.clock.now_ms()).max(0);
         let shard = self.clone();
-        task::spawn(async move {
+        task::spawn("group timer", async move {
             task::sleep(Duration::from_millis(left_ms.unsigned_abs())).await;
             let groups = &shard.groups;
             // An earlier deadline has come up meanwhile, and its task has looked.

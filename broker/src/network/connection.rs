@@ -14,7 +14,7 @@ use super::responder;
 use super::socket::{self, Socket};
 use crate::api;
 use crate::runtime::task;
-use crate::shard::{Shard, Stage};
+use crate::shard::{Course, Shard, Stage};
 
 /// Time in which what a peer asked is answered after it closed its sending half. It may have closed both.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(5);
@@ -128,7 +128,7 @@ pub(super) async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>, peer: SocketA
     let at = shard.connections.insert(connection.clone());
     let responder = responder::run(shard.clone(), connection.clone(), socket.clone());
     let (ended, responder_ended) = tokio::sync::oneshot::channel();
-    task::spawn(async move {
+    task::spawn("responder", async move {
         responder.await;
         // The reader waits for it below.
         let _ = ended.send(());
@@ -165,13 +165,14 @@ async fn read_requests(shard: &Rc<Shard>, connection: &Rc<Connection>, socket: S
         // It came too late: the end may have been told already.
         let Some(_beginning) = pipeline.beginning() else { return };
         let arrived = Instant::now();
-        shard.stages.record(Stage::Receive, arrived.saturating_duration_since(first_byte));
-        let bytes = request.len();
-        let in_flight = shard.metrics.request_received(bytes);
+        let receive = arrived.saturating_duration_since(first_byte);
+        shard.stages.record(Stage::Receive, receive);
+        let course = Rc::new(Course::new(arrived, receive, request.len()));
+        let in_flight = shard.metrics.request_received(request.len());
         connection.registered.requested();
-        match api::begin(shard, connection, request, arrived).await {
+        match api::begin(shard, connection, request, &course).await {
             Ok((api_key, begun)) => {
-                pipeline.push(Entry { begun, arrived, api_key, _permit: permit, _in_flight: in_flight });
+                pipeline.push(Entry { begun, course, api_key, _permit: permit, _in_flight: in_flight });
             }
             Err(CloseReason(reason)) => {
                 shard.metrics.connection_refused();

@@ -95,7 +95,8 @@ pub(crate) async fn run(shard: Rc<Shard>, listener: Rc<TcpListener>) {
         match shard.shared.admission.admit(peer.ip()) {
             Ok(admitted) => {
                 shard.metrics.connection_accepted();
-                task::spawn(connection::serve(shard.clone(), Rc::new(stream), peer, admitted));
+                let serve = connection::serve(shard.clone(), Rc::new(stream), peer, admitted);
+                task::spawn("connection", serve);
             }
             Err(refused) => {
                 shard.metrics.connection_refused();

@@ -6,14 +6,16 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
+use penstock_storage::disk::tasks;
 
+use crate::api::registry;
 use crate::runtime::semaphore::Permit;
-use crate::shard::InFlight;
+use crate::shard::{Course, InFlight};
 
 /// Bytes of finished answers that may wait for the socket before no further request is read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -48,8 +50,7 @@ pub(crate) enum Begun {
 /// One begun request.
 pub(crate) struct Entry {
     pub(crate) begun: Begun,
-    /// When its last byte had arrived.
-    pub(crate) arrived: Instant,
+    pub(crate) course: Rc<Course>,
     pub(crate) api_key: i16,
     /// Its share of the bytes in flight on this shard.
     pub(crate) _permit: Permit,
@@ -58,8 +59,8 @@ pub(crate) struct Entry {
 
 /// What the responder gets.
 pub(crate) enum Next {
-    /// A finished request: its answer, when it arrived, and its API.
-    Answer(Answer, Instant, i16),
+    /// A finished request: its answer, its course, and its API.
+    Answer(Answer, Rc<Course>, i16),
     /// The connection is to be closed.
     Close(CloseReason),
     /// No more requests will come, all were answered, or the rest is given up.
@@ -196,7 +197,7 @@ impl Pipeline {
                 self.answer_bytes.set(self.answer_bytes.get() - length(answer));
                 Ok(std::mem::take(answer))
             }
-            Begun::Later(later) => match later.as_mut().poll(cx) {
+            Begun::Later(later) => match noted(entry.api_key, || later.as_mut().poll(cx)) {
                 Poll::Ready(outcome) => outcome,
                 // It closed its own connection.
                 Poll::Pending if self.state.get() == State::Aborted => return Poll::Ready(Next::End),
@@ -209,7 +210,7 @@ impl Pipeline {
         };
         wake(&self.reader);
         Poll::Ready(match outcome {
-            Ok(answer) => Next::Answer(answer, entry.arrived, entry.api_key),
+            Ok(answer) => Next::Answer(answer, entry.course, entry.api_key),
             Err(reason) => Next::Close(reason),
         })
     }
@@ -223,6 +224,12 @@ impl Drop for Beginning<'_> {
         self.0.beginning.set(false);
         wake(&self.0.responder);
     }
+}
+
+/// Works on a request of this API, and says so to whoever looks for what holds up the shard.
+fn noted<T>(api_key: i16, work: impl FnOnce() -> T) -> T {
+    tasks::note(registry::note_of(api_key));
+    work()
 }
 
 fn length(answer: &Answer) -> usize {
@@ -240,6 +247,7 @@ fn wake(waker: &RefCell<Option<Waker>>) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
     use futures_util::FutureExt;
 
@@ -251,7 +259,8 @@ mod tests {
         let permit = Semaphore::new(1).try_acquire(1).unwrap();
         let begun = Begun::Done(Answer::from(vec![Bytes::from_static(b"answer")]));
         let in_flight = Arc::new(ShardMetrics::default()).request_received(6);
-        Entry { begun, arrived: Instant::now(), api_key: 18, _permit: permit, _in_flight: in_flight }
+        let course = Rc::new(Course::new(Instant::now(), Duration::ZERO, 6));
+        Entry { begun, course, api_key: 18, _permit: permit, _in_flight: in_flight }
     }
 
     /// A stop once came while a metadata command was under way: it took effect, and nobody answered it.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::connection::{Connection, log_close};
 use super::pipeline::Next;
 use super::socket::{Outgoing, Socket};
-use crate::shard::{Shard, Stage};
+use crate::shard::{Course, Shard, Stage};
 
 /// Bytes beyond which no further answer joins a send.
 const JOINED_BYTES: usize = 256 << 10;
@@ -22,14 +22,14 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: So
         let mut close = None;
         while let Some(taken) = next.take() {
             match taken {
-                Next::Answer(answer, arrived, api_key) => {
+                Next::Answer(answer, course, api_key) => {
                     let ready = Instant::now();
+                    shard.metrics.request_answered(api_key, ready.saturating_duration_since(course.arrived));
                     if !answer.slices.is_empty() {
-                        joined.push(Joined { arrived, ready, api_key });
+                        joined.push(Joined { course, ready, api_key });
                     }
                     outgoing.extend(answer.slices);
                     held.extend(answer.held);
-                    shard.metrics.request_answered(api_key, ready.saturating_duration_since(arrived));
                     connection.entry().answered();
                 }
                 Next::Close(reason) => close = Some(reason),
@@ -47,7 +47,7 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: So
             tracing::debug!(shard = shard.index, peer = %connection.peer(), "connection ended: send failed: {error}");
             return connection.close();
         }
-        record(&shard, &mut joined);
+        record(&shard, &connection, &mut joined);
         if let Some(reason) = close {
             log_close(&shard, &connection, &reason.0);
             return connection.close();
@@ -58,19 +58,21 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: So
 /// An answer on its way to the socket. Answers of a few bytes may join in one send, as many as a connection may have
 /// requests.
 struct Joined {
-    arrived: Instant,
+    course: Rc<Course>,
     ready: Instant,
     api_key: i16,
 }
 
 /// These answers have been sent.
-fn record(shard: &Shard, joined: &mut Vec<Joined>) {
+fn record(shard: &Shard, connection: &Connection, joined: &mut Vec<Joined>) {
     let sent = Instant::now();
-    for Joined { arrived, ready, api_key } in joined.drain(..) {
+    for Joined { course, ready, api_key } in joined.drain(..) {
         shard.stages.record(Stage::Respond, sent.saturating_duration_since(ready));
         if let Some(whole) = Stage::whole(api_key) {
-            shard.stages.record(whole, sent.saturating_duration_since(arrived));
+            shard.stages.record(whole, sent.saturating_duration_since(course.arrived));
         }
+        course.end(ready, sent);
+        shard.slow.look(shard.index, connection, api_key, &course);
     }
 }
 

@@ -9,5 +9,6 @@ pub(crate) mod os;
 pub(crate) mod pace;
 pub(crate) mod panics;
 pub(crate) mod semaphore;
+pub(crate) mod stall;
 pub(crate) mod task;
 pub(crate) mod workers;

@@ -4,6 +4,9 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::stall::CoreTimes;
 
 /// Blocks SIGTERM and SIGINT in this thread and all it starts from now on, so that [`wait_for_stop`] gets them.
 /// Call it before any thread is started.
@@ -47,6 +50,14 @@ pub(crate) fn this_thread() -> io::Result<PathBuf> {
     Ok(Path::new("/proc").join(std::fs::read_link("/proc/thread-self")?))
 }
 
+/// What the system tells of a thread's use of its core, by the place that [`this_thread`] gave; none where the kernel does
+/// not tell.
+pub(crate) fn core_times(thread: &Path) -> Option<CoreTimes> {
+    let told = std::fs::read_to_string(thread.join("schedstat")).ok()?;
+    let mut numbers = told.split_whitespace().map(|ns| ns.parse().map(Duration::from_nanos));
+    Some(CoreTimes { ran: numbers.next()?.ok()?, waited: numbers.next()?.ok()? })
+}
+
 /// Raises the number of files this process may have open to what it is allowed; gives the limit now in force.
 pub(crate) fn raise_open_files() -> io::Result<u64> {
     let mut limit = limit(libc::RLIMIT_NOFILE)?;
@@ -67,4 +78,19 @@ fn limit(resource: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
         return Err(io::Error::last_os_error());
     }
     Ok(limit)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_works_uses_its_core() {
+        let thread = this_thread().unwrap();
+        let before = core_times(&thread).unwrap().ran;
+        // Its own work is what makes the number rise.
+        while core_times(&thread).unwrap().ran < before + Duration::from_millis(5) {}
+        assert_eq!(core_times(Path::new("/proc/none")), None);
+    }
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::future::{Either, select};
 use futures_util::pin_mut;
 
-/// Runs `task` on this shard until it ends.
-pub(crate) fn spawn(task: impl Future<Output = ()> + 'static) {
-    glommio::spawn_local(task).detach();
+/// Runs `task` on this shard until it ends. If it holds the shard up, it is reported by its name.
+pub(crate) fn spawn(name: &'static str, task: impl Future<Output = ()> + 'static) {
+    penstock_storage::disk::tasks::spawn(name, task);
 }
 
 /// Waits for at least `duration`.

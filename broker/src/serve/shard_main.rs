@@ -22,8 +22,8 @@ use super::stages::{Event, Order, Report};
 use crate::metadata::{self, Driver, RandomIds};
 use crate::network::{connections, listener};
 use crate::runtime::guard::Pulse;
+use crate::runtime::task;
 use crate::runtime::workers::Workers;
-use crate::runtime::{os, task};
 use crate::shard::{PartitionKey, Shard, ShardDisk, ShardParts, Shared, periodic, serve_inbox};
 
 /// Time between two looks whether all connections have ended.
@@ -52,8 +52,8 @@ pub(super) struct Seat {
 
 /// Runs the shard until it is closed, or reports why it cannot go on.
 pub(super) async fn run(mut seat: Seat) {
-    task::spawn(seat.pulse.clone().answer());
-    if let Err(reason) = stages(&mut seat).await {
+    let pulse = seat.pulse.clone();
+    if let Err(reason) = pulse.attend(stages(&mut seat)).await {
         seat.send(Event::Failed(format!("shard {}: {reason}", seat.index)));
     }
 }
@@ -67,7 +67,7 @@ async fn stages(seat: &mut Seat) -> Result<(), String> {
     let shard = seat.start(shared, (ring.clone(), store), driver).await?;
     let Some(Order::Accept) = seat.orders.recv().await else { return Ok(()) };
     let listener = Rc::new(seat.listener.try_clone().map_err(|e| format!("cannot use its listener: {e}"))?);
-    task::spawn(listener::run(shard.clone(), listener));
+    task::spawn("listener", listener::run(shard.clone(), listener));
     seat.report(Report::Accepting);
 
     let Some(Order::Drain) = seat.orders.recv().await else { return Ok(()) };
@@ -156,11 +156,6 @@ impl Seat {
         (ring, store): (Ring, Store<ShardDisk>),
         driver: Option<Driver>,
     ) -> Result<Rc<Shard>, String> {
-        match os::this_thread() {
-            // A shard starts once.
-            Ok(thread) => drop(shared.metrics[self.index].thread.set(thread)),
-            Err(error) => tracing::warn!(shard = self.index, "its use of its core cannot be told: {error}"),
-        }
         let (workers, desk) = (self.workers.for_shard(), self.desk.for_shard());
         let random = RandomIds::open().map_err(|e| format!("cannot open /dev/urandom: {e}"))?;
         let shard = Shard::new(ShardParts { index: self.index, shared, ring, store, workers, desk, random });
@@ -169,9 +164,9 @@ impl Seat {
             let _ = shard.metadata.set(driver);
         }
         shard.open_partitions().await?;
-        task::spawn(serve_inbox(shard.clone()));
-        task::spawn(connections::sweep(shard.clone()));
-        task::spawn(periodic(shard.clone()));
+        task::spawn("inbox", serve_inbox(shard.clone()));
+        task::spawn("sweep of connections", connections::sweep(shard.clone()));
+        task::spawn("periodic work", periodic(shard.clone()));
         self.report(Report::Running);
         Ok(shard)
     }

@@ -16,6 +16,7 @@ use super::data_dir::{DataDir, Meta};
 use super::options::Options;
 use super::shard_main::{self, Seat};
 use super::{Refusal, refusal};
+use crate::api;
 use crate::network::admission::Admission;
 use crate::runtime::executors;
 use crate::runtime::guard::{self, Pulse};
@@ -69,6 +70,7 @@ pub(super) enum Event {
 pub(super) struct Fleet {
     orders: Vec<UnboundedSender<Order>>,
     inbox: Receiver<Event>,
+    pulses: Vec<Arc<Pulse>>,
     /// A signal that came while a stage was under way.
     stopping: bool,
 }
@@ -116,8 +118,8 @@ impl Fleet {
             shard_main::run(seat.unwrap_or_else(|| panic!("each shard starts once")))
         })
         .map_err(refusal)?;
-        guard::start(pulses).map_err(threads)?;
-        Ok(Fleet { orders, inbox, stopping: false })
+        guard::start(pulses.clone(), api::registry::name_of_note).map_err(threads)?;
+        Ok(Fleet { orders, inbox, pulses, stopping: false })
     }
 
     /// Moves logs between shard directories, as the number of shards has changed.
@@ -151,7 +153,7 @@ impl Fleet {
             }
         }
         let image = image.ok_or_else(|| Refusal("shard 0 opened without metadata".to_owned()))?;
-        Ok(Arc::new(share(options, address, *image, found)))
+        Ok(Arc::new(share(options, address, *image, (found, self.pulses.clone()))))
     }
 
     /// Lets the shards run, and then accept connections.
@@ -257,7 +259,7 @@ fn share(
     options: &Options,
     address: SocketAddr,
     image: MetadataImage,
-    found: HashMap<PartitionKey, usize>,
+    (found, pulses): (HashMap<PartitionKey, usize>, Vec<Arc<Pulse>>),
 ) -> Shared {
     let config = options.config.clone();
     let shards = options.shards;
@@ -281,6 +283,7 @@ fn share(
         admission: Arc::new(admission),
         connections: Arc::default(),
         metrics: (0..shards).map(|_| Arc::new(ShardMetrics::default())).collect(),
+        pulses,
         config,
     }
 }

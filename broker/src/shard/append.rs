@@ -8,6 +8,7 @@ use penstock_format::Batch;
 use penstock_storage::producer::ProducerError;
 use penstock_storage::{AppendContext, AppendError, Appended, Origin};
 
+use super::course::AppendTimes;
 use super::{Partition, PartitionKey, Shard, Stage};
 use crate::runtime::task;
 
@@ -30,8 +31,22 @@ pub(crate) struct PartitionAppended {
     pub(crate) log_start_offset: i64,
 }
 
+/// What became of appends, and how long their steps took.
+#[derive(Debug)]
+pub(crate) struct AppendOutcomes {
+    /// In the order of the appends.
+    pub(crate) outcomes: Vec<Result<PartitionAppended, AppendFailure>>,
+    pub(crate) times: AppendTimes,
+}
+
 /// Appends that took effect in memory, in order, and are not yet acknowledged.
-pub(crate) struct Begun(Vec<Result<BegunOne, AppendFailure>>);
+pub(crate) struct Begun {
+    appends: Vec<Result<BegunOne, AppendFailure>>,
+    shard: Rc<Shard>,
+    sent: Option<Instant>,
+    handed_over: Instant,
+    appended: Instant,
+}
 
 /// One of them.
 struct BegunOne {
@@ -42,27 +57,30 @@ struct BegunOne {
 
 impl Shard {
     /// Appends to each partition, after all appends for which this was called before. Ready when the order is
-    /// settled; the records are acknowledged by [`Begun::finish`].
+    /// settled; the records are acknowledged by [`Begun::finish`]. `sent` is when another shard wished for it, if one did.
     pub(crate) fn append(
         self: &Rc<Shard>,
         appends: Vec<PartitionAppend>,
+        sent: Option<Instant>,
     ) -> impl Future<Output = Begun> + 'static {
         let handed_over = Instant::now();
         let turn = self.append_line.acquire(1);
         let shard = self.clone();
         async move {
             let bytes = appends.iter().flat_map(|append| &append.batches).map(Batch::len).sum();
-            let _turn = turn.await;
+            let turn = turn.await;
             // Held until the appends are made. Where there will be no room (the store is closing or offline, its disk is
             // full) each append is refused for the same reason, which its client is told.
-            let _room = shard.store.reserve(bytes).await;
+            let room = shard.store.reserve(bytes).await;
             let now_ms = task::now_ms();
             let mut begun = Vec::with_capacity(appends.len());
             for append in appends {
                 begun.push(shard.append_one(append, now_ms).await);
             }
-            shard.stages.record_since(Stage::Append, handed_over);
-            Begun(begun)
+            drop((turn, room));
+            let appended = Instant::now();
+            shard.stages.record(Stage::Append, appended.saturating_duration_since(handed_over));
+            Begun { appends: begun, shard, sent, handed_over, appended }
         }
     }
 
@@ -91,12 +109,15 @@ impl Shard {
 
 impl Begun {
     /// Waits until the records count as written, in order.
-    pub(crate) async fn finish(self) -> Vec<Result<PartitionAppended, AppendFailure>> {
-        let mut outcomes = Vec::with_capacity(self.0.len());
-        for begun in self.0 {
+    pub(crate) async fn finish(self) -> AppendOutcomes {
+        let Begun { appends, shard, sent, handed_over, appended: took_effect } = self;
+        let mut outcomes = Vec::with_capacity(appends.len());
+        let mut last_commit = None;
+        for begun in appends {
             outcomes.push(match begun {
                 Ok(BegunOne { partition, appended, wait }) => {
                     let written = !wait || partition.log.durable(appended.ticket).await.is_ok();
+                    last_commit = last_commit.max(wait.then(|| appended.ticket.commit()));
                     let appended = PartitionAppended {
                         base_offset: appended.base_offset,
                         append_time_ms: appended.append_time_ms,
@@ -107,7 +128,11 @@ impl Begun {
                 Err(failure) => Err(failure),
             });
         }
-        outcomes
+        let mut times = AppendTimes::new(sent, handed_over, took_effect);
+        if let Some(commit) = last_commit {
+            times.add_commit(&shard.stages, took_effect, commit);
+        }
+        AppendOutcomes { outcomes, times }
     }
 }
 

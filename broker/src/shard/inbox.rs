@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use penstock_core::group::{GroupCall, GroupResponse};
 use penstock_core::metadata::{Answer, Command, MetadataImage};
+use penstock_core::partition::PartitionFailure;
 use penstock_core::partition::fetch::PartitionData;
-use penstock_core::partition::{AppendFailure, PartitionFailure};
 use penstock_protocol::{ErrorCode, Uuid};
 use penstock_storage::ProducerState;
 
 use super::{
-    PartitionAppend, PartitionAppended, PartitionKey, PartitionQuery, QueryAnswer, ReadRequest, Shard, Stage,
+    AppendOutcomes, PartitionAppend, PartitionKey, PartitionQuery, QueryAnswer, ReadRequest, Shard, Stage,
 };
 use crate::runtime::mailbox::Incoming;
 use crate::runtime::task;
@@ -45,7 +45,7 @@ pub(crate) enum ShardRequest {
 
 /// The answer of the same name.
 pub(crate) enum ShardReply {
-    Append(Vec<Result<PartitionAppended, AppendFailure>>),
+    Append(AppendOutcomes),
     Read(Vec<Result<PartitionData, PartitionFailure>>),
     Query(Vec<Result<QueryAnswer, PartitionFailure>>),
     /// Bytes of each log; `None` where the partition is not here.
@@ -63,7 +63,7 @@ pub(crate) enum ShardReply {
 /// Carries out a request on its own shard.
 pub(super) async fn execute(shard: &Rc<Shard>, request: ShardRequest) -> ShardReply {
     match request {
-        ShardRequest::Append(appends) => ShardReply::Append(shard.append(appends).await.finish().await),
+        ShardRequest::Append(appends) => ShardReply::Append(shard.append(appends, None).await.finish().await),
         ShardRequest::Read(request) => ShardReply::Read(shard.read(request).await),
         ShardRequest::Query(queries) => ShardReply::Query(shard.query(queries).await),
         ShardRequest::Measure(keys) => ShardReply::Measure(shard.measure(keys).await),
@@ -92,13 +92,13 @@ pub(crate) async fn serve_inbox(shard: Rc<Shard>) {
             match request.body {
                 ShardRequest::Append(appends) => {
                     // Its place in line is taken here, not when the task first runs.
-                    let append = own.append(appends);
-                    task::spawn(async move {
+                    let append = own.append(appends, Some(request.sent));
+                    task::spawn("append for another shard", async move {
                         let outcomes = append.await.finish().await;
                         own.post.reply(request.from, ShardReply::Append(outcomes));
                     });
                 }
-                body => task::spawn(async move {
+                body => task::spawn("work for another shard", async move {
                     let reply = execute(&own, body).await;
                     own.post.reply(request.from, reply);
                 }),

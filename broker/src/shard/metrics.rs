@@ -1,8 +1,7 @@
 //! Counters of one shard: written by its thread alone, read by the admin thread.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::stages::Handover;
@@ -49,12 +48,11 @@ pub(crate) struct ShardMetrics {
     pub(crate) received_bytes: AtomicU64,
     pub(crate) appended_bytes: AtomicU64,
     pub(crate) fetched_bytes: AtomicU64,
+    pub(crate) slow_requests: AtomicU64,
     pub(crate) latency: [Latency; KINDS.len()],
     pub(crate) levels: Levels,
     /// Latency of the stages, on its way out.
     pub(crate) handover: Handover,
-    /// Where the system tells of the shard's thread.
-    pub(crate) thread: OnceLock<PathBuf>,
 }
 
 /// A request in flight, for as long as this lives.

@@ -5,6 +5,7 @@
 
 mod append;
 mod apply;
+mod course;
 mod describe;
 mod fetch;
 mod inbox;
@@ -12,6 +13,7 @@ mod metrics;
 mod partition;
 mod periodic;
 mod query;
+mod slow;
 mod stages;
 mod watch;
 
@@ -28,7 +30,8 @@ use penstock_core::metadata::MetadataImage;
 use penstock_storage::Store;
 use penstock_storage::disk::ring::Ring;
 
-pub(crate) use append::{PartitionAppend, PartitionAppended};
+pub(crate) use append::{AppendOutcomes, PartitionAppend, PartitionAppended};
+pub(crate) use course::{Course, Step};
 pub(crate) use fetch::ReadRequest;
 pub(crate) use inbox::{ShardReply, ShardRequest, serve_inbox};
 pub(crate) use metrics::{InFlight, KINDS, LATENCY_BOUNDS_US, ShardMetrics};
@@ -44,10 +47,12 @@ use crate::network::admission::Admission;
 use crate::network::connections::Connections;
 use crate::network::registry::Registry;
 use crate::network::request_budget::RequestBudget;
+use crate::runtime::guard::Pulse;
 use crate::runtime::mailbox::{Mailboxes, Post};
 use crate::runtime::semaphore::Semaphore;
 use crate::runtime::task;
 use crate::runtime::workers::ShardWorkers;
+use slow::SlowLog;
 use watch::Watchers;
 
 /// The disk under a shard's store.
@@ -75,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<Registry>,
     /// One per shard.
     pub(crate) metrics: Vec<Arc<ShardMetrics>>,
+    /// One per shard.
+    pub(crate) pulses: Vec<Arc<Pulse>>,
 }
 
 impl Shared {
@@ -108,6 +115,7 @@ pub(crate) struct Shard {
     pub(crate) metrics: Arc<ShardMetrics>,
     /// Latency of the stages of requests.
     pub(crate) stages: Rc<Stages>,
+    pub(crate) slow: SlowLog,
     /// Appends take turns in the order in which they came, so that waiting for room keeps that order.
     append_line: Semaphore,
     draining: Cell<bool>,
@@ -177,6 +185,7 @@ impl Shard {
             fetch_sessions: RefCell::new(fetch_sessions),
             metrics: shared.metrics[index].clone(),
             stages,
+            slow: SlowLog::new(shared.config.limits.slow_request_ms, shared.metrics[index].clone()),
             append_line: Semaphore::new(1),
             draining: Cell::new(false),
             drain_watchers: Watchers::default(),

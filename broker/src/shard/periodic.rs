@@ -24,7 +24,7 @@ pub(crate) async fn periodic(shard: Rc<Shard>) {
         if shard.metadata.get().is_some() {
             let shard = shard.clone();
             // Beside the rounds, which it must not hold up.
-            task::spawn(async move {
+            task::spawn("metadata snapshot", async move {
                 if let Some(driver) = shard.metadata.get() {
                     driver.snapshot_if_due(&shard).await;
                 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use hdrhistogram::{Counter, Histogram};
-use penstock_storage::{CommitMeter, CommitStep};
+use penstock_storage::{CommitMeter, CommitStep, Ticket};
 
 use super::ShardMetrics;
 
@@ -157,9 +157,67 @@ impl Handover {
     }
 }
 
+/// Commits and flush rounds whose times a shard remembers.
+const COMMITS_REMEMBERED: usize = 64;
+
+/// The steps of one commit: when each began and ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CommitTimes {
+    pub(crate) write: (Instant, Instant),
+    pub(crate) flush: (Instant, Instant),
+}
+
+/// Begin and end of a step, and the (last) commit that it was of.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    commit: u64,
+    began_ns: u64,
+    ended_ns: u64,
+}
+
+/// The last commits, for requests that want to know where their time went.
+struct RecentCommits {
+    /// By number of the commit.
+    writes: [Told; COMMITS_REMEMBERED],
+    /// In order; the oldest is at `next`.
+    rounds: [Told; COMMITS_REMEMBERED],
+    next: usize,
+}
+
+impl Default for RecentCommits {
+    fn default() -> RecentCommits {
+        let none = [Told::default(); COMMITS_REMEMBERED];
+        RecentCommits { writes: none, rounds: none, next: 0 }
+    }
+}
+
+impl RecentCommits {
+    fn note(&mut self, step: CommitStep, told: Told) {
+        match step {
+            CommitStep::Write => self.writes[told.commit as usize % COMMITS_REMEMBERED] = told,
+            CommitStep::Flush => {
+                self.rounds[self.next] = told;
+                self.next = (self.next + 1) % COMMITS_REMEMBERED;
+            }
+        }
+    }
+
+    /// The write of a commit and the round that covered it.
+    fn of(&self, commit: u64) -> Option<(Told, Told)> {
+        let write = self.writes[commit as usize % COMMITS_REMEMBERED];
+        let (newer, older) = self.rounds.split_at(self.next);
+        let oldest = older.first().filter(|round| round.ended_ns > 0);
+        // The oldest round remembered may have been preceded by the one that covered it.
+        let round = older.iter().chain(newer).find(|round| round.commit >= commit)?;
+        let known = oldest.is_none_or(|oldest| oldest.commit < commit);
+        (write.commit == commit && known).then_some((write, *round))
+    }
+}
+
 /// The recording end, on its shard.
 pub(crate) struct Stages {
     current: RefCell<Box<Readings>>,
+    commits: RefCell<RecentCommits>,
     /// The shard's own, which hold the way out.
     metrics: Arc<ShardMetrics>,
     /// Where the moments of the commit meter count from.
@@ -168,7 +226,7 @@ pub(crate) struct Stages {
 
 impl Stages {
     pub(crate) fn new(metrics: Arc<ShardMetrics>) -> Stages {
-        Stages { current: RefCell::default(), metrics, origin: Instant::now() }
+        Stages { current: RefCell::default(), commits: RefCell::default(), metrics, origin: Instant::now() }
     }
 
     /// Notes that a stage of one request took so long.
@@ -180,6 +238,14 @@ impl Stages {
     /// Notes that a stage of one request that began then has come to its end.
     pub(crate) fn record_since(&self, stage: Stage, began: Instant) {
         self.record(stage, began.elapsed());
+    }
+
+    /// The steps of a commit, if it is one of the last and stable.
+    pub(crate) fn commit(&self, commit: u64) -> Option<CommitTimes> {
+        let (write, flush) = self.commits.borrow().of(commit)?;
+        let at = |ns| self.origin + Duration::from_nanos(ns);
+        let times = |told: Told| (at(told.began_ns), at(told.ended_ns));
+        Some(CommitTimes { write: times(write), flush: times(flush) })
     }
 
     /// Hands over what was recorded, if what was handed over before has been fetched.
@@ -201,12 +267,15 @@ impl CommitMeter for Stages {
         nanoseconds(self.origin.elapsed())
     }
 
-    fn took(&self, step: CommitStep, since: u64) {
+    fn took(&self, step: CommitStep, since: u64, commit: Ticket) {
         let stage = match step {
             CommitStep::Write => Stage::JournalWrite,
             CommitStep::Flush => Stage::Flush,
         };
-        self.record(stage, Duration::from_nanos(self.now().saturating_sub(since)));
+        let now = self.now();
+        self.record(stage, Duration::from_nanos(now.saturating_sub(since)));
+        let told = Told { commit: commit.commit(), began_ns: since, ended_ns: now };
+        self.commits.borrow_mut().note(step, told);
     }
 }
 
@@ -253,6 +322,31 @@ mod tests {
             let told = current.of(Stage::Decode).value_at_quantile(0.5);
             assert!(told >= ns && told - ns <= (ns / 100).max(LOW_NS), "{ns}: {told}");
         }
+    }
+
+    /// A commit is told with the round that covered it, for as long as both are remembered for certain.
+    #[test]
+    fn commits_are_remembered_with_their_rounds() {
+        let mut recent = RecentCommits::default();
+        let told = |commit, began_ns| Told { commit, began_ns, ended_ns: began_ns + 5 };
+        for commit in 1..=200 {
+            recent.note(CommitStep::Write, told(commit, commit * 10));
+            if commit % 3 == 0 {
+                recent.note(CommitStep::Flush, told(commit, commit * 10 + 5));
+            }
+        }
+        let of = |commit| recent.of(commit).map(|(write, round)| (write.began_ns, round.began_ns));
+        assert_eq!(of(199), None, "not stable yet");
+        assert_eq!(of(198), Some((1980, 1985)));
+        assert_eq!(of(196), Some((1960, 1985)), "covered by the round of 198");
+        assert_eq!(of(195), Some((1950, 1955)));
+        assert_eq!(of(137), Some((1370, 1385)));
+        assert_eq!(of(136), None, "its place was taken by 200");
+        // Rounds of one commit each: those before the oldest one remembered are unknown.
+        for commit in 201..=300 {
+            recent.note(CommitStep::Flush, told(commit, commit * 10));
+        }
+        assert_eq!(recent.of(199).map(|(write, _)| write.commit), None);
     }
 
     /// Nobody fetches for a while: nothing is lost, and no third set is made.

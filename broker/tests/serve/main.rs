@@ -13,5 +13,6 @@ mod load;
 mod offsets;
 mod order;
 mod refusals;
+mod slow;
 mod stop;
 mod surface;

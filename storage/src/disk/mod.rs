@@ -21,6 +21,7 @@ pub mod real;
 pub mod ring;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod tasks;
 pub mod workers;
 
 use std::future::Future;
@@ -94,8 +95,9 @@ pub trait Disk: Clone + 'static {
     /// parent. After a crash the file has its old or its new content, whole; once this returned, the new.
     async fn write_small(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
 
-    /// Runs a task beside the caller, on the same thread, until it ends by itself.
-    fn spawn(&self, task: impl Future<Output = ()> + 'static);
+    /// Runs a task beside the caller, on the same thread, until it ends by itself. Who looks for what holds up the thread is
+    /// told its name.
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + 'static);
 
     /// Waits for at least `duration`.
     async fn sleep(&self, duration: Duration);

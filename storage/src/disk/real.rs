@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::ring::Ring;
+use super::tasks;
 use super::workers::Workers;
 use super::{AlignedBuf, BLOCK, DirEntry, Disk, DiskFile, TEMP_SUFFIX, is_aligned};
 
@@ -111,8 +112,8 @@ impl Disk for RealDisk {
         self.workers.run(move || write_small(&path, &bytes)).await
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        glommio::spawn_local(task).detach();
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + 'static) {
+        tasks::spawn(name, task);
     }
 
     async fn sleep(&self, duration: Duration) {

@@ -34,6 +34,7 @@ use glommio::io::BufferedFile;
 use io_uring::squeue;
 
 use self::core::{Core, Outcome, Token};
+use super::tasks;
 pub use keep::{Buffer, Keep};
 
 /// Longest time the driver goes on without letting the executor poll its own rings.
@@ -91,7 +92,7 @@ impl Ring {
             stopped: Cell::new(false),
             on_stopped: Cell::new(None),
         }));
-        glommio::spawn_local(ring.clone().drive(eventfd, options.spin)).detach();
+        tasks::spawn("ring driver", ring.clone().drive(eventfd, options.spin));
         Ok(ring)
     }
 

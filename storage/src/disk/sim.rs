@@ -330,7 +330,7 @@ impl Disk for SimDisk {
         self.sync_dir(path.parent().unwrap_or(Path::new("/"))).await
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+    fn spawn(&self, _name: &'static str, task: impl Future<Output = ()> + 'static) {
         self.0.executor.spawn(Box::pin(task));
     }
 

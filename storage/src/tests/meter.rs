@@ -5,13 +5,14 @@ use std::rc::Rc;
 
 use super::*;
 use crate::disk::sim::{Effect, Fault, Operation};
-use crate::{CommitMeter, CommitStep};
+use crate::{CommitMeter, CommitStep, Ticket};
 
 /// Counts its own calls for a clock.
 #[derive(Default)]
 struct Heard {
     moment: Cell<u64>,
     steps: RefCell<Vec<(CommitStep, u64, u64)>>,
+    commits: RefCell<Vec<(CommitStep, u64)>>,
 }
 
 impl Heard {
@@ -26,9 +27,10 @@ impl CommitMeter for Heard {
         self.moment.get()
     }
 
-    fn took(&self, step: CommitStep, since: u64) {
+    fn took(&self, step: CommitStep, since: u64, commit: Ticket) {
         let now = self.now();
         self.steps.borrow_mut().push((step, since, now));
+        self.commits.borrow_mut().push((step, commit.commit()));
     }
 }
 
@@ -61,6 +63,22 @@ fn each_commit_is_written_once_and_each_flush_round_ends_before_the_next() {
                 last = *now;
             }
         }
+        // Each commit was written before the first round that says that it covers it, and rounds rise.
+        let told = heard.commits.borrow();
+        let (mut written, mut covered) = (0, 0);
+        for (step, commit) in told.iter() {
+            match step {
+                CommitStep::Write => written = written.max(*commit),
+                CommitStep::Flush => {
+                    assert!(
+                        covered < *commit && *commit <= written,
+                        "a round up to {commit} after {covered}"
+                    );
+                    covered = *commit;
+                }
+            }
+        }
+        assert_eq!(covered, written, "the last round covers what was written");
     });
 }
 

@@ -114,7 +114,7 @@ impl Life {
             let random = Rand64::new(u128::from(self.world.random(u64::MAX)));
             let client = Client { life: self.clone(), name: format!("log-{number}"), random, epoch: 0 };
             self.clients.set(self.clients.get() + 1);
-            disk.spawn(async move {
+            disk.spawn("test", async move {
                 let (clients, oracle) = (client.life.clients.clone(), client.life.oracle.clone());
                 let name = client.name.clone();
                 if let Err(Stop::Broken(what)) = client.run().await {
@@ -125,7 +125,7 @@ impl Life {
         }
         let (ticker, stopped) = (self.clone(), Rc::new(Cell::new(false)));
         let stop = stopped.clone();
-        disk.spawn(async move {
+        disk.spawn("test", async move {
             while ticker.ticking.get() {
                 ticker.world.disk().sleep(Duration::from_millis(20)).await;
                 ticker.store.tick(now_ms(&ticker.world)).await;
@@ -422,7 +422,7 @@ impl Client {
         let awaited = self.life.awaited.clone();
         awaited.set(awaited.get() + 1);
         let generation = self.generation();
-        self.life.world.disk().spawn(async move {
+        self.life.world.disk().spawn("test", async move {
             let durable = log.durable(ticket).await;
             // A log that was removed meanwhile owes nothing any more.
             if client.generation() == generation {

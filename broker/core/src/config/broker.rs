@@ -127,6 +127,8 @@ pub struct Limits {
     pub partition_producers: usize,
     /// `penstock.shard.producers.max`, per shard.
     pub shard_producers: usize,
+    /// `penstock.slow.request.ms`; 0 for none.
+    pub slow_request_ms: u64,
     /// `penstock.shards`, of the whole broker; `None` is one per usable core.
     pub shards: Option<usize>,
     /// `penstock.unflushed.bytes.max`.
@@ -171,6 +173,7 @@ impl BrokerConfig {
             partition_producers: count("penstock.partition.producers.max")?,
             shard_producers: count("penstock.shard.producers.max")?,
             shards: Some(count("penstock.shards")?).filter(|shards| *shards > 0),
+            slow_request_ms: bytes("penstock.slow.request.ms")?,
             unflushed_bytes: bytes("penstock.unflushed.bytes.max")?,
         };
         Ok(BrokerConfig {

@@ -164,7 +164,7 @@ fn timers_run_beside_a_busy_ring() {
         let file = disk.create(&dir.join("a"), 1 << 20).await.unwrap();
         let stop = Rc::new(Cell::new(false));
         let (busy, stopped) = (file.clone(), stop.clone());
-        disk.spawn(async move {
+        disk.spawn("test", async move {
             while !stopped.get() {
                 let reads = (0..4).map(|_| busy.read_at(0, BLOCK));
                 join_all(reads).await.into_iter().for_each(|read| drop(read.unwrap()));
