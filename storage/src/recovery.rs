@@ -5,10 +5,11 @@
 //! acknowledged and is dropped; at or below it, it is corruption: of the journal, then the store does not open; of one
 //! log's share, then that log goes offline. Afterwards everything is settled, under a new run and a new checkpoint.
 
+mod ahead;
 mod chain;
 mod replay;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -189,10 +190,17 @@ async fn replay_chain<D: Disk>(
 ) -> Result<bool, OpenError> {
     let mut replay = Replay::new(store, chain, now_ms);
     let mut torn_at = None;
-    for (index, place) in chain.frames.iter().enumerate() {
-        let frame = reader.frame(place).await?;
-        let known_stable = place.header.seq <= chain.durable_seq;
-        if !replay.frame(&frame, &place.header, known_stable).await? {
+    let mut ahead = VecDeque::new();
+    for index in 0..chain.frames.len() {
+        let next = match ahead.pop_front() {
+            Some(next) => next,
+            None => {
+                ahead = ahead::read(&mut replay, reader, &chain.frames[index..]).await?;
+                ahead.pop_front().expect("the first frame is read in any case")
+            }
+        };
+        let known_stable = next.header.seq <= chain.durable_seq;
+        if !replay.frame(next, known_stable).await? {
             torn_at = Some(index);
             break;
         }

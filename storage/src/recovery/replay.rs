@@ -11,13 +11,14 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt};
 use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader};
 
+use super::ahead::{self, Ahead, Direct, OfLog};
 use super::chain::Chain;
 use crate::append::note;
 use crate::config::LogConfig;
 use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
 use crate::error::{Offline, OpenError};
 use crate::files::FileError;
-use crate::frame::{self, AppendEntry, Entry, FrameHeader};
+use crate::frame::{AppendEntry, Entry, FrameHeader};
 use crate::plan::{block_ceil, block_floor};
 use crate::prepare::new_file;
 use crate::producer::ProducerTable;
@@ -26,8 +27,8 @@ use crate::state::{LogInner, StoreInner, logs_dir};
 
 /// Inline bytes held before whole blocks are written.
 const PIECES_BYTES_MAX: usize = 64 << 20;
-/// Files flushed at once.
-const FLUSHES_AT_ONCE: usize = 64;
+/// Files written, or flushed, at once.
+const FILES_AT_ONCE: usize = 64;
 /// Longest read or write.
 const IO_BYTES_MAX: u64 = 1 << 20;
 
@@ -43,6 +44,8 @@ struct Touched<D: Disk> {
     file: Option<D::File>,
     /// The checkpoint does not know it: if its file is there, a killed process may have left its name unstable.
     is_new: bool,
+    /// It holds direct bytes that nobody knows to be stable: see [`Replay::write_pieces`].
+    doubtful: bool,
 }
 
 /// A share whose bytes were read and found right.
@@ -78,24 +81,31 @@ impl<'a, D: Disk> Replay<'a, D> {
         self.bytes
     }
 
+    /// The store that is opened.
+    pub(super) fn store(&self) -> &'a Rc<StoreInner<D>> {
+        self.store
+    }
+
+    /// The segment that a share wrote to, if it may be read now: its log is known, sound, and not removed later.
+    pub(super) fn segment_ahead(&mut self, append: &AppendEntry) -> Option<OfLog<D>> {
+        if append.direct_len == 0 || self.chain.removed.contains(&append.log_id) {
+            return None;
+        }
+        let log = self.by_id.get(&append.log_id).cloned()?;
+        let sound = log.state.borrow().offline.is_none();
+        let segment = sound.then(|| self.segment(&log, append).segment.clone())?;
+        (segment.life == append.life).then_some((log, segment))
+    }
+
     /// Replays one frame. Says no, and changes nothing, if it is not wholly valid and not known to have been stable.
-    pub(crate) async fn frame(
-        &mut self,
-        frame: &Bytes,
-        header: &FrameHeader,
-        known_stable: bool,
-    ) -> Result<bool, OpenError> {
-        let Some(entries) = frame::decode_entries(frame, header) else {
-            return Err(OpenError::Corrupt(format!(
-                "journal frame {} changed while it was read",
-                header.seq
-            )));
-        };
+    pub(super) async fn frame(&mut self, ahead: Ahead<D>, known_stable: bool) -> Result<bool, OpenError> {
+        let Ahead { header, bytes: frame, entries, direct } = ahead;
+        let (header, frame) = (&header, &frame);
         for entry in entries.iter().filter(|entry| !matches!(entry, Entry::Append(_))) {
             self.prepare_entry(entry);
         }
         let mut verified = Vec::new();
-        for entry in &entries {
+        for (entry, direct) in entries.iter().zip(direct) {
             let Entry::Append(append) = entry else { continue };
             let Some(log) = self.log_of(append, header)? else {
                 if let Some(end) = self.damaged.get_mut(&append.log_id).filter(|_| known_stable) {
@@ -103,8 +113,11 @@ impl<'a, D: Disk> Replay<'a, D> {
                 }
                 continue;
             };
-            match self.verify(&log, append, frame).await? {
-                Ok(share) => verified.push((log, share)),
+            match self.verify(&log, append, frame, direct).await? {
+                Ok(share) => {
+                    self.segment(&log, append).doubtful |= !known_stable && append.direct_len > 0;
+                    verified.push((log, share));
+                }
                 Err(reason) => {
                     if !known_stable {
                         self.forget_created(&entries);
@@ -215,7 +228,15 @@ impl<'a, D: Disk> Replay<'a, D> {
                 Segment::new(&store.log_dir(&log.name), append.segment_base, append.life, now_ms)
             });
             let is_new = !segment.is_ready();
-            Touched { log: log.clone(), segment, pieces: Vec::new(), tail: None, file: None, is_new }
+            Touched {
+                log: log.clone(),
+                segment,
+                pieces: Vec::new(),
+                tail: None,
+                file: None,
+                is_new,
+                doubtful: false,
+            }
         })
     }
 
@@ -225,6 +246,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         log: &Rc<LogInner<D>>,
         append: &AppendEntry,
         frame: &Bytes,
+        direct: Option<Direct<D>>,
     ) -> Result<Result<Verified, String>, OpenError> {
         let (segment, tail) = {
             let touched = self.segment(log, append);
@@ -246,9 +268,14 @@ impl<'a, D: Disk> Replay<'a, D> {
         let bytes = if append.direct_len == 0 {
             head
         } else {
-            match self.read_direct(log, &segment, append).await? {
+            let direct = match direct {
+                Some(direct) => direct,
+                None => ahead::read_direct(self.store, log, &segment, append).await,
+            };
+            match direct? {
                 Err(reason) => return Ok(Err(reason)),
-                Ok(direct) => {
+                Ok((file, direct)) => {
+                    self.segment(log, append).file = Some(file);
                     let seam = append.position.saturating_sub(append.direct_from) as usize;
                     if seam > 0 && tail.as_deref().is_none_or(|tail| tail != &direct[..seam]) {
                         return Ok(Err(
@@ -264,36 +291,6 @@ impl<'a, D: Disk> Replay<'a, D> {
             }
         };
         Ok(check_batches(append, &bytes).map(|batches| Verified { entry: *append, prefix, bytes, batches }))
-    }
-
-    async fn read_direct(
-        &mut self,
-        log: &Rc<LogInner<D>>,
-        segment: &Rc<Segment<D>>,
-        append: &AppendEntry,
-    ) -> Result<Result<Bytes, String>, OpenError> {
-        let failed = |error| OpenError::io(segment.path.display())(error);
-        let file = match self.store.files.get(&self.store.disk, log, segment).await {
-            Ok(file) => file,
-            Err(FileError::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed(error));
-            }
-            Err(error) => return Ok(Err(error.to_string())),
-        };
-        self.segment(log, append).file = Some(file.clone());
-        let mut out = BytesMut::with_capacity(append.direct_len as usize);
-        let direct = append.direct();
-        let mut at = direct.start;
-        while at < direct.end {
-            let data =
-                file.read_at(at, (direct.end - at).min(IO_BYTES_MAX) as usize).await.map_err(failed)?;
-            if data.is_empty() {
-                return Ok(Err(format!("segment file ends at {at}")));
-            }
-            out.extend_from_slice(&data);
-            at += data.len() as u64;
-        }
-        Ok(Ok(out.freeze()))
     }
 
     /// Applies a verified share to its log, and keeps the bytes that have to be written.
@@ -340,27 +337,29 @@ impl<'a, D: Disk> Replay<'a, D> {
                 Some(Offline::new(format_args!("{reason}; acknowledged was all up to offset {}", end - 1)));
         }
         self.write_pieces(true).await?;
+        self.make_stable(|_| true).await
+    }
+
+    /// Flushes touched files, and the directories of those that may be new there.
+    async fn make_stable(&self, which: impl Fn(&Touched<D>) -> bool) -> Result<(), OpenError> {
+        let touched: Vec<_> =
+            self.touched.values().filter(|touched| touched.file.is_some() && which(touched)).collect();
         let flush = async |touched: &Touched<D>| match &touched.file {
             Some(file) => file.sync_data().await.map_err(OpenError::io(touched.segment.path.display())),
             None => Ok(()),
         };
-        let mut flushes = stream::iter(self.touched.values()).map(flush).buffer_unordered(FLUSHES_AT_ONCE);
+        let mut flushes = stream::iter(touched.iter().copied()).map(flush).buffer_unordered(FILES_AT_ONCE);
         while let Some(flushed) = flushes.next().await {
             flushed?;
         }
-        let is_new = |touched: &&Touched<D>| touched.is_new && touched.file.is_some();
-        let mut dirs: BTreeSet<_> = self
-            .touched
-            .values()
-            .filter(is_new)
-            .map(|touched| self.store.log_dir(&touched.log.name))
-            .collect();
+        let new = touched.iter().filter(|touched| touched.is_new);
+        let mut dirs: BTreeSet<_> = new.map(|touched| self.store.log_dir(&touched.log.name)).collect();
         if !dirs.is_empty() {
             dirs.insert(logs_dir(&self.store.dir));
         }
         let sync =
             async |dir: PathBuf| self.store.disk.sync_dir(&dir).await.map_err(OpenError::io(dir.display()));
-        let mut syncs = stream::iter(dirs).map(sync).buffer_unordered(FLUSHES_AT_ONCE);
+        let mut syncs = stream::iter(dirs).map(sync).buffer_unordered(FILES_AT_ONCE);
         while let Some(synced) = syncs.next().await {
             synced?;
         }
@@ -368,23 +367,34 @@ impl<'a, D: Disk> Replay<'a, D> {
     }
 
     /// Writes pieces: all, or only whole blocks that no later frame touches.
+    ///
+    /// Pieces go over blocks that hold acknowledged bytes, and a block that is torn is made whole from the frames. So what
+    /// those need to be valid once more is made stable first: a frame that lost a direct share after all would be dropped,
+    /// and its image of a block with it.
     async fn write_pieces(&mut self, all: bool) -> Result<(), OpenError> {
+        self.make_stable(|touched| touched.doubtful).await?;
+        self.touched.values_mut().for_each(|touched| touched.doubtful = false);
         let deleted = |touched: &Touched<D>| {
             let state = touched.log.state.borrow();
             let end = state.segment_end_offset(touched.segment.base);
             let start = self.chain.start_offsets.get(&touched.log.id).copied().unwrap_or(0);
             end <= start || !state.segments.iter().any(|known| Rc::ptr_eq(known, &touched.segment))
         };
-        for touched in self.touched.values_mut() {
+        let store = self.store;
+        let write = async |touched: &mut Touched<D>| {
             if deleted(touched) {
                 touched.pieces.clear();
-                continue;
+                return Ok(());
             }
             let limit = if all { u64::MAX } else { block_floor(touched.segment.end.get()) };
-            write_touched(self.store, touched, limit)
-                .await
-                .map_err(OpenError::io(touched.segment.path.display()))?;
+            let written = write_touched(store, touched, limit).await;
+            written.map_err(OpenError::io(touched.segment.path.display()))
+        };
+        let mut writes = stream::iter(self.touched.values_mut()).map(write).buffer_unordered(FILES_AT_ONCE);
+        while let Some(written) = writes.next().await {
+            written?;
         }
+        drop(writes);
         self.pieces_bytes = self.touched.values().map(|touched| pieces_bytes(&touched.pieces)).sum();
         Ok(())
     }
