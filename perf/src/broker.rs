@@ -1,4 +1,4 @@
-//! The broker under measurement: a process of our own, pinned, watched through /proc, and stopped in order.
+//! A broker under measurement: a process of our own, pinned, watched through /proc, and stopped in order.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 use crate::process;
 
 /// How long a start or a stop may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// How a Java process ends that was asked to: 128 and the signal's number.
+const TERMINATED: i32 = 143;
 
 /// How to start it.
 #[derive(Debug, Clone)]
 pub(crate) struct BrokerSpec {
     /// The release binary.
     pub(crate) binary: PathBuf,
-    /// Made anew for each start, and removed afterwards.
+    /// Where it keeps its data.
     pub(crate) data_dir: PathBuf,
     /// Shards.
     pub(crate) shards: usize,
@@ -26,19 +28,25 @@ pub(crate) struct BrokerSpec {
     pub(crate) core: Option<usize>,
 }
 
-/// A broker that serves.
+/// A broker that serves. Dropping it ends it and removes its data.
 #[derive(Debug)]
 pub(crate) struct Broker {
     child: Child,
-    data_dir: PathBuf,
+    /// None: it is no longer ours to remove.
+    data_dir: Option<PathBuf>,
     /// `host:port` of its Kafka listener.
     pub(crate) address: String,
 }
 
 impl Broker {
-    /// Starts it on an empty data directory, with retention that looks every second so that long runs fit the disk.
+    /// Starts it on an empty data directory.
     pub(crate) fn start(spec: &BrokerSpec) -> io::Result<Broker> {
         remove_if_there(&spec.data_dir)?;
+        Broker::start_again(spec)
+    }
+
+    /// Starts it on the data that is there, with retention that looks every second so that long runs fit the disk.
+    pub(crate) fn start_again(spec: &BrokerSpec) -> io::Result<Broker> {
         fs::create_dir_all(&spec.data_dir)?;
         let mut command = Command::new(&spec.binary);
         command
@@ -49,7 +57,9 @@ impl Broker {
             .args(["--set", "log.retention.check.interval.ms=1000"])
             .stdout(Stdio::piped());
         let mut child = process::spawn_pinned(&mut command, spec.core)?;
-        let Some(stdout) = child.stdout.take() else {
+        let stdout = child.stdout.take();
+        let mut broker = Broker::of(child, &spec.data_dir, String::new());
+        let Some(stdout) = stdout else {
             return Err(io::Error::other("the broker has no output"));
         };
         let (sender, lines) = mpsc::channel();
@@ -58,7 +68,6 @@ impl Broker {
                 let _ = sender.send(line);
             }
         });
-        let mut broker = Broker { child, data_dir: spec.data_dir.clone(), address: String::new() };
         let deadline = Instant::now() + PATIENCE;
         while broker.address.is_empty() {
             let line = lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
@@ -69,18 +78,27 @@ impl Broker {
         Ok(broker)
     }
 
+    /// A process that somebody else started, with the data that goes when it does.
+    pub(crate) fn of(child: Child, data_dir: &Path, address: String) -> Broker {
+        Broker { child, data_dir: Some(data_dir.to_owned()), address }
+    }
+
+    /// Whether it runs no more.
+    pub(crate) fn has_ended(&mut self) -> io::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Processor time that all its threads have used.
     pub(crate) fn cpu_time(&self) -> io::Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // Fields are counted from behind the command's name, which may hold anything.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
-        match (ticks(11), ticks(12)) {
-            (Some(user), Some(system)) => {
-                Ok(Duration::from_secs_f64((user + system) as f64 / process::ticks_per_second() as f64))
-            }
-            _ => Err(io::Error::other("processor times of the broker cannot be read")),
-        }
+        process::cpu_time_of(self.child.id())
+    }
+
+    /// Bytes that it had written to storage, its own count in the kernel.
+    pub(crate) fn written_bytes(&self) -> io::Result<u64> {
+        let counts = fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;
+        let line = counts.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        line.and_then(|count| count.parse().ok())
+            .ok_or_else(|| io::Error::other("what the broker wrote cannot be read"))
     }
 
     /// Bytes of memory that it has in use.
@@ -93,11 +111,30 @@ impl Broker {
 
     /// Stops it in order and removes its data.
     pub(crate) fn stop(mut self) -> io::Result<()> {
+        self.end()
+    }
+
+    /// Stops it in order and leaves its data.
+    pub(crate) fn stop_and_keep(mut self) -> io::Result<()> {
+        self.end()?;
+        self.data_dir = None;
+        Ok(())
+    }
+
+    /// Kills it, as a crash would, and leaves its data.
+    pub(crate) fn kill_and_keep(mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.data_dir = None;
+        Ok(())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
         process::terminate(&self.child)?;
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {
-                return match status.success() {
+                return match status.success() || status.code() == Some(TERMINATED) {
                     true => Ok(()),
                     false => Err(io::Error::other(format!("the broker ended with {status}"))),
                 };
@@ -112,11 +149,14 @@ impl Drop for Broker {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = remove_if_there(&self.data_dir);
+        if let Some(data_dir) = &self.data_dir {
+            let _ = remove_if_there(data_dir);
+        }
     }
 }
 
-fn remove_if_there(dir: &Path) -> io::Result<()> {
+/// Removes a directory and all in it, if it is there.
+pub(crate) fn remove_if_there(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

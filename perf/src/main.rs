@@ -1,7 +1,7 @@
 //! Measured ceilings of a machine, and the figures of the broker beside them.
 //!
 //! `raw-writer` and `loopback` say what the disk and the loopback can do with nothing around them;
-//! `figures` measures the broker's release binary beside them in one run; `soak` shows that its executors miss no wake-up.
+//! `compare` runs scenarios against Penstock and Apache Kafka in turn; `figures` measures the broker's release binary beside them in one run; `soak` shows that its executors miss no wake-up.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -14,7 +14,10 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
 mod broker;
+mod compare;
+mod device;
 mod figures;
+mod load;
 mod loopback;
 mod machine;
 mod process;
@@ -40,6 +43,8 @@ enum Command {
     Loopback(LoopbackArgs),
     /// The broker's figures beside these ceilings, in one run
     Figures(figures::FiguresArgs),
+    /// Penstock beside Apache Kafka: the same scenarios in turn
+    Compare(compare::CompareArgs),
     /// All shards on one busy core under a small load: every answer must come in time
     Soak(soak::SoakArgs),
 }
@@ -107,6 +112,7 @@ fn main() -> ExitCode {
         Command::RawWriter(args) => raw_writer(&args),
         Command::Loopback(args) => loopback(&args),
         Command::Figures(args) => figures::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Soak(args) => soak::run(&args),
     };
     match result {

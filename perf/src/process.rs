@@ -1,8 +1,11 @@
 //! What the operating system knows of this process and its children: cores, processor time, memory.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 use std::mem::{size_of, zeroed};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -25,6 +28,7 @@ pub(crate) fn allowed_cores() -> io::Result<Vec<usize>> {
 
 /// Starts `command` pinned to `core` (none: wherever this thread may run).
 pub(crate) fn spawn_pinned(command: &mut Command, core: Option<usize>) -> io::Result<Child> {
+    end_with_this(command);
     let Some(core) = core else {
         return command.spawn();
     };
@@ -36,6 +40,18 @@ pub(crate) fn spawn_pinned(command: &mut Command, core: Option<usize>) -> io::Re
     child
 }
 
+/// Has the kernel end the child when the thread that starts it ends, also where that one is killed: a measurement that is cut
+/// off leaves nothing running.
+fn end_with_this(command: &mut Command) {
+    // SAFETY: between fork and exec only one system call is made, which touches no memory.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+}
+
 /// Processor time that this process has used so far, in user and kernel mode together.
 pub(crate) fn own_cpu_time() -> Duration {
     // SAFETY: rusage is plain integers, for which zero is a value.
@@ -45,6 +61,30 @@ pub(crate) fn own_cpu_time() -> Duration {
     let micros =
         |time: libc::timeval| Duration::from_micros(time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64);
     micros(usage.ru_utime) + micros(usage.ru_stime)
+}
+
+/// Processor time that all threads of a process have used, in user and kernel mode together.
+pub(crate) fn cpu_time_of(pid: u32) -> io::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Fields are counted from behind the command's name, which may hold anything.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+    match (ticks(11), ticks(12)) {
+        (Some(user), Some(system)) => {
+            Ok(Duration::from_secs_f64((user + system) as f64 / ticks_per_second() as f64))
+        }
+        _ => Err(io::Error::other("processor times of the broker cannot be read")),
+    }
+}
+
+/// Writes a file's dirty pages back and drops it from the page cache, so that what reads it next reads the device.
+pub(crate) fn forget_pages(file: &File) -> io::Result<()> {
+    file.sync_data()?;
+    // SAFETY: the call has no memory effects; the descriptor is open for as long as `file` is borrowed.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
 }
 
 /// Asks a child process to end in its own time.

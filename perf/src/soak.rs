@@ -2,11 +2,9 @@
 //! answer within a bound. A lost wake-up of the runtime (decision 2) would show as an answer that never comes.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -39,7 +37,12 @@ pub(crate) struct SoakArgs {
 
 /// Runs the soak; an error if an answer was missing or later than the bound.
 pub(crate) fn run(args: &SoakArgs) -> io::Result<()> {
-    let bench = prepare(&FiguresArgs::soak(&args.data_dir, args.seconds, args.shards))?;
+    let bench = prepare(&FiguresArgs {
+        seconds: args.seconds,
+        warm_up: 2,
+        shards: args.shards,
+        ..FiguresArgs::on(&args.data_dir, 0, 1)
+    })?;
     let stop = Arc::new(AtomicBool::new(false));
     let busy: Vec<_> = (0..args.busy).map(|_| busy_loop(bench.server_core, stop.clone())).collect();
     let soaked = soak(&bench, args);
@@ -83,23 +86,4 @@ fn busy_loop(core: usize, stop: Arc<AtomicBool>) -> thread::JoinHandle<io::Resul
         }
         Ok(())
     })
-}
-
-impl FiguresArgs {
-    /// What [`prepare`] needs for a soak.
-    fn soak(data_dir: &Path, seconds: u64, shards: usize) -> FiguresArgs {
-        FiguresArgs {
-            broker: None,
-            loadgen: None,
-            data_dir: data_dir.to_owned(),
-            out: std::path::PathBuf::new(),
-            name: String::new(),
-            seconds,
-            warm_up: Duration::from_secs(2).as_secs(),
-            shards,
-            server_core: 0,
-            client_core: 1,
-            only: Vec::new(),
-        }
-    }
 }

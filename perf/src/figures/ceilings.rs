@@ -11,7 +11,7 @@ use crate::process;
 use crate::raw_writer::{self, RawWriterSpec};
 
 /// Group commits of 1 MiB, in shares of 64 KiB, at the depth that a broker with that many connections has.
-pub(super) fn raw_writer(bench: &Bench, files: usize, file_bytes: u64) -> io::Result<Value> {
+pub(crate) fn raw_writer(bench: &Bench, files: usize, file_bytes: u64) -> io::Result<Value> {
     let spec = RawWriterSpec {
         group_bytes: 1 << 20,
         share_bytes: 64 << 10,
@@ -27,7 +27,7 @@ pub(super) fn raw_writer(bench: &Bench, files: usize, file_bytes: u64) -> io::Re
     Ok(figures?.to_json())
 }
 
-pub(super) fn loopback(bench: &Bench) -> io::Result<Value> {
+pub(crate) fn loopback(bench: &Bench) -> io::Result<Value> {
     let spec = LoopbackSpec {
         server_core: bench.server_core,
         client_core: bench.client_core,

@@ -10,9 +10,10 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use crate::broker::BrokerSpec;
+use crate::device::Device;
 use crate::{machine, process};
 
-mod ceilings;
+pub(crate) mod ceilings;
 pub(crate) mod scenarios;
 mod table;
 
@@ -54,6 +55,25 @@ pub(crate) struct FiguresArgs {
     pub(crate) only: Vec<String>,
 }
 
+impl FiguresArgs {
+    /// What [`prepare`] needs of a command that measures something else.
+    pub(crate) fn on(data_dir: &Path, server_core: usize, client_core: usize) -> FiguresArgs {
+        FiguresArgs {
+            broker: None,
+            loadgen: None,
+            data_dir: data_dir.to_owned(),
+            out: PathBuf::new(),
+            name: String::new(),
+            seconds: 0,
+            warm_up: 0,
+            shards: 1,
+            server_core,
+            client_core,
+            only: Vec::new(),
+        }
+    }
+}
+
 /// What all measurements need.
 #[derive(Debug, Clone)]
 pub(crate) struct Bench {
@@ -64,6 +84,8 @@ pub(crate) struct Bench {
     pub(crate) warm_up: Duration,
     pub(crate) server_core: usize,
     pub(crate) client_core: usize,
+    /// None where the data lies on no block device that counts.
+    pub(crate) device: Option<Device>,
 }
 
 /// A measurement: its name, and what does it. It may look at what was measured before it.
@@ -142,6 +164,7 @@ pub(crate) fn prepare(args: &FiguresArgs) -> io::Result<Bench> {
         warm_up: Duration::from_secs(args.warm_up),
         server_core: args.server_core,
         client_core: args.client_core,
+        device: Device::holding(&args.data_dir).ok(),
     })
 }
 

@@ -1,8 +1,6 @@
 //! The broker under the load generator.
 
-use std::fs;
 use std::io;
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +12,7 @@ use penstock_loadgen::workers::block_on;
 use super::ceilings::{client, loopback, raw_writer};
 use super::{Bench, Measurement};
 use crate::broker::Broker;
-use crate::process;
+use crate::load::{Load, LoadSpec};
 
 /// In this order: a disk drifts within minutes, so each figure that it bounds stands between two looks at the disk.
 pub(crate) const ALL: &[Measurement] = &[
@@ -43,20 +41,19 @@ const TOPIC_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs the load generator against `address` (none: against nothing) and gives its figures.
 pub(crate) fn loadgen(bench: &Bench, address: Option<&str>, args: Vec<String>) -> io::Result<Value> {
-    let json_file = bench.work_dir.join("loadgen.json");
-    let mut command = Command::new(&bench.loadgen);
-    command.args(args).args(["--quiet", "--json"]).arg(&json_file).stdout(Stdio::null());
-    command.args(["--duration", &format!("{}s", bench.duration.as_secs())]);
-    command.args(["--warm-up", &format!("{}s", bench.warm_up.as_secs())]);
-    if let Some(address) = address {
-        command.args(["--bootstrap", address]);
-    }
-    let status = process::spawn_pinned(&mut command, address.map(|_| bench.client_core))?.wait()?;
-    let figures: Value = serde_json::from_slice(&fs::read(&json_file)?)?;
-    fs::remove_file(&json_file)?;
-    match status.success() {
-        true => Ok(figures["figures"][0].clone()),
-        false => Err(io::Error::other(format!("the load generator ended with {status}: {figures}"))),
+    let mut figures = Load::start(load_spec(bench, address, args))?.finish()?;
+    Ok(figures.swap_remove(0))
+}
+
+fn load_spec(bench: &Bench, address: Option<&str>, args: Vec<String>) -> LoadSpec {
+    LoadSpec {
+        program: bench.loadgen.clone(),
+        args,
+        address: address.map(str::to_owned),
+        core: address.map(|_| bench.client_core),
+        warm_up: bench.warm_up,
+        duration: bench.duration,
+        json_file: bench.work_dir.join("loadgen.json"),
     }
 }
 
@@ -73,15 +70,10 @@ fn produce(bench: &Bench, partitions: i32, rate_mb: Option<f64>) -> io::Result<V
     ]);
     args.extend(rate_mb.map(|rate| format!("--rate={rate:.0}MB/s")));
     let broker = Broker::start(&bench.broker)?;
-    let cpu = broker.cpu_time()?;
-    let mut figures = loadgen(bench, Some(&broker.address), args)?;
-    let used = broker.cpu_time()? - cpu;
-    let bytes = figures["bytes"].as_f64().unwrap_or(0.0);
-    let measured = bench.duration.as_secs_f64();
-    // The warm-up is in the processor time too; its share of the whole is known.
-    let share = measured / (measured + bench.warm_up.as_secs_f64());
-    figures["broker_cpu_seconds_per_gb"] = json!(used.as_secs_f64() * share / (bytes / 1e9).max(1e-9));
-    figures["broker_resident_mib"] = json!(broker.resident_bytes()? >> 20);
+    let load = Load::start(load_spec(bench, Some(&broker.address), args))?;
+    let (mut figures, cost) = load.finish_watching(&broker, bench.device.as_ref())?;
+    let mut figures = figures.swap_remove(0);
+    figures["broker"] = cost;
     broker.stop()?;
     Ok(figures)
 }
