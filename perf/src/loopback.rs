@@ -58,6 +58,11 @@ impl LoopbackFigures {
 /// Large enough that system calls cost little, small enough for a core's caches.
 const CHUNK: usize = 256 << 10;
 
+/// What a fetch of 16 partitions with 1 MiB of each brings.
+const ANSWER_BYTES: usize = 16 << 20;
+/// What such fetches go round in.
+const HOT_BYTES: usize = 64 << 20;
+
 /// Measures one after the other: receive, send, echo.
 pub(crate) fn run(spec: &LoopbackSpec) -> io::Result<LoopbackFigures> {
     if spec.connections == 0 || spec.depth == 0 || spec.request_bytes == 0 || spec.request_bytes > CHUNK {
@@ -103,7 +108,50 @@ fn stream(from: usize, to: usize, duration: Duration) -> io::Result<f64> {
     join(receiver)
 }
 
-fn echo(spec: &LoopbackSpec) -> io::Result<f64> {
+/// Millions of bytes in a second that a bare sender on core `from` gets to receivers on core `to`: a thread for each
+/// connection on both sides, answers as large as a broker's, out of memory that no cache of a core holds.
+pub(crate) fn send_large(from: usize, to: usize, connections: usize, duration: Duration) -> io::Result<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let mut threads = Vec::new();
+    for _ in 0..connections {
+        let sender = thread::spawn(move || -> io::Result<()> {
+            process::pin_thread(from)?;
+            let mut stream = TcpStream::connect(address)?;
+            let memory = vec![7u8; HOT_BYTES];
+            let start = Instant::now();
+            for answer in memory.chunks(ANSWER_BYTES).cycle() {
+                if start.elapsed() >= duration {
+                    return Ok(());
+                }
+                stream.write_all(answer)?;
+            }
+            Ok(())
+        });
+        let (mut stream, _) = listener.accept()?;
+        let receiver = thread::spawn(move || -> io::Result<f64> {
+            process::pin_thread(to)?;
+            let mut chunk = vec![0u8; CHUNK];
+            let (start, mut bytes) = (Instant::now(), 0u64);
+            loop {
+                match stream.read(&mut chunk)? {
+                    0 => return Ok(bytes as f64 / 1e6 / start.elapsed().as_secs_f64()),
+                    read => bytes += read as u64,
+                }
+            }
+        });
+        threads.push((sender, receiver));
+    }
+    let mut sum = 0.0;
+    for (sender, receiver) in threads {
+        join(sender)?;
+        sum += join(receiver)?;
+    }
+    Ok(sum)
+}
+
+/// Echoed requests in a second.
+pub(crate) fn echo(spec: &LoopbackSpec) -> io::Result<f64> {
     let (ready, address) = std::sync::mpsc::channel::<SocketAddr>();
     let server_core = spec.server_core;
     let connections = spec.connections;
@@ -209,5 +257,6 @@ mod tests {
         assert!(figures.receive_mb_per_second > 0.0);
         assert!(figures.send_mb_per_second > 0.0);
         assert!(figures.echo_per_second > 0.0);
+        assert!(send_large(core, core, 2, Duration::from_millis(30)).unwrap() > 0.0);
     }
 }

@@ -70,6 +70,9 @@ struct RawWriterArgs {
     /// Groups being written at once
     #[arg(long, default_value_t = 4)]
     depth: usize,
+    /// Microseconds from one group to the next [default: as many as go through]
+    #[arg(long)]
+    pause_us: Option<u64>,
     /// How long
     #[arg(long, default_value_t = 30.0)]
     seconds: f64,
@@ -135,6 +138,7 @@ fn raw_writer(args: &RawWriterArgs) -> io::Result<()> {
         file_bytes: args.file_mib << 20,
         depth: args.depth,
         duration: seconds(args.seconds)?,
+        pause: args.pause_us.map(Duration::from_micros),
     };
     let figures = raw_writer::run(&args.dir, &spec)?;
     println!("raw writer: {:.0} MB/s durable", figures.megabytes_per_second());

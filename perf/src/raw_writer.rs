@@ -33,6 +33,8 @@ pub(crate) struct RawWriterSpec {
     pub(crate) depth: usize,
     /// How long.
     pub(crate) duration: Duration,
+    /// Groups are due so far apart, and their time counts from then; none for as many as go through.
+    pub(crate) pause: Option<Duration>,
 }
 
 /// What was found.
@@ -61,6 +63,7 @@ impl RawWriterFigures {
             "share_bytes": self.spec.share_bytes,
             "files": self.spec.files,
             "depth": self.spec.depth,
+            "pause_us": self.spec.pause.map(|pause| pause.as_secs_f64() * 1e6),
             "seconds": self.elapsed.as_secs_f64(),
             "megabytes_per_second": self.megabytes_per_second(),
             "flushes_per_second": self.flushes as f64 / self.elapsed.as_secs_f64(),
@@ -149,6 +152,8 @@ struct Writer<'a> {
     /// Next position in each segment file, and last in the journal.
     positions: Vec<u64>,
     buffer_at: usize,
+    /// When the next group is due, with a pause between them.
+    due: Instant,
     figures: RawWriterFigures,
 }
 
@@ -167,6 +172,7 @@ impl<'a> Writer<'a> {
             flushes_left: 0,
             next_file: 0,
             buffer_at: 0,
+            due: Instant::now(),
             figures: RawWriterFigures {
                 spec: spec.clone(),
                 elapsed: Duration::ZERO,
@@ -181,9 +187,14 @@ impl<'a> Writer<'a> {
     fn run(mut self) -> io::Result<RawWriterFigures> {
         let (start, cpu) = (Instant::now(), process::own_cpu_time());
         let mut done = Vec::new();
+        self.due = start;
         while start.elapsed() < self.spec.duration {
             self.start_groups()?;
             self.start_flush()?;
+            if self.groups.iter().all(Option::is_none) {
+                std::thread::sleep(self.due.saturating_duration_since(Instant::now()));
+                continue;
+            }
             self.ring.wait(&mut done)?;
             for tag in done.drain(..) {
                 self.complete(tag);
@@ -199,7 +210,12 @@ impl<'a> Writer<'a> {
             let Some(slot) = self.groups.iter().position(Option::is_none) else {
                 return Ok(());
             };
-            let started = Instant::now();
+            let started = match self.spec.pause {
+                Some(_) if self.due > Instant::now() => return Ok(()),
+                Some(_) => self.due,
+                None => Instant::now(),
+            };
+            self.due = started + self.spec.pause.unwrap_or_default();
             let mut files = Vec::new();
             for _ in 0..self.spec.group_bytes / self.spec.share_bytes {
                 let file = self.next_file;
@@ -291,9 +307,13 @@ mod tests {
             file_bytes: 1 << 20,
             depth: 2,
             duration: Duration::from_millis(50),
+            pause: None,
         };
         let figures = run(dir.path(), &spec).unwrap();
         assert!(figures.durable_bytes > 0 && figures.flushes > 0);
+        let paced = RawWriterSpec { pause: Some(Duration::from_millis(10)), ..spec };
+        let figures = run(dir.path(), &paced).unwrap();
+        assert!((1..=6).contains(&figures.commit.len()), "{} groups in five pauses", figures.commit.len());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
@@ -306,6 +326,7 @@ mod tests {
             file_bytes: 1 << 20,
             depth: 1,
             duration: Duration::ZERO,
+            pause: None,
         };
         assert!(check(&spec).is_err());
     }

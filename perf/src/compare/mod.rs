@@ -56,8 +56,8 @@ pub(crate) struct CompareArgs {
     /// How long each measurement takes
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// How long each broker runs under the load before it is measured; a Java compiler on one core needs 30 s and more
-    #[arg(long, default_value_t = 45)]
+    /// How long each broker runs under the load before it is measured; a Java compiler on one core needs 30 s of full load and more
+    #[arg(long, default_value_t = 60)]
     warm: u64,
     /// Bytes that scenarios write beforehand, instead of what they say; 20GiB for what no page cache holds
     #[arg(long)]

@@ -1,8 +1,9 @@
 //! What the machine, and the client, can do without the broker.
 
 use std::io;
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Bench;
 use super::scenarios::loadgen;
@@ -12,13 +13,26 @@ use crate::raw_writer::{self, RawWriterSpec};
 
 /// Group commits of 1 MiB, in shares of 64 KiB, at the depth that a broker with that many connections has.
 pub(crate) fn raw_writer(bench: &Bench, files: usize, file_bytes: u64) -> io::Result<Value> {
+    raw_writer_at(bench, files, file_bytes, None)
+}
+
+/// The same at a rate in millions of bytes a second: what a write and its flush take under that load.
+pub(super) fn raw_writer_at(
+    bench: &Bench,
+    files: usize,
+    file_bytes: u64,
+    rate_mb: Option<f64>,
+) -> io::Result<Value> {
+    let group_bytes = 1 << 20;
+    let pause = |rate: f64| Duration::try_from_secs_f64(group_bytes as f64 / (rate * 1e6));
     let spec = RawWriterSpec {
-        group_bytes: 1 << 20,
+        group_bytes,
         share_bytes: 64 << 10,
         files,
         file_bytes,
         depth: 4,
         duration: bench.duration,
+        pause: rate_mb.map(pause).transpose().map_err(io::Error::other)?,
     };
     let before = process::allowed_cores()?;
     process::pin_thread(bench.server_core)?;
@@ -37,6 +51,32 @@ pub(crate) fn loopback(bench: &Bench) -> io::Result<Value> {
         request_bytes: 1024,
     };
     Ok(loopback::run(&spec)?.to_json())
+}
+
+/// A bare sender on the broker's core, by connections.
+pub(super) fn send_large(bench: &Bench) -> io::Result<Value> {
+    let (from, to) = (bench.server_core, bench.client_core);
+    let rate = |connections| loopback::send_large(from, to, connections, bench.duration);
+    Ok(json!({
+        "connections_1": { "megabytes_per_second": rate(1)? },
+        "connections_5": { "megabytes_per_second": rate(5)? },
+    }))
+}
+
+/// A bare echo server on the broker's core: requests of 1 KiB over so many connections, as many in flight on each as the load
+/// generator has.
+pub(super) fn echo(bench: &Bench, connections: usize) -> io::Result<Value> {
+    let spec = LoopbackSpec {
+        server_core: bench.server_core,
+        client_core: bench.client_core,
+        duration: bench.duration,
+        connections,
+        depth: super::targets::SMALL_IN_FLIGHT,
+        request_bytes: 1024,
+    };
+    Ok(
+        json!({ "requests_per_second": loopback::echo(&spec)?, "connections": connections, "depth": spec.depth }),
+    )
 }
 
 /// The load generator against a broker that keeps nothing. Client and null broker are threads of one process, which the

@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use penstock_loadgen::chart::{self, Named};
+
 use crate::broker::BrokerSpec;
 use crate::device::Device;
 use crate::{machine, process};
@@ -16,6 +18,7 @@ use crate::{machine, process};
 pub(crate) mod ceilings;
 pub(crate) mod scenarios;
 mod table;
+mod targets;
 
 /// What to measure, with what, and where.
 #[derive(Debug, Clone, Args)]
@@ -36,7 +39,7 @@ pub(crate) struct FiguresArgs {
     #[arg(long, default_value = "figures")]
     pub(crate) name: String,
     /// How long each measurement takes
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 60)]
     pub(crate) seconds: u64,
     /// How long each scenario runs before it is measured
     #[arg(long, default_value_t = 10)]
@@ -50,6 +53,9 @@ pub(crate) struct FiguresArgs {
     /// Core of the client
     #[arg(long, default_value_t = 1)]
     pub(crate) client_core: usize,
+    /// GiB that are written before they are read cold
+    #[arg(long, default_value_t = 20)]
+    pub(crate) cold_gib: u64,
     /// Only these measurements, separated by commas; ratios need both of their sides
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<String>,
@@ -69,6 +75,7 @@ impl FiguresArgs {
             shards: 1,
             server_core,
             client_core,
+            cold_gib: 0,
             only: Vec::new(),
         }
     }
@@ -84,12 +91,20 @@ pub(crate) struct Bench {
     pub(crate) warm_up: Duration,
     pub(crate) server_core: usize,
     pub(crate) client_core: usize,
+    pub(crate) cold_gib: u64,
     /// None where the data lies on no block device that counts.
     pub(crate) device: Option<Device>,
 }
 
 /// A measurement: its name, and what does it. It may look at what was measured before it.
 pub(crate) type Measurement = (&'static str, fn(&Bench, &Map<String, Value>) -> io::Result<Value>);
+
+/// What is drawn, and where it stands.
+const CHARTS: &[(&str, &str)] = &[
+    ("produce-16-partitions", "/figures/produce_16_partitions"),
+    ("produce-half-load", "/figures/produce_half_load"),
+    ("produce-beside-cold-read", "/figures/fetch_cold/produce_beside"),
+];
 
 /// Measures everything in turn and writes the figures.
 pub(crate) fn run(args: &FiguresArgs) -> io::Result<()> {
@@ -127,9 +142,24 @@ pub(crate) fn run(args: &FiguresArgs) -> io::Result<()> {
     let stem = args.out.join(format!("{date}-{}", args.name));
     fs::write(stem.with_extension("json"), format!("{report:#}\n"))?;
     let text = table::markdown(&report);
+    draw(&report, &stem)?;
     fs::write(stem.with_extension("md"), &text)?;
     println!("{text}");
     fs::remove_dir_all(&bench.work_dir)
+}
+
+/// Charts of what has percentiles and a series: `STEM/MEASUREMENT-latency.svg` and `STEM/MEASUREMENT-over-time.svg`.
+fn draw(report: &Value, stem: &Path) -> io::Result<()> {
+    for (name, path) in CHARTS {
+        let Some(run) = report.pointer(path) else { continue };
+        let text = json!({ "figures": [run] }).to_string();
+        let Ok(figures) = chart::read(&text) else { continue };
+        let named: Vec<Named<'_>> = figures.iter().map(|figure| Named { name, figure }).collect();
+        fs::create_dir_all(stem)?;
+        fs::write(stem.join(format!("{name}-latency.svg")), chart::latency(&named))?;
+        fs::write(stem.join(format!("{name}-over-time.svg")), chart::over_time(&named))?;
+    }
+    Ok(())
 }
 
 /// Finds the binaries and the cores, and makes the directory for data.
@@ -164,6 +194,7 @@ pub(crate) fn prepare(args: &FiguresArgs) -> io::Result<Bench> {
         warm_up: Duration::from_secs(args.warm_up),
         server_core: args.server_core,
         client_core: args.client_core,
+        cold_gib: args.cold_gib,
         device: Device::holding(&args.data_dir).ok(),
     })
 }
@@ -171,8 +202,8 @@ pub(crate) fn prepare(args: &FiguresArgs) -> io::Result<Bench> {
 /// What repeats these figures, without the paths of this machine.
 fn command_line(args: &FiguresArgs) -> String {
     let mut command = format!(
-        "penstock-perf figures --name {} --seconds {} --warm-up {} --shards {} --server-core {} --client-core {}",
-        args.name, args.seconds, args.warm_up, args.shards, args.server_core, args.client_core
+        "penstock-perf figures --name {} --seconds {} --warm-up {} --shards {} --server-core {} --client-core {} --cold-gib {}",
+        args.name, args.seconds, args.warm_up, args.shards, args.server_core, args.client_core, args.cold_gib
     );
     if !args.only.is_empty() {
         command.push_str(&format!(" --only {}", args.only.join(",")));

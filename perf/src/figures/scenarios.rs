@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use penstock_loadgen::client::{Cluster, TopicSpec};
 use penstock_loadgen::workers::block_on;
 
-use super::ceilings::{client, loopback, raw_writer};
-use super::{Bench, Measurement};
+use super::ceilings::{client, echo, loopback, raw_writer, raw_writer_at, send_large};
+use super::{Bench, Measurement, targets};
 use crate::broker::Broker;
 use crate::load::{Load, LoadSpec};
 
@@ -26,16 +26,25 @@ pub(crate) const ALL: &[Measurement] = &[
     ("produce_1000_partitions", |bench, _| produce(bench, 1000, None)),
     ("raw_writer_1000_files_after", |bench, _| raw_writer(bench, 1000, 4 << 20)),
     ("produce_half_load", half_load),
+    ("raw_writer_half_load", raw_writer_half_load),
+    ("produce_keyed_1000_partitions", |bench, _| targets::keyed(bench, 1000)),
+    ("produce_keyed_10000_partitions", |bench, _| targets::keyed(bench, 10_000)),
+    ("touch_1000_partitions", |bench, _| targets::touch(bench, 1000)),
+    ("touch_10000_partitions", |bench, _| targets::touch(bench, 10_000)),
+    ("echo_100_connections", |bench, _| echo(bench, 100)),
+    ("produce_small_100_connections", |bench, _| targets::small(bench, 100)),
+    ("echo_1000_connections", |bench, _| echo(bench, 1000)),
+    ("produce_small_1000_connections", |bench, _| targets::small(bench, 1000)),
+    ("send_large", |bench, _| send_large(bench)),
     ("fetch_tail", |bench, _| fetch(bench)),
+    ("fetch_cold", targets::fetch_cold),
     ("idle", |bench, _| idle(bench)),
-    ("memory", |bench, _| memory(bench)),
+    ("memory", |bench, _| targets::idle(bench)),
 ];
 
 /// Connections and requests in flight on each: 16 MiB in flight, so that a flush of some milliseconds does not starve the
 /// pipeline.
-const LOAD: [&str; 4] = ["--connections", "16", "--in-flight", "16"];
-const MEMORY_TOPICS: i32 = 10;
-const MEMORY_PARTITIONS_PER_TOPIC: i32 = 1000;
+pub(super) const LOAD: [&str; 4] = ["--connections", "16", "--in-flight", "16"];
 /// How long a topic of a thousand partitions may take to be ready.
 const TOPIC_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -45,7 +54,7 @@ pub(crate) fn loadgen(bench: &Bench, address: Option<&str>, args: Vec<String>) -
     Ok(figures.swap_remove(0))
 }
 
-fn load_spec(bench: &Bench, address: Option<&str>, args: Vec<String>) -> LoadSpec {
+pub(super) fn load_spec(bench: &Bench, address: Option<&str>, args: Vec<String>) -> LoadSpec {
     LoadSpec {
         program: bench.loadgen.clone(),
         args,
@@ -87,6 +96,13 @@ fn half_load(bench: &Bench, before: &Map<String, Value>) -> io::Result<Value> {
     produce(bench, 16, Some(full / 2.0))
 }
 
+/// The disk under the same bytes a second, with nothing around it.
+fn raw_writer_half_load(bench: &Bench, before: &Map<String, Value>) -> io::Result<Value> {
+    let rate = before.get("produce_half_load").and_then(|found| found["megabytes_per_second"].as_f64());
+    let rate = rate.ok_or_else(|| io::Error::other("needs produce_half_load in the same run"))?;
+    raw_writer_at(bench, 16, 64 << 20, Some(rate))
+}
+
 /// Readers at the tail: the last 64 MB of 16 partitions, read over and over from the broker's cache.
 fn fetch(bench: &Bench) -> io::Result<Value> {
     let broker = Broker::start(&bench.broker)?;
@@ -114,27 +130,8 @@ fn idle(bench: &Bench) -> io::Result<Value> {
     Ok(json!({ "cpu_percent": used.as_secs_f64() / bench.duration.as_secs_f64() * 100.0 }))
 }
 
-/// Memory that each of 10,000 empty partitions takes.
-fn memory(bench: &Bench) -> io::Result<Value> {
-    let broker = Broker::start(&bench.broker)?;
-    thread::sleep(Duration::from_secs(2));
-    let before = broker.resident_bytes()?;
-    for number in 0..MEMORY_TOPICS {
-        create(&broker, &format!("memory-{number}"), MEMORY_PARTITIONS_PER_TOPIC)?;
-    }
-    thread::sleep(bench.warm_up);
-    let after = broker.resident_bytes()?;
-    let partitions = (MEMORY_TOPICS * MEMORY_PARTITIONS_PER_TOPIC) as u64;
-    broker.stop()?;
-    Ok(json!({
-        "partitions": partitions,
-        "resident_mib_before": before >> 20,
-        "resident_mib_after": after >> 20,
-        "bytes_per_partition": after.saturating_sub(before) / partitions,
-    }))
-}
-
-fn create(broker: &Broker, name: &str, partitions: i32) -> io::Result<()> {
+/// Makes a topic and waits until it is led.
+pub(super) fn create(broker: &Broker, name: &str, partitions: i32) -> io::Result<()> {
     let cluster = Cluster::new(&broker.address, "penstock-perf");
     let spec = TopicSpec { name: name.to_owned(), partitions, replication: -1, configs: Vec::new() };
     block_on(cluster.create_topic(&spec, TOPIC_PATIENCE))?.map(|_| ()).map_err(io::Error::other)

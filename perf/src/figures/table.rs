@@ -9,6 +9,30 @@ struct Ratio {
     name: &'static str,
     of: &'static str,
     to: &'static [Limit],
+    target: Target,
+}
+
+/// What a ratio should be; without bounds it is shown for comparison.
+#[derive(Clone, Copy)]
+struct Target {
+    at_least: Option<f64>,
+    at_most: Option<f64>,
+}
+
+const NO_TARGET: Target = Target { at_least: None, at_most: None };
+
+impl Target {
+    /// None without a target.
+    fn is_met(self, ratio: f64) -> Option<bool> {
+        let (least, most) = (self.at_least, self.at_most);
+        (least.is_some() || most.is_some())
+            .then(|| least.is_none_or(|least| ratio >= least) && most.is_none_or(|most| ratio <= most))
+    }
+
+    fn text(self) -> String {
+        let least = self.at_least.map(|least| format!("≥ {least}"));
+        least.or(self.at_most.map(|most| format!("≤ {most}"))).unwrap_or_default()
+    }
 }
 
 /// A limit: the mean of what was measured of it before and after, as far as it was.
@@ -23,6 +47,7 @@ const RATIOS: &[Ratio] = &[
             &["/raw_writer_16_files/megabytes_per_second", "/raw_writer_16_files_after/megabytes_per_second"],
             &["/loopback/receive_megabytes_per_second"],
         ],
+        target: Target { at_least: Some(0.8), at_most: None },
     },
     Ratio {
         name: "durable produce, 1,000 partitions, to the lower of raw writer and loopback",
@@ -34,23 +59,69 @@ const RATIOS: &[Ratio] = &[
             ],
             &["/loopback/receive_megabytes_per_second"],
         ],
+        target: NO_TARGET,
     },
-    Ratio {
-        name: "durable produce, 1,000 partitions to 16",
-        of: "/produce_1000_partitions/megabytes_per_second",
-        to: &[&["/produce_16_partitions/megabytes_per_second"]],
-    },
-    Ratio {
-        name: "fetch, 1 reader, to the loopback",
-        of: "/fetch_tail/readers_1/megabytes_per_second",
-        to: &[&["/loopback/send_megabytes_per_second"]],
-    },
-    Ratio {
-        name: "fetch, 5 readers, to the loopback",
-        of: "/fetch_tail/readers_5/megabytes_per_second",
-        to: &[&["/loopback/send_megabytes_per_second"]],
-    },
+    shown(
+        "durable produce, 1,000 partitions to 16",
+        "/produce_1000_partitions/megabytes_per_second",
+        &[&["/produce_16_partitions/megabytes_per_second"]],
+    ),
+    shown(
+        "p99 at half load to a raw write and flush's at the same load",
+        "/produce_half_load/latency_us/p99",
+        &[&["/raw_writer_half_load/commit_us/p99"]],
+    ),
+    shown(
+        "p99.9 at half load to a raw write and flush's at the same load",
+        "/produce_half_load/latency_us/p99.9",
+        &[&["/raw_writer_half_load/commit_us/p99.9"]],
+    ),
+    shown(
+        "100 keyed producers, 10,000 partitions to 1,000",
+        "/produce_keyed_10000_partitions/megabytes_per_second",
+        &[&["/produce_keyed_1000_partitions/megabytes_per_second"]],
+    ),
+    shown(
+        "p99 of the first touch of 1,000 partitions to the next",
+        "/touch_1000_partitions/first/latency_us/p99",
+        &[&["/touch_1000_partitions/later/latency_us/p99"]],
+    ),
+    shown(
+        "p99 of the first touch of 10,000 partitions to the next",
+        "/touch_10000_partitions/first/latency_us/p99",
+        &[&["/touch_10000_partitions/later/latency_us/p99"]],
+    ),
+    shown(
+        "1 KiB requests, 100 connections, to a bare echo",
+        "/produce_small_100_connections/requests_per_second",
+        &[&["/echo_100_connections/requests_per_second"]],
+    ),
+    shown(
+        "1 KiB requests, 1,000 connections, to a bare echo",
+        "/produce_small_1000_connections/requests_per_second",
+        &[&["/echo_1000_connections/requests_per_second"]],
+    ),
+    shown(
+        "fetch, 1 reader, to a bare sender",
+        "/fetch_tail/readers_1/megabytes_per_second",
+        &[&["/send_large/connections_1/megabytes_per_second"]],
+    ),
+    shown(
+        "fetch, 5 readers, to a bare sender",
+        "/fetch_tail/readers_5/megabytes_per_second",
+        &[&["/send_large/connections_5/megabytes_per_second"]],
+    ),
+    shown(
+        "p99 at half load beside a cold reader to alone",
+        "/fetch_cold/produce_beside/latency_us/p99",
+        &[&["/fetch_cold/produce_alone/latency_us/p99"]],
+    ),
 ];
+
+/// A ratio without a target.
+const fn shown(name: &'static str, of: &'static str, to: &'static [Limit]) -> Ratio {
+    Ratio { name, of, to, target: NO_TARGET }
+}
 
 /// Rows of the table: what, where it stands, unit.
 const ROWS: &[(&str, &str, &str)] = &[
@@ -66,14 +137,58 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("durable produce, 16 partitions", "/produce_16_partitions/megabytes_per_second", "MB/s"),
     ("  broker processor time", "/produce_16_partitions/broker/cpu_seconds_per_gb", "s/GB"),
     ("  broker memory", "/produce_16_partitions/broker/resident_mib", "MiB"),
+    ("  written to the device", "/produce_16_partitions/broker/device_bytes_per_byte", "bytes per byte"),
+    ("  written by the process", "/produce_16_partitions/broker/process_bytes_per_byte", "bytes per byte"),
     ("durable produce, 1,000 partitions", "/produce_1000_partitions/megabytes_per_second", "MB/s"),
+    ("  written to the device", "/produce_1000_partitions/broker/device_bytes_per_byte", "bytes per byte"),
     ("durable produce at half load", "/produce_half_load/megabytes_per_second", "MB/s"),
     ("  p50", "/produce_half_load/latency_us/p50", "us"),
     ("  p99", "/produce_half_load/latency_us/p99", "us"),
     ("  p99.9", "/produce_half_load/latency_us/p99.9", "us"),
+    ("raw write and flush at that load, p99", "/raw_writer_half_load/commit_us/p99", "us"),
+    ("  p99.9", "/raw_writer_half_load/commit_us/p99.9", "us"),
+    (
+        "100 keyed producers, 1,000 partitions, 16 KiB",
+        "/produce_keyed_1000_partitions/megabytes_per_second",
+        "MB/s",
+    ),
+    (
+        "  written to the device",
+        "/produce_keyed_1000_partitions/broker/device_bytes_per_byte",
+        "bytes per byte",
+    ),
+    (
+        "100 keyed producers, 10,000 partitions, 16 KiB",
+        "/produce_keyed_10000_partitions/megabytes_per_second",
+        "MB/s",
+    ),
+    (
+        "  written to the device",
+        "/produce_keyed_10000_partitions/broker/device_bytes_per_byte",
+        "bytes per byte",
+    ),
+    ("first touch of 1,000 partitions, p99", "/touch_1000_partitions/first/latency_us/p99", "us"),
+    ("  the next, p99", "/touch_1000_partitions/later/latency_us/p99", "us"),
+    ("first touch of 10,000 partitions, p99", "/touch_10000_partitions/first/latency_us/p99", "us"),
+    ("  the next, p99", "/touch_10000_partitions/later/latency_us/p99", "us"),
+    ("1 KiB requests, 100 connections", "/produce_small_100_connections/requests_per_second", "requests/s"),
+    ("  a bare echo", "/echo_100_connections/requests_per_second", "requests/s"),
+    (
+        "1 KiB requests, 1,000 connections",
+        "/produce_small_1000_connections/requests_per_second",
+        "requests/s",
+    ),
+    ("  a bare echo", "/echo_1000_connections/requests_per_second", "requests/s"),
     ("fetch at the tail, 1 reader", "/fetch_tail/readers_1/megabytes_per_second", "MB/s"),
     ("fetch at the tail, 5 readers", "/fetch_tail/readers_5/megabytes_per_second", "MB/s"),
+    ("  a bare sender, 1 connection", "/send_large/connections_1/megabytes_per_second", "MB/s"),
+    ("  a bare sender, 5 connections", "/send_large/connections_5/megabytes_per_second", "MB/s"),
+    ("cold read beside producing at half load", "/fetch_cold/consume/megabytes_per_second", "MB/s"),
+    ("  producing beside it", "/fetch_cold/produce_beside/megabytes_per_second", "MB/s"),
+    ("  p99", "/fetch_cold/produce_beside/latency_us/p99", "us"),
+    ("  p99 without the reader", "/fetch_cold/produce_alone/latency_us/p99", "us"),
     ("idle, 16 partitions", "/idle/cpu_percent", "% of a core"),
+    ("idle, 10,000 partitions", "/memory/cpu_percent", "% of a core"),
     ("memory, 10,000 partitions", "/memory/bytes_per_partition", "bytes/partition"),
 ];
 
@@ -125,9 +240,16 @@ pub(crate) fn markdown(report: &Value) -> String {
             let _ = writeln!(out, "| {what} | {} | {unit} |", rounded(value));
         }
     }
-    out.push_str("\n| ratio | |\n|---|---:|\n");
-    for (name, value) in report.pointer("/ratios").and_then(Value::as_object).into_iter().flatten() {
-        let _ = writeln!(out, "| {name} | {value} |");
+    out.push_str("\n| ratio | | wanted | |\n|---|---:|---:|---|\n");
+    let found = report.pointer("/ratios").and_then(Value::as_object);
+    for ratio in RATIOS {
+        let Some(value) = found.and_then(|found| found.get(ratio.name)?.as_f64()) else { continue };
+        let verdict = match ratio.target.is_met(value) {
+            Some(true) => "met",
+            Some(false) => "**missed**",
+            None => "",
+        };
+        let _ = writeln!(out, "| {} | {value} | {} | {verdict} |", ratio.name, ratio.target.text());
     }
     let failed =
         figures.as_object().into_iter().flatten().filter(|(_, figure)| figure.get("failed").is_some());
@@ -175,17 +297,31 @@ mod tests {
     }
 
     #[test]
+    fn targets_have_a_line_on_which_they_are_met() {
+        let at_least = Target { at_least: Some(0.8), at_most: None };
+        let at_most = Target { at_least: None, at_most: Some(2.0) };
+        assert_eq!((at_least.is_met(0.8), at_least.is_met(0.799)), (Some(true), Some(false)));
+        assert_eq!((at_most.is_met(2.0), at_most.is_met(2.1)), (Some(true), Some(false)));
+        assert_eq!(NO_TARGET.is_met(0.0), None);
+        assert_eq!((at_least.text(), at_most.text()), ("≥ 0.8".to_owned(), "≤ 2".to_owned()));
+    }
+
+    #[test]
     fn the_table_shows_figures_and_failures() {
         let report = json!({
             "date": "2026-01-02",
             "figures": { "idle": { "cpu_percent": 0.5 }, "memory": { "failed": "no memory" } },
-            "ratios": { "a to b": 0.8 },
+            "ratios": {
+                RATIOS[0].name: 0.8,
+                RATIOS[1].name: 0.4,
+            },
         });
         let text = markdown(&report);
         for part in [
             "# Figures of 2026-01-02",
             "| idle, 16 partitions | 0.50 |",
-            "| a to b | 0.8 |",
+            "loopback | 0.8 | ≥ 0.8 | met |",
+            "loopback | 0.4 |  |  |",
             "memory failed: no memory",
         ] {
             assert!(text.contains(part), "{part} in {text}");

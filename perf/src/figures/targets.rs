@@ -1,0 +1,152 @@
+//! What else the broker is held to: many producers, the first touch of a partition, small requests, cold reads beside a load,
+//! and what it costs to do nothing.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::Bench;
+use super::scenarios::{LOAD, create, load_spec, loadgen};
+use crate::broker::Broker;
+use crate::load::Load;
+
+/// Requests in flight on each connection of the small requests: what Kafka's clients have.
+pub(super) const SMALL_IN_FLIGHT: usize = 5;
+const IDLE_TOPICS: i32 = 10;
+const IDLE_PARTITIONS_PER_TOPIC: i32 = 1000;
+/// Segments and retention of topics that are written at the maximum: old ones go within a second.
+const SMALL_SEGMENTS: [&str; 2] = ["--config=segment.bytes=8388608", "--config=retention.bytes=8388608"];
+const LARGE_SEGMENTS: [&str; 2] = ["--config=segment.bytes=67108864", "--config=retention.bytes=268435456"];
+/// All partitions are touched once in this time; few enough a second that none waits for another.
+const TOUCH_SECONDS: u64 = 10;
+/// A fill asks for so many millions of bytes a second: what the broker takes within its means.
+const FILL_MB_PER_SECOND: u64 = 500;
+
+/// 100 idempotent producers, keyed, each writing to every partition in batches of 16 KiB.
+pub(super) fn keyed(bench: &Bench, partitions: i32) -> io::Result<Value> {
+    let args = [
+        "produce",
+        "--acks=all",
+        "--idempotent",
+        "--producers=100",
+        "--keyed=1000000",
+        "--batch-size=16KiB",
+        &format!("--create-partitions={partitions}"),
+    ];
+    watched(bench, args.iter().chain(&SMALL_SEGMENTS))
+}
+
+/// One record of 1 KiB in each request.
+pub(super) fn small(bench: &Bench, connections: usize) -> io::Result<Value> {
+    let args = [
+        "produce",
+        "--acks=all",
+        "--batch-records=1",
+        "--create-partitions=16",
+        &format!("--producers={connections}"),
+        &format!("--in-flight={SMALL_IN_FLIGHT}"),
+    ];
+    watched(bench, args.iter().chain(&LARGE_SEGMENTS))
+}
+
+fn watched<'a>(bench: &Bench, args: impl Iterator<Item = &'a &'a str>) -> io::Result<Value> {
+    let broker = Broker::start(&bench.broker)?;
+    let args = args.map(|arg| (*arg).to_owned()).collect();
+    let load = Load::start(load_spec(bench, Some(&broker.address), args))?;
+    let (mut figures, cost) = load.finish_watching(&broker, bench.device.as_ref())?;
+    broker.stop()?;
+    let mut figures = figures.swap_remove(0);
+    figures["broker"] = cost;
+    Ok(figures)
+}
+
+/// Each partition once, for the first time, and then once more: what the first touch (files, segments, tables) takes.
+pub(super) fn touch(bench: &Bench, partitions: i32) -> io::Result<Value> {
+    let broker = Broker::start(&bench.broker)?;
+    let pass =
+        Bench { duration: Duration::from_secs(TOUCH_SECONDS), warm_up: Duration::ZERO, ..bench.clone() };
+    let mut figures = Map::new();
+    for name in ["first", "later"] {
+        let args = [
+            "produce",
+            "--acks=all",
+            "--connections=16",
+            "--in-flight=64",
+            "--batch-records=15",
+            &format!("--create-partitions={partitions}"),
+            // Lanes go round their partitions in turn: so many records a second touch each partition once.
+            &format!("--rate={}", i64::from(partitions) * 15 / TOUCH_SECONDS as i64),
+        ];
+        let args = args.map(str::to_owned).to_vec();
+        figures.insert(name.to_owned(), loadgen(&pass, Some(&broker.address), args)?);
+    }
+    broker.stop()?;
+    Ok(Value::Object(figures))
+}
+
+/// A reader of everything that was written, from the device, while others write at half of the maximum; and those alone.
+pub(super) fn fetch_cold(bench: &Bench, before: &Map<String, Value>) -> io::Result<Value> {
+    let full = before.get("produce_16_partitions").and_then(|found| found["megabytes_per_second"].as_f64());
+    let full = full.ok_or_else(|| io::Error::other("needs produce_16_partitions in the same run"))?;
+    let broker = Broker::start(&bench.broker)?;
+    let bytes = bench.cold_gib << 30;
+    let seconds = bytes.div_ceil(FILL_MB_PER_SECOND * 1_000_000);
+    let fill = Bench { duration: Duration::from_secs(seconds), warm_up: Duration::ZERO, ..bench.clone() };
+    let mut args: Vec<String> = vec![
+        "produce".to_owned(),
+        "--topic=cold".to_owned(),
+        "--create-partitions=16".to_owned(),
+        LARGE_SEGMENTS[0].to_owned(),
+        format!("--rate={FILL_MB_PER_SECOND}MB/s"),
+    ];
+    args.extend(LOAD.map(str::to_owned));
+    let filled = loadgen(&fill, Some(&broker.address), args)?;
+    let mut beside: Vec<String> = vec!["produce".to_owned(), "--topic=beside".to_owned()];
+    beside.extend(LOAD.map(str::to_owned));
+    beside.extend(LARGE_SEGMENTS.map(str::to_owned));
+    beside.extend(["--create-partitions=16".to_owned(), format!("--rate={:.0}MB/s", full / 2.0)]);
+    let alone = loadgen(bench, Some(&broker.address), beside.clone())?;
+    let mut spec = load_spec(bench, Some(&broker.address), beside);
+    spec.json_file = bench.work_dir.join("beside.json");
+    let load = Load::start(spec)?;
+    thread::sleep(bench.warm_up);
+    // Cold is what is read for the first time: no warm-up. Where all was read within the time it begins anew, which is as
+    // cold, because the broker reads past the page cache.
+    let reading = Bench { warm_up: Duration::ZERO, ..bench.clone() };
+    let args = ["consume", "--topic=cold", "--cycle"].map(str::to_owned).to_vec();
+    let read = loadgen(&reading, Some(&broker.address), args)?;
+    let mut together = load.finish()?;
+    broker.stop()?;
+    Ok(json!({
+        "filled_bytes": filled["bytes"],
+        "consume": read,
+        "produce_beside": together.swap_remove(0),
+        "produce_alone": alone,
+    }))
+}
+
+/// Processor time and memory of 10,000 empty partitions that nobody talks to.
+pub(super) fn idle(bench: &Bench) -> io::Result<Value> {
+    let broker = Broker::start(&bench.broker)?;
+    thread::sleep(Duration::from_secs(2));
+    let before = broker.resident_bytes()?;
+    for number in 0..IDLE_TOPICS {
+        create(&broker, &format!("idle-{number}"), IDLE_PARTITIONS_PER_TOPIC)?;
+    }
+    thread::sleep(bench.warm_up);
+    let after = broker.resident_bytes()?;
+    let used = broker.cpu_time()?;
+    thread::sleep(bench.duration);
+    let used = broker.cpu_time()? - used;
+    let partitions = (IDLE_TOPICS * IDLE_PARTITIONS_PER_TOPIC) as u64;
+    broker.stop()?;
+    Ok(json!({
+        "partitions": partitions,
+        "resident_mib_before": before >> 20,
+        "resident_mib_after": after >> 20,
+        "bytes_per_partition": after.saturating_sub(before) / partitions,
+        "cpu_percent": used.as_secs_f64() / bench.duration.as_secs_f64() * 100.0,
+    }))
+}
