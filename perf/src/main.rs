@@ -1,7 +1,8 @@
 //! Measured ceilings of a machine, and the figures of the broker beside them.
 //!
 //! `raw-writer` and `loopback` say what the disk and the loopback can do with nothing around them;
-//! `compare` runs scenarios against Penstock and Apache Kafka in turn; `figures` measures the broker's release binary beside them in one run; `soak` shows that its executors miss no wake-up.
+//! `compare` runs scenarios against Penstock and Apache Kafka in turn; `figures` measures the broker's release binary beside them in one run; `recovery` kills it and
+//! measures the next start; `soak` shows that its executors miss no wake-up.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -22,6 +23,7 @@ mod loopback;
 mod machine;
 mod process;
 mod raw_writer;
+mod recovery;
 mod ring;
 mod soak;
 
@@ -45,6 +47,8 @@ enum Command {
     Figures(figures::FiguresArgs),
     /// Penstock beside Apache Kafka: the same scenarios in turn
     Compare(compare::CompareArgs),
+    /// Kill the broker under load and start it again: time to the first answers, by amount stored
+    Recovery(recovery::RecoveryArgs),
     /// All shards on one busy core under a small load: every answer must come in time
     Soak(soak::SoakArgs),
 }
@@ -116,6 +120,7 @@ fn main() -> ExitCode {
         Command::Loopback(args) => loopback(&args),
         Command::Figures(args) => figures::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Recovery(args) => recovery::run(&args),
         Command::Soak(args) => soak::run(&args),
     };
     match result {
