@@ -2,7 +2,8 @@
 //!
 //! An index in memory knows its segment from some position on; lookups before it make it whole: from its file, else by
 //! reading the segment's batch headers. Those of sealed segments are bounded by `index_bytes_max`, the oldest dropped
-//! first, after it was written to a file; active ones are thinned where they take more than half of that. Files are a convenience: one that does not fit its segment is not used.
+//! first, after it was written to a file; active ones are thinned where they take more than half of that. Files are a
+//! convenience: one that does not fit its segment is not used.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
