@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use penstock_format::{Batch, BuildError};
@@ -24,7 +24,7 @@ mod pipeline;
 
 use batches::Numbering;
 pub use batches::{STAMP_LEN, stamp_of};
-use pipeline::Pipeline;
+use pipeline::{Pipeline, Template};
 
 /// How long is waited for a topic to have leaders, and between two attempts after a failure.
 pub const TOPIC_PATIENCE: Duration = Duration::from_secs(30);
@@ -93,7 +93,13 @@ pub(crate) struct Shared {
     pub(crate) timeline: Timeline,
     /// Stamps count from here; none for batches without a stamp.
     pub(crate) stamp_epoch: Option<Instant>,
+    /// What lanes send that send the same: a hundred producers of ten thousand partitions would take longer to encode than to
+    /// run. At most one for each set of partitions that lanes have. Producer ids differ, so idempotent lanes have their own.
+    templates: Mutex<BTreeMap<TemplateKey, Arc<[Template]>>>,
 }
+
+/// Version, topic and partitions of requests.
+type TemplateKey = (i16, [u8; 16], Vec<i32>);
 
 /// One connection's work (one for each broker that leads some of its partitions).
 #[derive(Debug, Clone)]
@@ -159,7 +165,7 @@ pub(crate) fn plan(
     }
     let start = Instant::now() + SETUP_TIME;
     let timeline = Timeline { start, warm_up: spec.warm_up, duration: spec.duration };
-    Ok((Shared { spec, payload, timeline, stamp_epoch }, lanes))
+    Ok((Shared { spec, payload, timeline, stamp_epoch, templates: Mutex::default() }, lanes))
 }
 
 /// Works until the run's end, beginning anew after failures. Gives the number of requests without an answer.
@@ -175,6 +181,7 @@ pub(crate) async fn lane_work(shared: Arc<Shared>, lane: Lane, meters: Rc<[Meter
                 pace: Rc::clone(&pace),
                 meters: Rc::clone(&meters),
                 unanswered: Rc::clone(&unanswered),
+                phase: lane.phase,
             };
             run_session(pipeline, session)
         })
@@ -199,29 +206,55 @@ async fn run_session(pipeline: Pipeline, session: Session) -> Result<(), ClientE
         version: connection.version::<ProduceRequest>()?,
         client_id: WireString::from_static("penstock-loadgen"),
     };
+    if !spec.idempotent {
+        let templates = shared_templates(&shared, &request_spec, &session)?;
+        return pipeline.run(connection, templates, None, request_spec.version).await;
+    }
+    let (producer_id, producer_epoch) = spec.cluster.producer_id().await?;
+    let templates = templates(&shared, &request_spec, &session, |batch| {
+        batch.patch_header(|header| {
+            header.producer_id = producer_id;
+            header.producer_epoch = producer_epoch;
+            header.base_sequence = 0;
+        });
+    })?;
+    pipeline.run(connection, templates.into(), Some(Numbering::default()), request_spec.version).await
+}
+
+/// The templates of a session, encoded by the first lane that needs them.
+fn shared_templates(
+    shared: &Shared,
+    request: &RequestSpec,
+    session: &Session,
+) -> Result<Arc<[Template]>, ClientError> {
+    let key = (request.version, session.topic.id.0, session.partitions.clone());
+    // A lane that panicked while it held the lock ends the run anyway.
+    let mut known = shared.templates.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(templates) = known.get(&key) {
+        return Ok(Arc::clone(templates));
+    }
+    let templates: Arc<[Template]> = templates(shared, request, session, |_| ())?.into();
+    known.insert(key, Arc::clone(&templates));
+    Ok(templates)
+}
+
+/// One request for each of the session's partitions, or for several together.
+fn templates(
+    shared: &Shared,
+    request: &RequestSpec,
+    session: &Session,
+    mut patch: impl FnMut(&mut Batch),
+) -> Result<Vec<Template>, ClientError> {
     let mut batches: BTreeMap<i32, Batch> = BTreeMap::new();
     for partition in &session.partitions {
         batches.extend(shared.payload.batch(*partition).map(|batch| (*partition, batch.clone())));
     }
-    let mut numbering = None;
-    if spec.idempotent {
-        let (producer_id, producer_epoch) = spec.cluster.producer_id().await?;
-        for batch in batches.values_mut() {
-            batch.patch_header(|header| {
-                header.producer_id = producer_id;
-                header.producer_epoch = producer_epoch;
-                header.base_sequence = 0;
-            });
-        }
-        numbering = Some(Numbering::default());
-    }
-    let mut templates = Vec::new();
+    batches.values_mut().for_each(&mut patch);
     let list: Vec<(i32, Batch)> = batches.into_iter().collect();
-    for group in list.chunks(spec.batches_per_request.max(1)) {
-        let template = RequestTemplate::encode(&request_spec, &session.topic, group)?;
-        templates.push((template, group.to_vec()));
-    }
-    pipeline.run(connection, templates, numbering, request_spec.version).await
+    let groups = list.chunks(shared.spec.batches_per_request.max(1));
+    groups
+        .map(|group| Ok((RequestTemplate::encode(request, &session.topic, group)?, group.to_vec())))
+        .collect()
 }
 
 /// What to count a failure under: error names, and not the addresses and numbers of single cases.

@@ -31,6 +31,8 @@ pub struct Totals {
     pub name: &'static str,
     /// What `latency` means, in words.
     pub latency_of: &'static str,
+    /// When measuring began.
+    pub measured_from: SystemTime,
     /// How long was measured.
     pub elapsed: Duration,
     /// What happened in that time; latencies include those of the drain.
@@ -72,6 +74,7 @@ impl Totals {
         quantiles.insert("count".to_owned(), json!(latency.len()));
         json!({
             "name": self.name,
+            "measured_from_unix_ms": unix_ms(self.measured_from),
             "seconds": self.elapsed.as_secs_f64(),
             "requests": self.counts.requests,
             "records": self.counts.records,
@@ -151,6 +154,11 @@ fn point_json(point: &Point) -> Value {
     })
 }
 
+fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn micros(nanos: u64) -> f64 {
     nanos as f64 / 1e3
 }
@@ -207,6 +215,7 @@ mod tests {
         Totals {
             name: "produce",
             latency_of: "request, from its intended time",
+            measured_from: SystemTime::UNIX_EPOCH + Duration::from_millis(1500),
             elapsed: Duration::from_secs(2),
             counts,
             unanswered: 0,
@@ -230,6 +239,7 @@ mod tests {
         assert!(table.contains("2 x NOT_LEADER_OR_FOLLOWER"), "{table}");
         let json = totals.to_json();
         assert_eq!(json["records_per_second"], 320.0);
+        assert_eq!(json["measured_from_unix_ms"], 1500);
         let p50 = json["latency_us"]["p50"].as_f64().unwrap();
         assert!((4_990.0..5_010.0).contains(&p50), "{p50}");
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
 
@@ -21,6 +21,8 @@ pub struct Reporter {
     pub workers: usize,
     /// A line each tick to stderr.
     pub progress: bool,
+    /// When measuring begins.
+    pub measured_from: SystemTime,
 }
 
 struct Tick {
@@ -37,6 +39,7 @@ impl Reporter {
         let mut totals = Totals {
             name: self.name,
             latency_of: self.latency_of,
+            measured_from: self.measured_from,
             elapsed: Duration::ZERO,
             counts: Counts::default(),
             unanswered: 0,
@@ -149,7 +152,13 @@ mod tests {
             sender.send(interval(3, Phase::Drain, 500, 800)).unwrap();
         }
         drop(sender);
-        let reporter = Reporter { name: "produce", latency_of: "", workers: 2, progress: false };
+        let reporter = Reporter {
+            name: "produce",
+            latency_of: "",
+            workers: 2,
+            progress: false,
+            measured_from: SystemTime::UNIX_EPOCH,
+        };
         let totals = reporter.run(receiver);
         assert_eq!(totals.counts.records, 61);
         assert_eq!(totals.elapsed, Duration::from_secs(2));
@@ -165,7 +174,13 @@ mod tests {
         let (sender, receiver) = sync_channel(16);
         sender.send(interval(0, Phase::Measured, 7, 1)).unwrap();
         drop(sender);
-        let reporter = Reporter { name: "produce", latency_of: "", workers: 2, progress: false };
+        let reporter = Reporter {
+            name: "produce",
+            latency_of: "",
+            workers: 2,
+            progress: false,
+            measured_from: SystemTime::UNIX_EPOCH,
+        };
         assert_eq!(reporter.run(receiver).counts.records, 7);
     }
 }

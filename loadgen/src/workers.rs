@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::task::LocalSet;
 
@@ -57,10 +57,17 @@ where
     for (number, lane) in lanes.into_iter().enumerate() {
         shares[number % threads].push(lane);
     }
+    let measured_from = SystemTime::now() + timeline.measure_from().saturating_duration_since(Instant::now());
     let (mut senders, mut reporters) = (Vec::new(), Vec::new());
     for kind in run.kinds {
         let (sender, receiver) = sync_channel(INTERVALS_MAX);
-        let reporter = Reporter { name: kind.name, latency_of: kind.latency_of, workers: threads, progress };
+        let reporter = Reporter {
+            name: kind.name,
+            latency_of: kind.latency_of,
+            workers: threads,
+            progress,
+            measured_from,
+        };
         senders.push(sender);
         reporters.push(thread::spawn(move || reporter.run(receiver)));
     }

@@ -5,11 +5,9 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
-
-use penstock_loadgen::produce::SETUP_TIME;
 
 use crate::broker::Broker;
 use crate::device::Device;
@@ -18,6 +16,7 @@ use crate::process;
 /// How long a run may take beyond its own time: to make topics, to encode, to wait for the last answers.
 const SLACK: Duration = Duration::from_secs(180);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+const WATCH_EVERY: Duration = Duration::from_millis(200);
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -87,14 +86,15 @@ impl Load {
         broker: &Broker,
         device: Option<&Device>,
     ) -> io::Result<(Vec<Value>, Value)> {
-        let begin = self.started + SETUP_TIME + self.spec.warm_up;
-        self.runs_until(begin)?;
-        let before = Counts::read(broker, device)?;
-        self.runs_until(begin + self.spec.duration)?;
-        let after = Counts::read(broker, device)?;
+        // When the measured part begins only the load generator knows: it has topics to make and batches to encode first.
+        let mut seen = Vec::new();
+        let deadline = self.started + self.spec.warm_up + self.spec.duration + SLACK;
+        while self.runs_until(Instant::now() + WATCH_EVERY)? && Instant::now() < deadline {
+            seen.push(Counts::read(broker, device)?);
+        }
         let figures = self.finish()?;
-        let bytes = figures[0]["megabytes_per_second"].as_f64().map(|rate| rate * 1e6);
-        Ok((figures, cost(&before, &after, bytes.unwrap_or(0.0))))
+        let cost = measured(&seen, &figures[0]);
+        Ok((figures, cost))
     }
 
     /// Waits until `moment` or the process's end; whether it still runs.
@@ -121,7 +121,7 @@ impl Drop for Load {
 
 /// Running counts at a moment.
 struct Counts {
-    at: Instant,
+    at: SystemTime,
     cpu: Duration,
     resident_bytes: u64,
     process_written: Option<u64>,
@@ -131,7 +131,7 @@ struct Counts {
 impl Counts {
     fn read(broker: &Broker, device: Option<&Device>) -> io::Result<Counts> {
         Ok(Counts {
-            at: Instant::now(),
+            at: SystemTime::now(),
             cpu: broker.cpu_time()?,
             resident_bytes: broker.resident_bytes()?,
             process_written: broker.written_bytes().ok(),
@@ -140,9 +140,22 @@ impl Counts {
     }
 }
 
+/// What the measured part of a run cost, from the looks that fall into it; nothing where fewer than two do.
+fn measured(seen: &[Counts], figures: &Value) -> Value {
+    let (from_ms, seconds) = (figures["measured_from_unix_ms"].as_u64(), figures["seconds"].as_f64());
+    let bytes_per_second = figures["megabytes_per_second"].as_f64().unwrap_or(0.0) * 1e6;
+    let from = SystemTime::UNIX_EPOCH + Duration::from_millis(from_ms.unwrap_or(0));
+    let to = from + Duration::try_from_secs_f64(seconds.unwrap_or(0.0)).unwrap_or_default();
+    let within: Vec<&Counts> = seen.iter().filter(|counts| counts.at >= from && counts.at <= to).collect();
+    match within.as_slice() {
+        [first, .., last] => cost(first, last, bytes_per_second),
+        _ => Value::Null,
+    }
+}
+
 /// What went by between two looks, per second and per byte of the load.
 fn cost(before: &Counts, after: &Counts, bytes_per_second: f64) -> Value {
-    let seconds = (after.at - before.at).as_secs_f64().max(1e-9);
+    let seconds = after.at.duration_since(before.at).unwrap_or_default().as_secs_f64().max(1e-9);
     let cpu_share = (after.cpu - before.cpu).as_secs_f64() / seconds;
     let per_byte = |before: Option<u64>, after: Option<u64>| {
         let written = after?.saturating_sub(before?) as f64 / seconds;
@@ -163,7 +176,7 @@ mod tests {
 
     #[test]
     fn costs_are_per_second_and_per_byte() {
-        let at = Instant::now();
+        let at = SystemTime::UNIX_EPOCH;
         let counts = |seconds: u64, written: Option<u64>| Counts {
             at: at + Duration::from_secs(seconds),
             cpu: Duration::from_secs(seconds / 2),
@@ -171,6 +184,12 @@ mod tests {
             process_written: None,
             device_written: written,
         };
+        let figures =
+            json!({ "measured_from_unix_ms": 1000, "seconds": 10.0, "megabytes_per_second": 0.000_1 });
+        let seen = [0, 1, 6, 11, 12].map(|seconds| counts(seconds, Some(seconds * seconds)));
+        let found = measured(&seen, &figures);
+        assert_eq!(found["device_bytes_per_byte"], 0.12, "from 1 s to 11 s, 120 bytes by 100 a second");
+        assert_eq!(measured(&seen[..2], &figures), Value::Null);
         let found = cost(&counts(0, Some(1_000)), &counts(10, Some(1_000 + 15_000)), 1_000.0);
         assert_eq!(found["cpu_share"], 0.5);
         assert_eq!(found["device_bytes_per_byte"], 1.5);

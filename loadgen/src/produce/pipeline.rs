@@ -36,6 +36,8 @@ pub(super) struct Pipeline {
     pub(super) pace: Rc<RefCell<Pace>>,
     pub(super) meters: Rc<[Meter]>,
     pub(super) unanswered: Rc<RefCell<u64>>,
+    /// The part of its partitions behind which it begins, so that producers of the same do not go through them in step.
+    pub(super) phase: f64,
 }
 
 struct InFlight {
@@ -64,7 +66,7 @@ impl Pipeline {
     pub(super) async fn run(
         self,
         connection: Connection,
-        templates: Vec<Template>,
+        templates: Arc<[Template]>,
         numbering: Option<Numbering>,
         version: i16,
     ) -> Result<(), ClientError> {
@@ -92,7 +94,8 @@ impl Pipeline {
         let timeline = self.shared.timeline;
         tokio::time::sleep_until(timeline.start.into()).await;
         let mut queue = VecDeque::new();
-        let mut turn = templates.iter().cycle();
+        let first = (templates.len() as f64 * self.phase) as usize;
+        let mut turn = templates.iter().cycle().skip(first);
         loop {
             let wait = self.gather(sender, flight, &mut queue, (&mut turn, &mut numbering));
             if !queue.is_empty() {

@@ -24,12 +24,11 @@ const TOUCH_SECONDS: u64 = 10;
 /// A fill asks for so many millions of bytes a second: what the broker takes within its means.
 const FILL_MB_PER_SECOND: u64 = 500;
 
-/// 100 idempotent producers, keyed, each writing to every partition in batches of 16 KiB.
+/// 100 producers, keyed, each writing to every partition in batches of 16 KiB.
 pub(super) fn keyed(bench: &Bench, partitions: i32) -> io::Result<Value> {
     let args = [
         "produce",
         "--acks=all",
-        "--idempotent",
         "--producers=100",
         "--keyed=1000000",
         "--batch-size=16KiB",
