@@ -259,14 +259,27 @@ fn by_name(runs: &[Value]) -> Value {
     let mut named = Map::new();
     for run in runs {
         let mut run = run.clone();
+        let rise = rise(&run);
         if let Some(fields) = run.as_object_mut() {
             fields.remove("percentiles");
             fields.remove("series");
+            fields.insert("rise".to_owned(), json!(rise));
         }
         let name = run["name"].as_str().unwrap_or("unnamed").to_owned();
         named.insert(name, run);
     }
     Value::Object(named)
+}
+
+/// By which part the last third of a run was faster than its first: what still rises was not warm. None where nothing was
+/// measured over time.
+fn rise(run: &Value) -> Option<f64> {
+    let series = run["series"].as_array()?;
+    let rates: Vec<f64> = series.iter().filter_map(|point| point["megabytes_per_second"].as_f64()).collect();
+    let third = rates.len() / 3;
+    let mean = |rates: &[f64]| rates.iter().sum::<f64>() / third as f64;
+    let (first, last) = (mean(rates.get(..third)?), mean(rates.get(rates.len() - third..)?));
+    (third > 0 && first > 0.0).then(|| last / first - 1.0)
 }
 
 #[cfg(test)]
@@ -276,7 +289,20 @@ mod tests {
     #[test]
     fn figures_are_named_and_lose_what_charts_need() {
         let run = json!({ "name": "produce", "requests": 5, "series": [1], "percentiles": [[0.5, 1]] });
-        assert_eq!(by_name(&[run]), json!({ "produce": { "name": "produce", "requests": 5 } }));
+        let named = json!({ "produce": { "name": "produce", "requests": 5, "rise": null } });
+        assert_eq!(by_name(&[run]), named);
+    }
+
+    #[test]
+    fn what_still_rises_is_seen() {
+        let series = |rates: &[f64]| {
+            let points: Vec<Value> =
+                rates.iter().map(|rate| json!({ "megabytes_per_second": rate })).collect();
+            rise(&json!({ "series": points }))
+        };
+        assert_eq!(series(&[10.0, 10.0, 12.0, 3.0, 15.0, 15.0]), Some(0.5));
+        assert_eq!(series(&[10.0, 10.0]), None);
+        assert_eq!(series(&[0.0, 1.0, 1.0]), None);
     }
 
     #[test]

@@ -36,6 +36,9 @@ const ROWS: &[Row] = &[
     ("start after a kill", "/restart/seconds_after_kill", "s", 1.0),
 ];
 
+/// A last third that is faster than the first by more than this part says that the peer was not warm.
+const RISE_MAX: f64 = 0.1;
+
 /// The whole report.
 pub(super) fn markdown(report: &Value) -> String {
     let mut out = String::new();
@@ -131,6 +134,13 @@ fn section(out: &mut String, scenario: &Value, charts: Option<&str>) -> std::fmt
         writeln!(out, "| {what} |{cells} {unit} |")?;
     }
     out.push('\n');
+    for peer in peers.iter().filter(|peer| still_rose(&medians[peer.name()])) {
+        writeln!(
+            out,
+            "{} was not warm: it still rose within the measured part. Repeat with a longer `--warm`.\n",
+            peer.title()
+        )?;
+    }
     for failure in scenario["failures"].as_array().into_iter().flatten() {
         writeln!(out, "Failed: {}\n", plain(failure))?;
     }
@@ -138,6 +148,11 @@ fn section(out: &mut String, scenario: &Value, charts: Option<&str>) -> std::fmt
         writeln!(out, "![{name}]({}/{})\n", charts.unwrap_or("."), plain(chart))?;
     }
     Ok(())
+}
+
+/// Whether a load at the maximum went faster and faster.
+fn still_rose(medians: &Value) -> bool {
+    medians.pointer("/loadgen/produce/rise").and_then(Value::as_f64).is_some_and(|rise| rise > RISE_MAX)
 }
 
 /// What people call a figure.
@@ -177,7 +192,7 @@ mod tests {
                 "failures": ["round 2, kafka: it died"],
                 "medians": {
                     "penstock": { "loadgen": { "produce": { "latency_us": { "p99.9": 2500.0 }, "unanswered": 0 } } },
-                    "kafka": { "loadgen": { "produce": { "latency_us": { "p99.9": 10000.0 }, "unanswered": 0 } } },
+                    "kafka": { "loadgen": { "produce": { "latency_us": { "p99.9": 10000.0 }, "unanswered": 0, "rise": 0.2 } } },
                 },
             }],
         });
@@ -190,6 +205,7 @@ mod tests {
             "Behind in half: produce p99.9, ms: the disk",
             "| | Penstock | Kafka | |",
             "| produce p99.9 | 2.50 | 10.0 | ms |",
+            "\nKafka was not warm",
             "Failed: round 2, kafka: it died",
             "![half](c/half-produce-latency.svg)",
         ] {
