@@ -1,12 +1,12 @@
 //! Takes checkpoints: captures the state of all logs between two commits, settles everything before in segments,
 //! flushes those, replaces the checkpoint file, and frees the journal.
 
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use futures_util::stream::{self, StreamExt};
 
 use crate::checkpoint::{Encoder, check_len};
+use crate::checkpoint_file::write_checkpoint;
 use crate::disk::Disk;
 use crate::segment::Segment;
 use crate::state::{StoreInner, add};
@@ -14,11 +14,6 @@ use crate::writeback;
 
 /// Files flushed at once.
 const FLUSHES_AT_ONCE: usize = 64;
-
-/// Path of the checkpoint.
-pub(crate) fn checkpoint_path(dir: &Path) -> PathBuf {
-    dir.join("checkpoint")
-}
 
 impl<D: Disk> StoreInner<D> {
     /// Whether the journal, or recovery's work, has grown enough for a checkpoint.
@@ -78,12 +73,13 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
     }
     let redo = store.journal.redo_of_mark();
     let bytes = encoder.finish(&store.journal.redo(store.run, seq, redo, clean));
-    let path = checkpoint_path(&store.dir);
     if let Err(error) = check_len(&bytes) {
         store.fail(format_args!("writing a checkpoint: {error}"));
         return None;
     }
-    store.retry_no_space("writing a checkpoint", || store.disk.write_small(&path, &bytes)).await?;
+    store
+        .retry_no_space("writing a checkpoint", || write_checkpoint(&store.disk, &store.dir, &bytes))
+        .await?;
     store.journal.end_checkpoint(redo);
     pipeline.checkpoint_done.set(wanted);
     add(&store.levels.checkpoints, 1);

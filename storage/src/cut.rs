@@ -13,10 +13,10 @@ use crate::frame::Entry;
 use crate::index::SegmentIndex;
 use crate::indexes::forget_file;
 use crate::producer::ProducerTable;
-use crate::read::walk;
 use crate::retention::{RetentionRules, SegmentSummary, plan_deletion};
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, LogState, StoreInner};
+use crate::walk::walk;
 use crate::writeback;
 
 /// Pause before looking again at a segment that is read still.

@@ -40,8 +40,10 @@ pub enum OpenError {
     #[error("store is corrupt: {0}")]
     Corrupt(String),
     /// Written by a newer version of this software.
-    #[error("store has format version {found}, this version reads up to {supported}")]
+    #[error("{file} has format version {found}, and this version of penstock reads up to {supported}")]
     NewerVersion {
+        /// Which file.
+        file: String,
         /// Version in the file.
         found: u16,
         /// Newest version that can be read.

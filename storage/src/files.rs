@@ -6,8 +6,11 @@ use std::fmt;
 use std::io;
 use std::rc::{Rc, Weak};
 
+use penstock_format::{Batch, BatchHeader};
+
 use crate::disk::{BLOCK, Disk, DiskFile};
-use crate::segment::{Segment, SegmentHeader};
+use crate::plan::block_ceil;
+use crate::segment::{DATA_START, Segment, SegmentHeader};
 use crate::state::LogInner;
 
 /// Why a segment's file cannot be used.
@@ -17,6 +20,8 @@ pub(crate) enum FileError {
     Io(io::Error),
     /// It is not the file that the log knows.
     Foreign,
+    /// The header is damaged, and so is what would show that the file is the one meant.
+    Damaged,
     /// Written by a newer version of this software.
     NewerVersion(u16),
 }
@@ -26,7 +31,8 @@ impl fmt::Display for FileError {
         match self {
             FileError::Io(error) => error.fmt(f),
             FileError::NewerVersion(version) => write!(f, "segment has format version {version}"),
-            FileError::Foreign => f.write_str("header block is not this segment's"),
+            FileError::Foreign => f.write_str("header block is that of another segment"),
+            FileError::Damaged => f.write_str("header block is damaged"),
         }
     }
 }
@@ -72,15 +78,20 @@ impl<D: Disk> OpenFiles<D> {
         }
         let file = disk.open(&segment.path).await?;
         let block = file.read_at(0, BLOCK).await?;
-        let header = SegmentHeader::decode(&block);
-        let ours = header.is_some_and(|header| {
-            (header.log_id, header.base, header.life) == (log.id, segment.base, segment.life)
-        });
-        if let Some(version) = SegmentHeader::newer_version(&block) {
-            return Err(FileError::NewerVersion(version));
-        }
-        if !ours {
-            return Err(FileError::Foreign);
+        match SegmentHeader::decode(&block) {
+            Some(header) if is_of(&header, log, segment) => {}
+            Some(_) => return Err(FileError::Foreign),
+            None => {
+                if let Some(version) = SegmentHeader::newer_version(&block) {
+                    return Err(FileError::NewerVersion(version));
+                }
+                // The name says which file it is, and every batch is held against the log when it is read.
+                if !begins_right(&file, segment).await? {
+                    return Err(FileError::Damaged);
+                }
+                let path = segment.path.display();
+                tracing::error!(log = %log.name, "{path}: its header is damaged; its batches are read nonetheless");
+            }
         }
         segment.prepared_to.set(segment.prepared_to.get().max(file.size()));
         Ok(self.keep(segment, file))
@@ -122,4 +133,21 @@ impl<D: Disk> OpenFiles<D> {
             }
         }
     }
+}
+
+/// Whether a header is that of the segment.
+pub(crate) fn is_of<D: Disk>(header: &SegmentHeader, log: &LogInner<D>, segment: &Segment<D>) -> bool {
+    (header.log_id, header.base, header.life) == (log.id, segment.base, segment.life)
+}
+
+/// Whether the first batch in the file is whole and begins where the segment does.
+async fn begins_right<D: Disk>(file: &D::File, segment: &Segment<D>) -> io::Result<bool> {
+    let block = file.read_at(DATA_START, BLOCK).await?;
+    let Ok(header) = BatchHeader::parse(&block) else { return Ok(false) };
+    let len = header.total_len();
+    if header.base_offset != segment.base || DATA_START + len as u64 > segment.end.get() {
+        return Ok(false);
+    }
+    let batch = file.read_at(DATA_START, block_ceil(len as u64) as usize).await?;
+    Ok(Batch::parse(&batch.freeze()).is_ok_and(|(batch, _)| batch.crc_ok()))
 }

@@ -18,6 +18,7 @@ pub(crate) const HEADER_LEN: usize = 48;
 pub(crate) const APPEND_ENTRY_LEN: usize = 88;
 /// Largest entry of another kind: a creation with a name of 249 bytes.
 pub(crate) const OTHER_ENTRY_LEN_MAX: usize = 9 + 2 + 249;
+const META_LEN_AT: usize = 36;
 const CRC_AT: usize = 44;
 
 const KIND_APPEND: u8 = 1;
@@ -243,18 +244,27 @@ pub(crate) fn decode_header(block: &[u8], room: u64) -> Option<FrameHeader> {
     (fits && durable_seq < seq).then_some(header)
 }
 
-/// Version of the frame at the start of a block, if one of any version is there.
-pub(crate) fn version(block: &[u8]) -> Option<u16> {
+/// Bytes of header and entries of a frame that a newer version of this software wrote, and that version. Believed only
+/// if [`crc_ok`] says so too: what a frame's crc covers, and where it stands, is the same in every version.
+pub(crate) fn newer_version(block: &[u8]) -> Option<(u16, u32)> {
     let mut reader = Reader::new(block);
-    (reader.bytes(4)? == MAGIC).then(|| reader.u16())?
+    let version = (reader.bytes(4)? == MAGIC).then(|| reader.u16())?.filter(|version| *version > VERSION)?;
+    reader.bytes(META_LEN_AT - 6)?;
+    let meta_len = reader.u32()?;
+    (meta_len as usize >= HEADER_LEN).then_some((version, meta_len))
+}
+
+/// Whether header and entries match the crc.
+pub(crate) fn crc_ok(meta: &[u8]) -> bool {
+    let stored = meta.get(CRC_AT..HEADER_LEN).and_then(|crc| crc.first_chunk());
+    stored.is_some_and(|stored| meta_crc(meta) == u32::from_le_bytes(*stored))
 }
 
 /// Checks the crc and reads the entries of a frame, of which `frame` holds header and entries at least. `None` if
 /// they are not what was written.
 pub(crate) fn decode_entries(frame: &[u8], header: &FrameHeader) -> Option<Vec<Entry>> {
     let meta = frame.get(..header.meta_len as usize)?;
-    let stored = u32::from_le_bytes(*meta.get(CRC_AT..)?.first_chunk()?);
-    if meta_crc(meta) != stored {
+    if !crc_ok(meta) {
         return None;
     }
     let mut reader = Reader::new(&meta[HEADER_LEN..]);

@@ -109,6 +109,11 @@ impl SegmentIndex {
         self.end_position = batch.position + batch.len;
     }
 
+    /// Notes that a batch cannot be read which may have records as late as `max_timestamp`.
+    pub fn note_damage(&mut self, max_timestamp: i64) {
+        self.max_timestamp = self.max_timestamp.max(max_timestamp);
+    }
+
     /// Where to begin looking for the batch that holds `offset`; `None` is the segment's start.
     pub fn floor_of_offset(&self, offset: i64) -> Option<IndexedBatch> {
         let relative = offset.saturating_sub(self.base_offset);

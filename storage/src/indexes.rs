@@ -16,11 +16,12 @@ use penstock_format::BatchHeader;
 
 use crate::disk::Disk;
 use crate::error::ReadError;
-use crate::index::{AppendedBatch, SegmentIdentity, SegmentIndex};
-use crate::read::{appended, walk};
+use crate::index::{SegmentIdentity, SegmentIndex};
+use crate::read::READ_BYTES_MAX;
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, StoreInner};
 use crate::wait::WaitList;
+use crate::walk::{Walk, appended};
 
 /// Longest index file read in bytes: all entries an index may have.
 pub(crate) const FILE_LEN_MAX: usize = 48 + crate::index::ENTRIES_MAX * 16;
@@ -220,17 +221,12 @@ async fn rebuild<D: Disk>(
     loop {
         let limit = log.state.borrow().memory.start_in(segment.base).unwrap_or(segment.end.get());
         if position < limit {
-            let note = |batch: &AppendedBatch, _: &BatchHeader| index.note(batch, interval);
-            position = match walk(store, log, segment, position..limit, note).await {
-                Ok(position) => position,
-                Err(ReadError::Corrupt { position, .. }) => {
-                    tracing::error!(log = %log.name, segment = segment.base, position, "a batch is damaged");
-                    index.join(&segment.index.borrow());
-                    install(store, log, segment, index, truncations);
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            };
+            if !note_settled(store, log, (segment, interval), (position..limit, &mut index)).await? {
+                index.join(&segment.index.borrow());
+                install(store, log, segment, index, truncations);
+                return Ok(());
+            }
+            position = limit;
             continue;
         }
         for batch in log.state.borrow().memory.in_segment(segment.base) {
@@ -241,4 +237,33 @@ async fn rebuild<D: Disk>(
         install(store, log, segment, index, truncations);
         return Ok(());
     }
+}
+
+/// Notes the batches of a settled range. Damaged ones are left out; where it cannot be told how one goes on, says no.
+async fn note_settled<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    (segment, interval): (&Rc<Segment<D>>, u32),
+    (range, index): (std::ops::Range<u64>, &mut SegmentIndex),
+) -> Result<bool, ReadError> {
+    let mut walk = Walk::new(log, segment, range);
+    while !walk.is_over() {
+        let mut walked = Vec::new();
+        let stepped = walk.step((store, log), segment, READ_BYTES_MAX, &mut walked).await;
+        walked.iter().for_each(|(position, header)| index.note(&appended(*position, header), interval));
+        match stepped {
+            Ok(()) => {}
+            Err(ReadError::Corrupt { position, .. }) => {
+                tracing::error!(log = %log.name, segment = segment.base, position, "a batch is damaged");
+                // It may be as new as the newest: who looks for a time must come upon it.
+                index.note_damage(segment.max_timestamp.get().0);
+                if !walk.pass((store, log), segment).await? {
+                    return Ok(false);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        store.disk.yield_now().await;
+    }
+    Ok(true)
 }

@@ -9,7 +9,9 @@
 mod append;
 mod bytes_io;
 mod checkpoint;
+mod checkpoint_file;
 mod checkpointer;
+mod cold;
 mod commit;
 mod committer;
 mod config;
@@ -43,6 +45,7 @@ mod segment;
 mod state;
 mod store;
 mod wait;
+mod walk;
 mod writeback;
 
 pub use config::{LogConfig, StoreConfig};

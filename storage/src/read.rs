@@ -9,9 +9,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader};
 
+use crate::cold::{Cold, read_cold};
 use crate::disk::{BLOCK, Disk, DiskFile};
 use crate::error::ReadError;
-use crate::index::AppendedBatch;
 use crate::indexes::whole_index;
 use crate::log::ReadBatches;
 use crate::plan::{block_ceil, block_floor};
@@ -19,9 +19,9 @@ use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, LogState, StoreInner};
 
 /// Longest cold read in bytes, but for a single larger batch.
-const READ_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const READ_BYTES_MAX: u64 = 1 << 20;
 /// Shortest: an index entry names a batch within about this distance.
-const READ_BYTES_MIN: u64 = 32 << 10;
+pub(crate) const READ_BYTES_MIN: u64 = 32 << 10;
 
 /// What to read.
 #[derive(Debug, Clone, Copy)]
@@ -35,19 +35,9 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     /// Whether a batch may join `bytes` bytes of others.
-    fn takes(&self, bytes: usize, next_offset: i64, len: usize) -> bool {
+    pub(crate) fn takes(&self, bytes: usize, next_offset: i64, len: usize) -> bool {
         next_offset <= self.upper && (bytes + len <= self.bytes_max || (bytes == 0 && self.at_least_one))
     }
-}
-
-/// A cold read to be made: where in which segment to begin looking.
-struct Cold<D: Disk> {
-    segment: Rc<Segment<D>>,
-    /// Where a batch begins, at or before the one wanted.
-    position: u64,
-    /// Up to where the segment is settled.
-    limit: u64,
-    truncations: u64,
 }
 
 /// See [`crate::Log::read`].
@@ -56,36 +46,45 @@ pub(crate) async fn read<D: Disk>(
     log: &Rc<LogInner<D>>,
     wanted: &Wanted,
 ) -> Result<ReadBatches, ReadError> {
+    // Where no batch holds the offset wanted, the one behind it is.
+    let mut from = wanted.from;
     loop {
         let cold = {
             let state = log.state.borrow();
-            let wanted = check(store, &state, wanted)?;
+            let wanted = check(store, &state, &Wanted { from, ..*wanted })?;
             if wanted.from >= wanted.upper {
-                return Ok(nothing(&wanted));
+                break;
             }
             if let Some(found) = from_memory(&state, &wanted) {
                 return Ok(found);
             }
             find_cold(&state, wanted.from)
         };
-        let Some(mut cold) = cold else { return Ok(nothing(wanted)) };
+        let Some(mut cold) = cold else { break };
         let known = cold.segment.indexed_from.get() == DATA_START;
         if !known && cold.limit - DATA_START > store.config.index_worth_bytes {
             whole_index(store, log, &cold.segment).await?;
-            if let Some(found) = cold.segment.index.borrow().floor_of_offset(wanted.from) {
-                cold.position = found.position;
+            if let Some(found) = cold.segment.index.borrow().floor_of_offset(from) {
+                (cold.position, cold.offset) = (found.position, found.base_offset);
             }
         }
-        let outcome = read_cold(store, log, &cold, wanted).await;
+        let outcome = read_cold(store, log, &cold, &Wanted { from, ..*wanted }).await;
         let state = log.state.borrow();
-        if state.truncations == cold.truncations && !cold.segment.retired.get() {
-            return outcome;
+        if state.truncations != cold.truncations || cold.segment.retired.get() {
+            from = wanted.from;
+            continue; // The log changed under the read: look again.
         }
-        drop(state); // The log changed under the read: look again.
+        match outcome? {
+            Some(found) => return Ok(found),
+            None if cold.limit_offset > from => from = cold.limit_offset,
+            None => break,
+        }
     }
+    Ok(nothing(wanted))
 }
 
-fn nothing(wanted: &Wanted) -> ReadBatches {
+/// Nothing found.
+pub(crate) fn nothing(wanted: &Wanted) -> ReadBatches {
     ReadBatches { slices: Vec::new(), bytes: 0, first_offset: -1, next_offset: wanted.from }
 }
 
@@ -127,37 +126,24 @@ fn find_cold<D: Disk>(state: &LogState<D>, from: i64) -> Option<Cold<D>> {
         // Offsets between two segments may be gone; the next one holds what follows.
         segment = state.segments.iter().find(|next| next.base >= from)?;
     }
-    let limit = state.memory.start_in(segment.base).unwrap_or(segment.end.get());
-    let floor = segment.index.borrow().floor_of_offset(from).map_or(DATA_START, |found| found.position);
-    let position = if floor < limit { floor } else { DATA_START };
-    Some(Cold { segment: segment.clone(), position, limit, truncations: state.truncations })
+    let (limit, limit_offset) = settled_to(state, segment);
+    let floor = segment.index.borrow().floor_of_offset(from).filter(|found| found.position < limit);
+    let (position, offset) =
+        floor.map_or((DATA_START, segment.base), |found| (found.position, found.base_offset));
+    let truncations = state.truncations;
+    Some(Cold { segment: segment.clone(), position, offset, limit, limit_offset, truncations })
 }
 
-/// Reads from the segment's file until something wanted is found, or the settled part ends.
-async fn read_cold<D: Disk>(
-    store: &Rc<StoreInner<D>>,
-    log: &Rc<LogInner<D>>,
-    cold: &Cold<D>,
-    wanted: &Wanted,
-) -> Result<ReadBatches, ReadError> {
-    let mut position = cold.position;
-    let mut len = (wanted.bytes_max as u64).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
-    while position < cold.limit {
-        let piece = read_piece(store, log, &cold.segment, position..cold.limit.min(position + len)).await?;
-        match scan(&piece, wanted, cold.limit - position) {
-            Scan::Found(found) => return Ok(found),
-            Scan::Skipped { bytes } => (position, len) = (position + bytes, READ_BYTES_MAX),
-            Scan::Longer { skipped, needed } => (position, len) = (position + skipped, needed),
-            Scan::Corrupt { at } => {
-                return Err(ReadError::Corrupt { segment_base: cold.segment.base, position: position + at });
-            }
-        }
+/// Up to where a segment is settled, and the offset of what follows there.
+pub(crate) fn settled_to<D: Disk>(state: &LogState<D>, segment: &Segment<D>) -> (u64, i64) {
+    match state.memory.in_segment(segment.base).next() {
+        Some(first) => (first.position, first.base_offset),
+        None => (segment.end.get(), state.segment_end_offset(segment.base)),
     }
-    Ok(nothing(wanted))
 }
 
 /// Bytes of the segment's file.
-async fn read_piece<D: Disk>(
+pub(crate) async fn read_piece<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
     segment: &Rc<Segment<D>>,
@@ -174,137 +160,6 @@ async fn read_piece<D: Disk>(
         return Err(failed(format!("file ends at {}", from + data.len() as u64)));
     }
     Ok(data.freeze().slice(skip..end))
-}
-
-/// What looking through a piece of a segment gave.
-enum Scan {
-    Found(ReadBatches),
-    /// Nothing wanted in so many bytes of whole batches.
-    Skipped {
-        bytes: u64,
-    },
-    /// The batch behind `skipped` bytes takes `needed`, more than the piece has.
-    Longer {
-        skipped: u64,
-        needed: u64,
-    },
-    Corrupt {
-        at: u64,
-    },
-}
-
-/// Looks through `piece`, which begins with a batch; `settled` bytes from there on are settled.
-fn scan(piece: &Bytes, wanted: &Wanted, settled: u64) -> Scan {
-    let mut found = nothing(wanted);
-    let mut at = 0;
-    let mut begin = 0;
-    // What stands before the damage is given; who asks for what follows is told of it.
-    let corrupt = |found: ReadBatches, at: usize, begin: usize| match found.bytes {
-        0 => Scan::Corrupt { at: at as u64 },
-        _ => Scan::Found(finish(found, piece, begin, at)),
-    };
-    loop {
-        let rest = &piece[at..];
-        if rest.len() < BATCH_HEADER_LEN {
-            if found.bytes > 0 || rest.is_empty() {
-                break;
-            }
-            if settled - (at as u64) < BATCH_HEADER_LEN as u64 {
-                return corrupt(found, at, begin);
-            }
-            return Scan::Longer { skipped: at as u64, needed: READ_BYTES_MIN };
-        }
-        let Ok(header) = BatchHeader::parse(rest) else { return corrupt(found, at, begin) };
-        let len = header.total_len();
-        if at as u64 + len as u64 > settled || header.base_offset < 0 || header.last_offset_delta < 0 {
-            return corrupt(found, at, begin);
-        }
-        if header.next_offset() <= wanted.from {
-            if len > rest.len() {
-                return Scan::Skipped { bytes: (at + len) as u64 };
-            }
-            at += len;
-            begin = at;
-            continue;
-        }
-        if !wanted.takes(found.bytes, header.next_offset(), len) {
-            return Scan::Found(finish(found, piece, begin, at));
-        }
-        if len > rest.len() {
-            if found.bytes > 0 {
-                break;
-            }
-            return Scan::Longer { skipped: at as u64, needed: len as u64 };
-        }
-        let batch = Batch { header, body: piece.slice(at + BATCH_HEADER_LEN..at + len) };
-        if !batch.crc_ok() || (found.bytes > 0 && header.base_offset < found.next_offset) {
-            return corrupt(found, at, begin);
-        }
-        if found.bytes == 0 {
-            found.first_offset = header.base_offset;
-        }
-        found.bytes += len;
-        found.next_offset = header.next_offset();
-        at += len;
-    }
-    if found.bytes == 0 {
-        return Scan::Skipped { bytes: at as u64 };
-    }
-    Scan::Found(finish(found, piece, begin, at))
-}
-
-fn finish(mut found: ReadBatches, piece: &Bytes, begin: usize, end: usize) -> ReadBatches {
-    if end > begin {
-        found.slices.push(piece.slice(begin..end));
-    }
-    found
-}
-
-pub(crate) fn appended(position: u64, header: &BatchHeader) -> AppendedBatch {
-    AppendedBatch {
-        base_offset: header.base_offset,
-        position,
-        len: header.total_len() as u64,
-        max_timestamp: header.max_timestamp,
-    }
-}
-
-/// Shows `note` the header of every batch in a settled range that begins and ends with whole batches; gives its end.
-pub(crate) async fn walk<D: Disk>(
-    store: &Rc<StoreInner<D>>,
-    log: &Rc<LogInner<D>>,
-    segment: &Rc<Segment<D>>,
-    range: std::ops::Range<u64>,
-    mut note: impl FnMut(&AppendedBatch, &BatchHeader),
-) -> Result<u64, ReadError> {
-    let mut position = range.start;
-    while position < range.end {
-        let to = range.end.min(position + READ_BYTES_MAX);
-        let piece = read_piece(store, log, segment, position..to).await?;
-        let mut at = 0;
-        while piece.len() - at >= BATCH_HEADER_LEN {
-            let header = BatchHeader::parse(&piece[at..]).ok();
-            let end = header.map(|header| position + (at + header.total_len()) as u64);
-            let (Some(header), Some(end)) = (header, end.filter(|end| *end <= range.end)) else {
-                return Err(ReadError::Corrupt {
-                    segment_base: segment.base,
-                    position: position + at as u64,
-                });
-            };
-            note(&appended(position + at as u64, &header), &header);
-            at += header.total_len();
-            if at >= piece.len() {
-                debug_assert_eq!(end, position + at as u64);
-                break;
-            }
-        }
-        if at == 0 {
-            return Err(ReadError::Corrupt { segment_base: segment.base, position });
-        }
-        position += at as u64;
-        store.disk.yield_now().await;
-    }
-    Ok(position)
 }
 
 /// The batches in what was read.

@@ -14,8 +14,8 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::checkpoint::{self, Checkpoint, CheckpointError, Encoder, LogRecord, Redo};
-use crate::checkpointer::checkpoint_path;
+use crate::checkpoint::{self, Checkpoint, Encoder, LogRecord};
+use crate::checkpoint_file::{self, checkpoint_path, load_checkpoint};
 use crate::config::{LogConfig, StoreConfig};
 use crate::disk::{DirEntry, Disk, TEMP_SUFFIX};
 use crate::epochs::{EpochStart, LeaderEpochs};
@@ -114,26 +114,6 @@ fn is_foreign(error: &io::Error) -> bool {
         || matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EROFS))
 }
 
-/// The checkpoint, or that of a new store.
-pub(crate) async fn load_checkpoint<D: Disk>(disk: &D, dir: &Path) -> Result<Checkpoint, OpenError> {
-    let path = checkpoint_path(dir);
-    let there = disk.exists(&path).await.map_err(OpenError::io(path.display()))?;
-    if !there {
-        let logs = disk.list(&logs_dir(dir)).await.map_err(OpenError::io(dir.display()))?;
-        if !logs.is_empty() {
-            return Err(OpenError::Corrupt(format!("there are logs but no checkpoint in {}", dir.display())));
-        }
-        return Ok(Checkpoint { redo: Redo { seq: 1, clean: true, ..Redo::default() }, logs: Vec::new() });
-    }
-    let bytes = disk.read_small(&path, checkpoint::LEN_MAX).await.map_err(OpenError::io(path.display()))?;
-    checkpoint::decode(&bytes).map_err(|error| match error {
-        CheckpointError::NewerVersion(found) => {
-            OpenError::NewerVersion { found, supported: checkpoint::VERSION }
-        }
-        CheckpointError::Damaged => OpenError::Corrupt(format!("checkpoint {} is damaged", path.display())),
-    })
-}
-
 fn load_log<D: Disk>(
     store: &Rc<StoreInner<D>>,
     record: &LogRecord,
@@ -163,7 +143,9 @@ fn load_log<D: Disk>(
         let decoded = ProducerTable::decode(&record.producers, store.config.producers_per_log_max);
         let refused = |error| match error {
             SnapshotError::NewerVersion(found) => {
-                OpenError::NewerVersion { found, supported: SNAPSHOT_VERSION }
+                let file =
+                    format!("{}: producers of log {}", checkpoint_path(&store.dir).display(), record.name);
+                OpenError::NewerVersion { file, found, supported: SNAPSHOT_VERSION }
             }
             SnapshotError::Damaged => damaged(&error.to_string()),
         };
@@ -270,7 +252,7 @@ async fn write_checkpoint<D: Disk>(store: &Rc<StoreInner<D>>) -> Result<(), Open
     }
     let seq = store.pipeline.last_seq() + 1;
     let bytes = encoder.finish(&store.journal.redo(store.run, seq, crate::journal::Cursor::default(), false));
-    let path = checkpoint_path(&store.dir);
-    checkpoint::check_len(&bytes).map_err(OpenError::io(path.display()))?;
-    store.disk.write_small(&path, &bytes).await.map_err(OpenError::io(path.display()))
+    let failed = || OpenError::io(checkpoint_path(&store.dir).display().to_string());
+    checkpoint::check_len(&bytes).map_err(failed())?;
+    checkpoint_file::write_checkpoint(&store.disk, &store.dir, &bytes).await.map_err(failed())
 }

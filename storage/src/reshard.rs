@@ -11,11 +11,10 @@ use std::path::{Path, PathBuf};
 
 use crate::bytes_io::Reader;
 use crate::checkpoint::{self, Checkpoint, Encoder, LogRecord, Redo};
-use crate::checkpointer::checkpoint_path;
+use crate::checkpoint_file::{decode, ends_with_crc, load_checkpoint, write_checkpoint};
 use crate::config::StoreConfig;
 use crate::disk::Disk;
 use crate::error::OpenError;
-use crate::recovery::load_checkpoint;
 use crate::state::logs_dir;
 use crate::store::Store;
 
@@ -63,7 +62,8 @@ pub async fn reshard<D: Disk>(
         let bytes = disk.read_small(&plan_path, checkpoint::LEN_MAX).await;
         let bytes = bytes.map_err(OpenError::io(plan_path.display()))?;
         if let Some(found) = newer_version(&bytes) {
-            return Err(OpenError::NewerVersion { found, supported: VERSION });
+            let file = plan_path.display().to_string();
+            return Err(OpenError::NewerVersion { file, found, supported: VERSION });
         }
         let moves = decode_plan(&bytes)
             .ok_or_else(|| OpenError::Corrupt(format!("{} is damaged", plan_path.display())))?;
@@ -143,7 +143,8 @@ async fn carry_out<D: Disk>(disk: &D, data_dir: &Path, moves: &[Move]) -> Result
     Ok(moves.len())
 }
 
-/// Adds to a store's checkpoint the logs that it gains, or takes out those that it loses.
+/// Adds to a store's checkpoint the logs that it gains, or takes out those that it loses. Written even where nothing
+/// changes: a crash may have left the copy as it was.
 async fn rewrite<D: Disk>(
     disk: &D,
     dir: &Path,
@@ -153,7 +154,6 @@ async fn rewrite<D: Disk>(
     let Checkpoint { redo, logs } = load_checkpoint(disk, dir).await?;
     let mut by_name: BTreeMap<String, LogRecord> =
         logs.into_iter().map(|log| (log.name.clone(), log)).collect();
-    let before = by_name.len();
     for Move { from, to, log } in moves {
         if gains && *to == shard {
             by_name.entry(log.name.clone()).or_insert_with(|| log.clone());
@@ -161,15 +161,11 @@ async fn rewrite<D: Disk>(
             by_name.remove(&log.name);
         }
     }
-    if by_name.len() == before {
-        return Ok(());
-    }
     let mut encoder = Encoder::new();
     by_name.values().for_each(|log| encoder.log(log));
-    let path = checkpoint_path(dir);
     let bytes = encoder.finish(&redo);
-    checkpoint::check_len(&bytes).map_err(OpenError::io(path.display()))?;
-    disk.write_small(&path, &bytes).await.map_err(OpenError::io(path.display()))
+    checkpoint::check_len(&bytes).map_err(OpenError::io(dir.display()))?;
+    write_checkpoint(disk, dir, &bytes).await.map_err(OpenError::io(dir.display()))
 }
 
 fn encode_plan(moves: &[Move]) -> Vec<u8> {
@@ -190,24 +186,26 @@ fn encode_plan(moves: &[Move]) -> Vec<u8> {
     out
 }
 
-/// The version of a plan that a newer version of this software wrote.
+/// The version of a plan that a newer version of this software wrote: believed only under a right crc.
 fn newer_version(bytes: &[u8]) -> Option<u16> {
+    if !ends_with_crc(bytes) {
+        return None;
+    }
     let version = bytes.strip_prefix(&MAGIC)?.first_chunk().map(|version| u16::from_le_bytes(*version));
     version.filter(|version| *version > VERSION)
 }
 
 fn decode_plan(bytes: &[u8]) -> Option<Vec<Move>> {
-    let (content, crc) = bytes.split_last_chunk::<4>()?;
+    let (content, _) = bytes.split_last_chunk::<4>().filter(|_| ends_with_crc(bytes))?;
     let mut reader = Reader::new(content);
-    let sound = crc32c::crc32c(content) == u32::from_le_bytes(*crc);
-    if !sound || reader.bytes(4)? != MAGIC || reader.u16()? != VERSION {
+    if reader.bytes(4)? != MAGIC || reader.u16()? != VERSION {
         return None;
     }
     reader.u16()?;
     let count = reader.count(8)?;
     let ways: Vec<_> =
         (0..count).map(|_| Some((reader.u32()? as usize, reader.u32()? as usize))).collect::<Option<_>>()?;
-    let logs = checkpoint::decode(reader.bytes(reader.remaining())?).ok()?.logs;
+    let logs = decode(reader.bytes(reader.remaining())?).ok()?.logs;
     if logs.len() != ways.len() {
         return None;
     }
@@ -229,6 +227,9 @@ mod tests {
         assert_eq!(decode_plan(&bytes).as_deref(), Some(&moves[..]));
         let mut newer = bytes.clone();
         newer[4] = 2;
+        assert_eq!(newer_version(&newer), None, "its crc is wrong");
+        let crc = crc32c::crc32c(&newer[..newer.len() - 4]);
+        newer.splice(newer.len() - 4.., crc.to_le_bytes());
         assert_eq!((newer_version(&newer), newer_version(&bytes), newer_version(&[])), (Some(2), None, None));
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();

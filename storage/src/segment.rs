@@ -46,18 +46,24 @@ impl SegmentHeader {
         block
     }
 
-    /// The version of a header block that a newer version of this software wrote.
+    /// The version of a header block that a newer version of this software wrote. Believed only under a right crc, which
+    /// stands at the same place in every version.
     pub(crate) fn newer_version(block: &[u8]) -> Option<u16> {
         let version = block.strip_prefix(&MAGIC)?.first_chunk().map(|version| u16::from_le_bytes(*version));
-        version.filter(|version| *version > VERSION)
+        version.filter(|version| *version > VERSION && Self::content(block).is_some())
+    }
+
+    /// What the crc of a header block covers, if it is right.
+    fn content(block: &[u8]) -> Option<&[u8]> {
+        let content = block.get(..CRC_AT)?;
+        let crc = u32::from_le_bytes(*block.get(CRC_AT..BLOCK)?.first_chunk()?);
+        (crc32c::crc32c(content) == crc).then_some(content)
     }
 
     /// Reads a header block; `None` if it is none, or of another version.
     pub(crate) fn decode(block: &[u8]) -> Option<SegmentHeader> {
-        let content = block.get(..CRC_AT)?;
-        let crc = u32::from_le_bytes(*block.get(CRC_AT..BLOCK)?.first_chunk()?);
-        let mut reader = Reader::new(content);
-        if crc32c::crc32c(content) != crc || reader.bytes(4)? != MAGIC || reader.u16()? != VERSION {
+        let mut reader = Reader::new(Self::content(block)?);
+        if reader.bytes(4)? != MAGIC || reader.u16()? != VERSION {
             return None;
         }
         reader.u16()?;
@@ -201,6 +207,9 @@ mod tests {
         assert_eq!(SegmentHeader::decode(&block[..4000]), None);
         let mut newer = block.to_vec();
         newer[4] = 2;
+        assert_eq!(SegmentHeader::newer_version(&newer), None, "its crc is wrong");
+        let crc = crc32c::crc32c(&newer[..CRC_AT]);
+        newer[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(
             (SegmentHeader::newer_version(&newer), SegmentHeader::newer_version(&block)),
             (Some(2), None)

@@ -5,6 +5,7 @@ mod changes;
 mod crash;
 mod damage;
 mod faults;
+mod flips;
 mod large;
 mod lookups;
 mod meter;

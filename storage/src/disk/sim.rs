@@ -22,6 +22,7 @@ mod inode;
 mod tree;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -62,6 +63,16 @@ impl SimWorld {
     /// A world with an empty disk (only the root directory exists).
     pub fn new(seed: u64) -> SimWorld {
         SimWorld::with_tree(seed, Tree::default())
+    }
+
+    /// A world whose disk holds these files, by absolute path, all stable.
+    pub fn with_files(seed: u64, files: &BTreeMap<PathBuf, Bytes>) -> SimWorld {
+        SimWorld::with_tree(seed, Tree::of_files(files))
+    }
+
+    /// All files as reads see them now.
+    pub fn files(&self) -> BTreeMap<PathBuf, Bytes> {
+        self.0.tree.borrow().files()
     }
 
     fn with_tree(seed: u64, tree: Tree) -> SimWorld {

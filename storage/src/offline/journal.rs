@@ -67,6 +67,11 @@ impl<'a, F: Files> Ring<'a, F> {
         }
     }
 
+    /// Where the first frame of a run goes.
+    pub(super) fn first_block(&self) -> Result<Bytes, OpenFault> {
+        self.bytes(Cursor::default(), BLOCK as u64)
+    }
+
     /// A whole frame.
     pub(super) fn frame(&self, found: &Found) -> Result<Bytes, OpenFault> {
         self.bytes(found.cursor, u64::from(found.header.len))
@@ -77,12 +82,13 @@ impl<'a, F: Files> Ring<'a, F> {
         if room < BLOCK as u64 {
             return Ok(None);
         }
-        match frame::version(block) {
-            Some(version) if version > frame::VERSION => {
-                Err(OpenFault::NewerVersion { path: self.path(cursor.number), version })
-            }
-            _ => Ok(frame::decode_header(block, room).filter(|header| header.run == self.redo.run)),
+        if let Some((version, meta_len)) =
+            frame::newer_version(block).filter(|(_, meta_len)| u64::from(*meta_len) <= room)
+            && frame::crc_ok(&self.bytes(cursor, u64::from(meta_len))?)
+        {
+            return Err(OpenFault::NewerVersion { path: self.path(cursor.number), version });
         }
+        Ok(frame::decode_header(block, room).filter(|header| header.run == self.redo.run))
     }
 
     fn found(&self, cursor: Cursor, seq: u64) -> Result<Option<Found>, OpenFault> {

@@ -9,8 +9,8 @@ use super::journal::Ring;
 use super::replay::Replay;
 use super::segment::{Batches, Piece};
 use super::{Files, read_whole};
-use crate::checkpoint::{self, Checkpoint, CheckpointError, LogRecord, Redo};
-use crate::checkpointer::checkpoint_path;
+use crate::checkpoint::{self, Checkpoint, CheckpointError, LogRecord};
+use crate::checkpoint_file::{checkpoint_path, copy_path, decode, is_outrun, none_yet};
 use crate::frame::AppendEntry;
 use crate::segment::{DATA_START, file_name};
 use crate::state::logs_dir;
@@ -120,13 +120,13 @@ impl OfflineSegment {
 impl OfflineStore {
     /// Reads checkpoint and journal of the store in `dir`.
     pub fn open(files: &impl Files, dir: &Path) -> Result<OfflineStore, OpenFault> {
-        let Checkpoint { redo, logs } = load_checkpoint(files, dir)?;
+        let (Checkpoint { redo, logs }, findings) = load_checkpoint(files, dir)?;
         let ring = Ring::new(files, dir, redo);
         let chain = ring.chain()?;
         let mut whole = chain.frames.len();
         loop {
             let logs = logs.iter().map(|record| (record.id, OfflineLog::of(dir, record))).collect();
-            let mut replay = Replay { files, dir, chain: &chain, logs, findings: Vec::new() };
+            let mut replay = Replay { files, dir, chain: &chain, logs, findings: findings.clone() };
             // What a frame removed or deleted changes how the frames before it are judged, so a chain that turns out
             // to be shorter is replayed from the start.
             match replay.frames(&ring, whole)? {
@@ -188,31 +188,68 @@ impl OfflineLog {
     }
 }
 
-/// The checkpoint, or that of a new store.
-fn load_checkpoint(files: &impl Files, dir: &Path) -> Result<Checkpoint, OpenFault> {
-    let path = checkpoint_path(dir);
-    let damaged = |reason: &str| OpenFault::Damaged { path: path.clone(), reason: reason.to_owned() };
-    let bytes = match read_whole(files, &path, checkpoint::LEN_MAX) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let logs = files.list(&logs_dir(dir));
-            if logs.is_ok_and(|logs| !logs.is_empty()) {
-                return Err(damaged("it is missing although there are logs"));
-            }
-            return Ok(Checkpoint {
-                redo: Redo { seq: 1, clean: true, ..Redo::default() },
-                logs: Vec::new(),
-            });
+/// A checkpoint's file.
+enum Read {
+    Missing,
+    Damaged,
+    Sound(Checkpoint),
+}
+
+/// The checkpoint, or its copy, or that of a new store; and what is wrong with the two files.
+fn load_checkpoint(files: &impl Files, dir: &Path) -> Result<(Checkpoint, Vec<Finding>), OpenFault> {
+    let (path, copy_path) = (checkpoint_path(dir), copy_path(dir));
+    let of =
+        |path: &Path, what: &str| Finding { file: Some(path.to_owned()), ..Finding::new(what.to_owned()) };
+    let copy = read_checkpoint(files, &copy_path);
+    let what = match read_checkpoint(files, &path)? {
+        Read::Sound(checkpoint) => {
+            let damaged = matches!(copy, Ok(Read::Damaged));
+            let what = "it is damaged; the next start writes it anew";
+            let findings = if damaged { vec![of(&copy_path, what)] } else { Vec::new() };
+            return checked(&path, checkpoint).map(|checkpoint| (checkpoint, findings));
         }
-        read => read.map_err(OpenFault::io(&path))?,
+        Read::Damaged => "it is damaged",
+        Read::Missing => "it is missing although there are logs",
     };
-    let checkpoint = checkpoint::decode(&bytes).map_err(|error| match error {
-        CheckpointError::NewerVersion(version) => OpenFault::NewerVersion { path: path.clone(), version },
-        CheckpointError::Damaged => damaged("it is damaged"),
-    })?;
+    match copy? {
+        Read::Sound(copy) => {
+            let ring = Ring::new(files, dir, copy.redo);
+            if is_outrun(&copy, &ring.first_block()?, u64::MAX) {
+                let reason = format!("{what}, and its copy is older than the journal");
+                return Err(OpenFault::Damaged { path, reason });
+            }
+            let finding = of(&path, &format!("{what}; the next start takes its copy"));
+            Ok((checked(&copy_path, copy)?, vec![finding]))
+        }
+        Read::Missing if what != "it is damaged" => match files.list(&logs_dir(dir)) {
+            Ok(logs) if !logs.is_empty() => Err(OpenFault::Damaged { path, reason: what.to_owned() }),
+            _ => Ok((none_yet(), Vec::new())),
+        },
+        _ => Err(OpenFault::Damaged { path, reason: format!("{what}, and there is no sound copy") }),
+    }
+}
+
+fn read_checkpoint(files: &impl Files, path: &Path) -> Result<Read, OpenFault> {
+    let bytes = match read_whole(files, path, checkpoint::LEN_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Read::Missing),
+        read => read.map_err(OpenFault::io(path))?,
+    };
+    match decode(&bytes) {
+        Ok(checkpoint) => Ok(Read::Sound(checkpoint)),
+        Err(CheckpointError::Damaged) => Ok(Read::Damaged),
+        Err(CheckpointError::NewerVersion(version)) => {
+            Err(OpenFault::NewerVersion { path: path.to_owned(), version })
+        }
+    }
+}
+
+/// Checks what a decoded checkpoint claims.
+fn checked(path: &Path, checkpoint: Checkpoint) -> Result<Checkpoint, OpenFault> {
     for log in &checkpoint.logs {
         let follow = log.segments.windows(2).all(|pair| pair[0].base < pair[1].base);
         if !follow || log.segments.iter().any(|segment| segment.end < DATA_START) {
-            return Err(damaged(&format!("segments of log {} do not follow each other", log.name)));
+            let reason = format!("segments of log {} do not follow each other", log.name);
+            return Err(OpenFault::Damaged { path: path.to_owned(), reason });
         }
     }
     Ok(checkpoint)

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::store::OpenFault;
 use super::{Files, READ_BYTES, read_whole};
 use crate::checkpoint::{self, CheckpointError};
+use crate::checkpoint_file::decode;
 use crate::disk::BLOCK;
 use crate::frame;
 use crate::index::SegmentIndex;
@@ -171,7 +172,7 @@ impl LogView {
 /// Reads a checkpoint.
 pub fn checkpoint(files: &impl Files, path: &Path) -> Result<CheckpointView, OpenFault> {
     let bytes = read_whole(files, path, checkpoint::LEN_MAX).map_err(OpenFault::io(path))?;
-    let found = checkpoint::decode(&bytes).map_err(|error| match error {
+    let found = decode(&bytes).map_err(|error| match error {
         CheckpointError::NewerVersion(version) => OpenFault::NewerVersion { path: path.to_owned(), version },
         CheckpointError::Damaged => damaged(path, "it is no checkpoint, or damaged"),
     })?;

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
 
@@ -74,6 +74,7 @@ impl Chain {
 
 /// Reads the journal's files as they were left.
 pub(crate) struct JournalReader<D: Disk> {
+    dir: PathBuf,
     redo: Redo,
     files: Vec<Option<D::File>>,
     /// The piece read last: file, position, bytes.
@@ -99,7 +100,17 @@ impl<D: Disk> JournalReader<D> {
             }
             files.push(Some(file));
         }
-        Ok(JournalReader { redo, files, piece: RefCell::new((u64::MAX, 0, Bytes::new())) })
+        Ok(JournalReader {
+            dir: dir.to_owned(),
+            redo,
+            files,
+            piece: RefCell::new((u64::MAX, 0, Bytes::new())),
+        })
+    }
+
+    /// Path of the file of that number.
+    pub(crate) fn path(&self, number: u64) -> PathBuf {
+        journal_path(&self.dir, number % u64::from(self.redo.file_count).max(1))
     }
 
     /// Up to `len` bytes at `position`, fewer where the file ends.
@@ -146,8 +157,14 @@ impl<D: Disk> JournalReader<D> {
             return Ok(None);
         }
         let block = self.bytes(cursor.number, cursor.position, BLOCK as u64).await?;
-        if let Some(found) = frame::version(&block).filter(|version| *version > frame::VERSION) {
-            return Err(OpenError::NewerVersion { found, supported: frame::VERSION });
+        if let Some((found, meta_len)) =
+            frame::newer_version(&block).filter(|(_, meta_len)| u64::from(*meta_len) <= room)
+        {
+            let meta = self.bytes(cursor.number, cursor.position, u64::from(meta_len)).await?;
+            if frame::crc_ok(&meta) {
+                let file = self.path(cursor.number).display().to_string();
+                return Err(OpenError::NewerVersion { file, found, supported: frame::VERSION });
+            }
         }
         Ok(frame::decode_header(&block, room).filter(|header| header.run == self.redo.run))
     }
@@ -215,8 +232,12 @@ async fn look_beyond<D: Disk>(
             next_seq = next_seq.max(header.seq + 1);
             if header.durable_seq >= seq {
                 return Err(OpenError::Corrupt(format!(
-                    "journal frame {seq} is damaged although it was stable (frame {} says so)",
-                    header.seq
+                    "journal frame {seq} is damaged although it was stable (frame {} says so): {}, position {}, or \
+                     the start of {}",
+                    header.seq,
+                    reader.path(end.number).display(),
+                    end.position,
+                    reader.path(end.number + 1).display(),
                 )));
             }
         }

@@ -99,7 +99,9 @@ fn a_rotten_or_missing_active_segment_takes_its_own_log_offline() {
                 disk.remove(&path).await.unwrap();
             } else {
                 let mut bytes = disk.read_small(&path, 1 << 20).await.unwrap();
+                // The header alone is told by the file's name and the batches.
                 bytes[100] ^= 1;
+                bytes[4096 + 100] ^= 1;
                 disk.write_small(&path, &bytes).await.unwrap();
             }
             let (store, report) = open(disk, small()).await;

@@ -153,11 +153,17 @@ fn damage_beside_the_batches_is_found() {
     gone.0.remove(&path);
     assert!(check(&gone).findings[0].what.contains("is missing"));
     gone.0.remove(&checkpoint);
+    assert!(check(&gone).findings[0].what.contains("takes its copy"));
+    gone.0.remove(&checkpoint.with_extension("copy"));
     assert!(check(&gone).findings[0].what.contains("missing although there are logs"));
     let mut newer = files.clone();
-    newer.0.get_mut(&checkpoint).unwrap()[4] = 2;
+    let bytes = newer.0.get_mut(&checkpoint).unwrap();
+    bytes[4] = 99;
+    let content = bytes.len() - 4;
+    let crc = crc32c::crc32c(&bytes[..content]);
+    bytes[content..].copy_from_slice(&crc.to_le_bytes());
     let fault = check_store(&newer, Path::new(DIR)).unwrap_err();
-    assert!(matches!(fault, OpenFault::NewerVersion { version: 2, .. }), "{fault}");
+    assert!(matches!(fault, OpenFault::NewerVersion { version: 99, .. }), "{fault}");
 }
 
 #[test]

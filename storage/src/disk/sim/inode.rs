@@ -59,6 +59,18 @@ impl Inode {
         InodeRef::default()
     }
 
+    /// A file of this content, all of it stable.
+    pub(super) fn stable_ref(content: &Bytes) -> InodeRef {
+        let mut stable = Content { size: content.len() as u64, ..Content::default() };
+        for (number, at) in (0..content.len()).step_by(BLOCK).enumerate() {
+            let block = content.slice(at..content.len().min(at + BLOCK));
+            if block.iter().any(|byte| *byte != 0) {
+                stable.blocks.insert(number as u64, whole_block(block));
+            }
+        }
+        Rc::new(RefCell::new(Inode { current: stable.clone(), stable, ..Inode::default() }))
+    }
+
     pub(super) fn size(&self) -> u64 {
         self.current.size
     }

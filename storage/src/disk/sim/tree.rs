@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
+use bytes::Bytes;
 use slab::Slab;
 
 use super::Crash;
-use super::inode::InodeRef;
+use super::inode::{Inode, InodeRef};
 use crate::disk::DirEntry;
 
 #[derive(Clone)]
@@ -54,6 +55,39 @@ impl Default for Tree {
 }
 
 impl Tree {
+    /// These files, by absolute path, all stable.
+    pub(super) fn of_files(files: &BTreeMap<PathBuf, Bytes>) -> Tree {
+        let mut tree = Tree::default();
+        for (path, content) in files {
+            let made = tree.create_dir_all(path.parent().unwrap_or(path));
+            let made = made.and_then(|()| tree.create(path, Inode::stable_ref(content)));
+            made.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+        for pending in std::mem::take(&mut tree.pending) {
+            tree.settle(pending);
+        }
+        tree
+    }
+
+    /// All files as reads see them, by absolute path.
+    pub(super) fn files(&self) -> BTreeMap<PathBuf, Bytes> {
+        let mut files = BTreeMap::new();
+        let mut left = vec![(PathBuf::from("/"), ROOT)];
+        while let Some((dir, id)) = left.pop() {
+            for (name, node) in &self.directories[id].current {
+                match node {
+                    Node::Dir(next) => left.push((dir.join(name), *next)),
+                    Node::File(inode) => {
+                        let inode = inode.borrow();
+                        let content = inode.read(0, inode.size() as usize);
+                        files.insert(dir.join(name), Bytes::copy_from_slice(&content));
+                    }
+                }
+            }
+        }
+        files
+    }
+
     /// Changes made so far: what a sync called now covers.
     pub(super) fn changes(&self) -> u64 {
         self.changes
