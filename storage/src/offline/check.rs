@@ -235,7 +235,9 @@ fn check_batch(
     }
     // Neither offset nor leader epoch is covered by the crc, but the checkpoint knows the latter. What came after the
     // checkpoint is covered by the journal's digests.
-    let known = progress.epochs.epoch_at(header.base_offset);
+    let last = header.last_offset();
+    // Where records were deleted up to the middle of a batch, its epoch is known from there on.
+    let known = progress.epochs.epoch_at(header.base_offset.max(log.start_offset.min(last)));
     let known = known.filter(|_| header.base_offset < progress.epochs_end);
     let epoch = header.partition_leader_epoch;
     if epoch < progress.epoch || known.is_some_and(|known| known != epoch) {

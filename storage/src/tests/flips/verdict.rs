@@ -1,7 +1,11 @@
 //! What a start and reads make of a flipped bit.
 
 use super::image::{Image, Left, LogTruth, tiny};
+use std::io;
+
 use super::*;
+use crate::disk::DirEntry;
+use crate::offline::{Files, Finding, check_store};
 use crate::{BatchSearch, ReadError};
 
 /// What became of the store.
@@ -45,6 +49,45 @@ pub(super) fn judge(image: &Image, left: Left, steps_max: u64) -> Result<Verdict
         Ok(if lost { Verdict::Lost } else { Verdict::Intact })
     });
     judged.unwrap_or_else(|| Err("it never ends".to_owned()))
+}
+
+impl Files for Image {
+    fn read(&self, path: &Path, position: u64, len: u64) -> io::Result<Bytes> {
+        let file = self.files.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let from = (position as usize).min(file.len());
+        Ok(file.slice(from..(from + len as usize).min(file.len())))
+    }
+
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        Ok(self.files.get(path).ok_or(io::ErrorKind::NotFound)?.len() as u64)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let names = self.files.keys().filter_map(|path| path.strip_prefix(dir).ok()?.to_str());
+        Ok(names.map(|name| DirEntry { name: name.to_owned(), len: 0, is_dir: false }).collect())
+    }
+}
+
+/// Whether the offline check says the same of a flip in `path`.
+pub(super) fn check(image: &Image, path: &Path, verdict: &Verdict) -> Result<(), String> {
+    let findings = match check_store(image, Path::new(DIR)) {
+        Ok(report) => report.findings,
+        Err(fault) => vec![Finding::new(fault.to_string())],
+    };
+    if *verdict != Verdict::Intact {
+        return if findings.is_empty() { Err("the check finds nothing".to_owned()) } else { Ok(()) };
+    }
+    let harmless = |finding: &Finding| {
+        let deleted = finding.log.as_ref().and_then(|log| Some(image.logs.get(log)?.start));
+        // A checkpoint has a copy, an index is made again, a header is not needed; deleted records are missed by nobody.
+        path.extension().is_none_or(|ending| ending != "log" && ending != "journal")
+            || finding.position == Some(0)
+            || finding.offset.zip(deleted).is_some_and(|(offset, start)| offset < start)
+    };
+    match findings.iter().find(|finding| !harmless(finding)) {
+        Some(finding) => Err(format!("the check finds {finding:?}")),
+        None => Ok(()),
+    }
 }
 
 /// Whether something of the log is lost and said to be.
