@@ -1,6 +1,6 @@
 //! The data directory: locked against a second process, and marked with whose data it holds.
 //!
-//! `penstock.meta` is text, one `key=value` per line, first `format`. A newer format is refused before anything
+//! `penstock.meta` is text, one `key=value` per line, first `format`, last the crc of the lines before it. A newer format is refused before anything
 //! else in the directory is looked at. It is replaced atomically: written beside, flushed, renamed, and the
 //! directory flushed.
 
@@ -193,7 +193,8 @@ fn wait(patience: Duration, mut lock: impl FnMut() -> Result<(), TryLockError>) 
 
 fn render(meta: &Meta) -> String {
     let Meta { cluster_id, node_id, shards } = meta;
-    format!("format={FORMAT}\ncluster.id={cluster_id}\nnode.id={node_id}\nshards={shards}\n")
+    let text = format!("format={FORMAT}\ncluster.id={cluster_id}\nnode.id={node_id}\nshards={shards}\n");
+    format!("{text}crc={:08x}\n", crc32c::crc32c(text.as_bytes()))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -202,7 +203,16 @@ enum ParseError {
     Damaged(String),
 }
 
+/// Whether the text is as it was written. Versions before had no last line `crc=`.
+fn crc_ok(text: &str) -> bool {
+    let Some((before, crc)) = text.rsplit_once("crc=") else { return true };
+    u32::from_str_radix(crc.trim_end(), 16) == Ok(crc32c::crc32c(before.as_bytes()))
+}
+
 fn parse(text: &str) -> Result<Meta, ParseError> {
+    if !crc_ok(text) {
+        return Err(ParseError::Damaged("its crc is wrong".to_owned()));
+    }
     let mut values = BTreeMap::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
         let (key, value) =
@@ -271,8 +281,24 @@ mod tests {
 
     #[test]
     fn golden_mark() {
-        assert_eq!(render(&meta()), "format=2\ncluster.id=abc\nnode.id=3\nshards=2\n");
+        assert_eq!(render(&meta()), "format=2\ncluster.id=abc\nnode.id=3\nshards=2\ncrc=a8e87800\n");
         assert_eq!(parse("format=1\ncluster.id=abc\nnode.id=3\nshards=2\n"), Ok(meta()));
+    }
+
+    #[test]
+    fn a_flipped_bit_is_noticed_or_harmless() {
+        let text = render(&meta());
+        assert_eq!(parse(&text), Ok(meta()));
+        for at in 0..text.len() {
+            for bit in 0..7 {
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                match parse(std::str::from_utf8(&bytes).unwrap()) {
+                    Ok(found) => assert_eq!(found, meta(), "byte {at}, bit {bit}"),
+                    Err(error) => assert!(matches!(error, ParseError::Damaged(_)), "{at}: {error:?}"),
+                }
+            }
+        }
     }
 
     #[test]
