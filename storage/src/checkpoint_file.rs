@@ -88,6 +88,12 @@ pub(crate) async fn load_checkpoint<D: Disk>(disk: &D, dir: &Path) -> Result<Che
     }
 }
 
+/// Whether checkpoint and copy are there and sound.
+pub(crate) async fn are_sound<D: Disk>(disk: &D, dir: &Path) -> bool {
+    let sound = async |path: PathBuf| matches!(read(disk, &path).await, Ok(Some(Ok(_))));
+    sound(checkpoint_path(dir)).await && sound(copy_path(dir)).await
+}
+
 /// A checkpoint's file; none if it is not there.
 async fn read<D: Disk>(disk: &D, path: &Path) -> Result<Option<Result<Checkpoint, ()>>, OpenError> {
     if !disk.exists(path).await.map_err(OpenError::io(path.display()))? {

@@ -44,6 +44,8 @@ pub struct StoreConfig {
     pub producers_per_log_max: usize,
     /// Idempotent producers remembered in all logs together; one takes up to 160 bytes of a checkpoint.
     pub producers_max: usize,
+    /// Bytes a second that are read to find damage in what is settled; 0 looks for none.
+    pub scrub_bytes_per_second: u64,
     /// Milliseconds between two looks for producers past their log's `producer_expiration_ms`.
     pub producer_check_interval_ms: i64,
 }
@@ -99,6 +101,7 @@ impl Default for StoreConfig {
             retention_check_interval_ms: 0,
             producers_per_log_max: 10_000,
             producers_max: 1_000_000,
+            scrub_bytes_per_second: 0,
             producer_check_interval_ms: 600_000,
         }
     }

@@ -141,7 +141,7 @@ pub(crate) fn is_of<D: Disk>(header: &SegmentHeader, log: &LogInner<D>, segment:
 }
 
 /// Whether the first batch in the file is whole and begins where the segment does.
-async fn begins_right<D: Disk>(file: &D::File, segment: &Segment<D>) -> io::Result<bool> {
+pub(crate) async fn begins_right<D: Disk>(file: &D::File, segment: &Segment<D>) -> io::Result<bool> {
     let block = file.read_at(DATA_START, BLOCK).await?;
     let Ok(header) = BatchHeader::parse(&block) else { return Ok(false) };
     let len = header.total_len();

@@ -16,7 +16,7 @@ use penstock_format::BatchHeader;
 
 use crate::disk::Disk;
 use crate::error::ReadError;
-use crate::index::{SegmentIdentity, SegmentIndex};
+use crate::index::{IndexError, SegmentIdentity, SegmentIndex};
 use crate::read::READ_BYTES_MAX;
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, StoreInner};
@@ -164,6 +164,38 @@ pub(crate) async fn forget_file<D: Disk>(store: &StoreInner<D>, segment: &Segmen
     }
 }
 
+/// The segment's index file, if it has one.
+pub(crate) async fn stored<D: Disk>(
+    store: &StoreInner<D>,
+    segment: &Segment<D>,
+) -> Option<Result<SegmentIndex, IndexError>> {
+    let _turn = Turn::take(store, segment).await;
+    let bytes = store.disk.read_small(&index_path(segment), FILE_LEN_MAX).await.ok()?;
+    Some(SegmentIndex::decode(&bytes, identity(segment), DATA_START))
+}
+
+/// Replaces the segment's index file; says whether that was done.
+pub(crate) async fn renew_file<D: Disk>(
+    store: &StoreInner<D>,
+    segment: &Segment<D>,
+    index: &SegmentIndex,
+) -> bool {
+    let _turn = Turn::take(store, segment).await;
+    if segment.retired.get() {
+        return false;
+    }
+    let written = store.disk.write_small(&index_path(segment), &index.encode(segment.life)).await;
+    if let Err(error) = &written {
+        tracing::warn!(path = %segment.path.display(), "writing a segment index: {error}");
+    }
+    written.is_ok()
+}
+
+/// What the segment's index file has to name to count.
+fn identity<D: Disk>(segment: &Segment<D>) -> SegmentIdentity {
+    SegmentIdentity { base_offset: segment.base, life: segment.life, end_position: segment.end.get() }
+}
+
 /// Makes the segment's index whole, or, where a batch is damaged, as whole as can be: it then lacks entries.
 pub(crate) async fn whole_index<D: Disk>(
     store: &Rc<StoreInner<D>>,
@@ -175,8 +207,7 @@ pub(crate) async fn whole_index<D: Disk>(
         return Ok(());
     }
     let truncations = log.state.borrow().truncations;
-    let identity =
-        SegmentIdentity { base_offset: segment.base, life: segment.life, end_position: segment.end.get() };
+    let identity = identity(segment);
     if segment.size() >= store.config.index_worth_bytes
         && let Ok(bytes) = store.disk.read_small(&index_path(segment), FILE_LEN_MAX).await
         && let Ok(index) = SegmentIndex::decode(&bytes, identity, DATA_START)

@@ -41,6 +41,7 @@ mod recovery;
 mod recycle;
 mod reshard;
 pub mod retention;
+mod scrub;
 mod segment;
 mod state;
 mod store;

@@ -20,6 +20,7 @@ use crate::memory::{Freed, Memory};
 use crate::meter::CommitMeter;
 use crate::producer::ProducerTable;
 use crate::recycle::Recycle;
+use crate::scrub::ScrubLevels;
 use crate::segment::Segment;
 use crate::wait::WaitList;
 use crate::writeback::Writeback;
@@ -93,6 +94,7 @@ pub(crate) struct Levels {
     pub commits: Cell<u64>,
     pub flushes: Cell<u64>,
     pub checkpoints: Cell<u64>,
+    pub scrub: ScrubLevels,
 }
 
 /// First log id or life of a run: 12 bits of the shard, 24 of the run, 28 of a counter.

@@ -19,6 +19,7 @@ use crate::meter::CommitMeter;
 use crate::prepare::run_preparer;
 use crate::producer_bound;
 use crate::recovery::recover;
+use crate::scrub::run_scrubber;
 use crate::state::{LogInner, StoreInner, add, logs_dir};
 use crate::writeback::run_writeback;
 
@@ -73,6 +74,16 @@ pub struct StoreStats {
     pub open_files: usize,
     /// Whether appends are refused for want of space.
     pub disk_full: bool,
+    /// Batches read again to find damage.
+    pub scrub_batches: u64,
+    /// Bytes of them.
+    pub scrub_bytes: u64,
+    /// Times that everything was read again.
+    pub scrub_passes: u64,
+    /// Damaged places that reading again found.
+    pub scrub_damaged: u64,
+    /// Headers, indexes and checkpoints found damaged and written anew.
+    pub scrub_mended: u64,
 }
 
 /// All logs of one shard. Clones are handles on the same store.
@@ -140,6 +151,9 @@ impl<D: Disk> Store<D> {
         inner.spawn("preparer", run_preparer(inner.clone()));
         inner.spawn("write behind", run_writeback(inner.clone()));
         inner.spawn("checkpointer", run_checkpointer(inner.clone()));
+        if inner.config.scrub_bytes_per_second > 0 {
+            inner.spawn("scrubber", run_scrubber(inner.clone()));
+        }
         Ok((Store { inner }, report))
     }
 
@@ -389,6 +403,11 @@ impl<D: Disk> Store<D> {
             checkpoints: levels.checkpoints.get(),
             open_files: store.files.count(),
             disk_full: store.disk_full.get() > 0,
+            scrub_batches: levels.scrub.batches.get(),
+            scrub_bytes: levels.scrub.bytes.get(),
+            scrub_passes: levels.scrub.passes.get(),
+            scrub_damaged: levels.scrub.damaged.get(),
+            scrub_mended: levels.scrub.mended.get(),
         }
     }
 }

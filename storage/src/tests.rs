@@ -11,6 +11,7 @@ mod lookups;
 mod meter;
 mod offline;
 mod reshards;
+mod scrubs;
 
 use std::path::Path;
 

@@ -9,7 +9,7 @@ use crate::shard::{KINDS, LATENCY_BOUNDS_US, ShardMetrics, Shared};
 type Read = fn(&ShardMetrics) -> &AtomicU64;
 
 /// Counters and levels per shard: name, type, help, where it stands.
-const PER_SHARD: [(&str, &str, &str, Read); 18] = [
+const PER_SHARD: [(&str, &str, &str, Read); 23] = [
     ("connections_accepted_total", "counter", "Connections accepted.", |m| &m.accepted),
     ("connections_refused_total", "counter", "Connections refused or closed for a fault of the peer.", |m| {
         &m.refused
@@ -34,6 +34,17 @@ const PER_SHARD: [(&str, &str, &str, Read); 18] = [
     ("cache_bytes", "gauge", "Bytes of record batches in memory.", |m| &m.levels.cache_bytes),
     ("open_files", "gauge", "Segment files open.", |m| &m.levels.open_files),
     ("disk_full", "gauge", "1 while appends are refused for want of space.", |m| &m.levels.disk_full),
+    ("scrub_batches_total", "counter", "Batches read again to find damage.", |m| &m.levels.scrub_batches),
+    ("scrub_bytes_total", "counter", "Bytes of batches read again to find damage.", |m| {
+        &m.levels.scrub_bytes
+    }),
+    ("scrub_passes_total", "counter", "Times that all settled was read again.", |m| &m.levels.scrub_passes),
+    ("scrub_damaged_total", "counter", "Damaged places that reading again found.", |m| {
+        &m.levels.scrub_damaged
+    }),
+    ("scrub_mended_total", "counter", "Headers, indexes and checkpoints written anew.", |m| {
+        &m.levels.scrub_mended
+    }),
 ];
 
 /// The page.

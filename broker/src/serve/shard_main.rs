@@ -190,6 +190,7 @@ fn store_config(config: &BrokerConfig, shard: usize, segment_files: usize) -> St
         retention_check_interval_ms: config.retention_check_interval_ms,
         producers_per_log_max: config.limits.partition_producers,
         producers_max: config.limits.shard_producers,
+        scrub_bytes_per_second: config.limits.scrub_bytes_per_second,
         ..StoreConfig::default()
     }
 }

@@ -35,6 +35,11 @@ pub(crate) struct Levels {
     pub(crate) cache_bytes: AtomicU64,
     pub(crate) open_files: AtomicU64,
     pub(crate) disk_full: AtomicU64,
+    pub(crate) scrub_batches: AtomicU64,
+    pub(crate) scrub_bytes: AtomicU64,
+    pub(crate) scrub_passes: AtomicU64,
+    pub(crate) scrub_damaged: AtomicU64,
+    pub(crate) scrub_mended: AtomicU64,
 }
 
 /// All counters of a shard.

@@ -53,4 +53,9 @@ fn publish_levels(shard: &Shard) {
     set(&levels.cache_bytes, stats.cache_bytes as u64);
     set(&levels.open_files, stats.open_files as u64);
     set(&levels.disk_full, u64::from(stats.disk_full));
+    set(&levels.scrub_batches, stats.scrub_batches);
+    set(&levels.scrub_bytes, stats.scrub_bytes);
+    set(&levels.scrub_passes, stats.scrub_passes);
+    set(&levels.scrub_damaged, stats.scrub_damaged);
+    set(&levels.scrub_mended, stats.scrub_mended);
 }

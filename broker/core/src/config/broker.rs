@@ -125,6 +125,8 @@ pub struct Limits {
     pub partitions: usize,
     /// `penstock.partition.producers.max`, per partition.
     pub partition_producers: usize,
+    /// `penstock.scrub.bytes.per.second`, per shard; 0 for none.
+    pub scrub_bytes_per_second: u64,
     /// `penstock.shard.producers.max`, per shard.
     pub shard_producers: usize,
     /// `penstock.slow.request.ms`; 0 for none.
@@ -171,6 +173,7 @@ impl BrokerConfig {
             journal_bytes: bytes("penstock.journal.bytes")?,
             partitions: count("penstock.partitions.max")?,
             partition_producers: count("penstock.partition.producers.max")?,
+            scrub_bytes_per_second: bytes("penstock.scrub.bytes.per.second")?,
             shard_producers: count("penstock.shard.producers.max")?,
             shards: Some(count("penstock.shards")?).filter(|shards| *shards > 0),
             slow_request_ms: bytes("penstock.slow.request.ms")?,
