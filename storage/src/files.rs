@@ -30,7 +30,13 @@ impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FileError::Io(error) => error.fmt(f),
-            FileError::NewerVersion(version) => write!(f, "segment has format version {version}"),
+            FileError::NewerVersion(version) => {
+                let supported = crate::segment::VERSION;
+                write!(
+                    f,
+                    "it has format version {version}, and this version of penstock reads up to {supported}"
+                )
+            }
             FileError::Foreign => f.write_str("header block is that of another segment"),
             FileError::Damaged => f.write_str("header block is damaged"),
         }

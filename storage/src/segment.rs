@@ -15,7 +15,8 @@ use crate::pending::Pending;
 /// File position of the first batch.
 pub(crate) const DATA_START: u64 = BLOCK as u64;
 const MAGIC: [u8; 4] = *b"PSSG";
-const VERSION: u16 = 1;
+/// Version of the header block.
+pub(crate) const VERSION: u16 = 1;
 const CRC_AT: usize = BLOCK - 4;
 
 /// What a segment's header block says.

@@ -12,6 +12,7 @@ mod meter;
 mod offline;
 mod reshards;
 mod scrubs;
+mod versions;
 
 use std::path::Path;
 

@@ -207,6 +207,9 @@ pub fn checkpoint(files: &impl Files, path: &Path) -> Result<CheckpointView, Ope
 /// Reads a segment's header.
 pub fn segment_header(files: &impl Files, path: &Path) -> Result<SegmentHeaderView, OpenFault> {
     let block = files.read(path, 0, BLOCK as u64).map_err(OpenFault::io(path))?;
+    if let Some(version) = SegmentHeader::newer_version(&block) {
+        return Err(OpenFault::NewerVersion { path: path.to_owned(), version });
+    }
     let header = SegmentHeader::decode(&block);
     let header = header.ok_or_else(|| damaged(path, "it has no segment header, or a damaged one"))?;
     Ok(SegmentHeaderView {
@@ -267,6 +270,14 @@ fn frame_at(
     (block, position): (&[u8], u64),
     size: u64,
 ) -> Result<Option<FrameView>, OpenFault> {
+    if let Some((version, meta_len)) = frame::newer_version(block)
+        && u64::from(meta_len) <= size - position
+    {
+        let meta = files.read(path, position, u64::from(meta_len)).map_err(OpenFault::io(path))?;
+        if frame::crc_ok(&meta) {
+            return Err(OpenFault::NewerVersion { path: path.to_owned(), version });
+        }
+    }
     let Some(header) = frame::decode_header(block, size - position) else { return Ok(None) };
     let meta: Bytes = files.read(path, position, u64::from(header.meta_len)).map_err(OpenFault::io(path))?;
     let Some(entries) = frame::decode_entries(&meta, &header) else { return Ok(None) };

@@ -5,7 +5,7 @@
 //! By default a seeded sample, most of it where bytes mean something. `PENSTOCK_FLIPS=all` flips every bit of each byte
 //! that is not 0 or near one that is not, which takes half an hour.
 
-mod image;
+pub(super) mod image;
 mod verdict;
 
 use std::collections::BTreeMap;

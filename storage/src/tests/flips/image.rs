@@ -12,7 +12,7 @@ use crate::disk::sim::Crash;
 use crate::{Origin, ProducerState, StoreConfig, TimestampOffset};
 
 /// Limits so small that a few kilobytes meet them.
-pub(super) fn tiny() -> StoreConfig {
+pub(in crate::tests) fn tiny() -> StoreConfig {
     StoreConfig {
         journal_file_bytes: 64 << 10,
         segment_bytes_max: 20 << 10,
@@ -25,7 +25,7 @@ pub(super) fn tiny() -> StoreConfig {
 
 /// How the image was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Left {
+pub(in crate::tests) enum Left {
     /// Closed.
     Closed,
     /// Killed after a pause, so that its last frame is vouched for.
@@ -36,7 +36,7 @@ pub(super) enum Left {
 
 /// What one log holds.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LogTruth {
+pub(in crate::tests) struct LogTruth {
     pub start: i64,
     pub end: i64,
     /// By base offset, as appended.
@@ -51,14 +51,14 @@ pub(super) struct LogTruth {
 
 impl LogTruth {
     /// The batch that holds the offset, or, where there is none, the next.
-    pub(super) fn batch_for(&self, offset: i64) -> &Batch {
+    pub(in crate::tests) fn batch_for(&self, offset: i64) -> &Batch {
         self.batches.values().find(|batch| batch.header.next_offset() > offset).unwrap()
     }
 }
 
 /// Files, and what they hold.
 #[derive(Clone)]
-pub(super) struct Image {
+pub(in crate::tests) struct Image {
     pub files: BTreeMap<PathBuf, Bytes>,
     pub logs: BTreeMap<String, LogTruth>,
 }
@@ -136,7 +136,7 @@ impl Writer {
 }
 
 /// Builds the image.
-pub(super) fn image(left: Left) -> Image {
+pub(in crate::tests) fn image(left: Left) -> Image {
     let world = world(5);
     let disk = world.disk();
     let logs = world.block_on(async move {
