@@ -2,7 +2,7 @@
 //!
 //! A checkpoint is the state of every log just before one frame of the journal, the redo frame. Everything it
 //! claims is stable in segment files when it is written; recovery is this state plus the frames from there on.
-//! One file, replaced atomically: after a crash it is the old or the new one, whole.
+//! A file and its copy ([`crate::checkpoint_file`]), each replaced atomically: after a crash the old or the new, whole.
 
 use crate::bytes_io::{Reader, put_string};
 

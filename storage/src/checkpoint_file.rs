@@ -88,9 +88,12 @@ pub(crate) async fn load_checkpoint<D: Disk>(disk: &D, dir: &Path) -> Result<Che
     }
 }
 
-/// Whether checkpoint and copy are there and sound.
+/// Whether checkpoint and copy are there, and as they were written. What the disk does not give is not judged.
 pub(crate) async fn are_sound<D: Disk>(disk: &D, dir: &Path) -> bool {
-    let sound = async |path: PathBuf| matches!(read(disk, &path).await, Ok(Some(Ok(_))));
+    let sound = async |path: PathBuf| match disk.read_small(&path, checkpoint::LEN_MAX).await {
+        Ok(bytes) => ends_with_crc(&bytes),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
     sound(checkpoint_path(dir)).await && sound(copy_path(dir)).await
 }
 

@@ -174,14 +174,16 @@ pub(crate) async fn stored<D: Disk>(
     Some(SegmentIndex::decode(&bytes, identity(segment), DATA_START))
 }
 
-/// Replaces the segment's index file; says whether that was done.
+/// Replaces the segment's index file by what the log was after so many truncations; says whether that was done.
 pub(crate) async fn renew_file<D: Disk>(
     store: &StoreInner<D>,
+    log: &LogInner<D>,
     segment: &Segment<D>,
-    index: &SegmentIndex,
+    (truncations, index): (u64, &SegmentIndex),
 ) -> bool {
     let _turn = Turn::take(store, segment).await;
-    if segment.retired.get() {
+    // It may have been cut, and its file forgotten, while this waited for its turn.
+    if segment.retired.get() || log.state.borrow().truncations != truncations {
         return false;
     }
     let written = store.disk.write_small(&index_path(segment), &index.encode(segment.life)).await;

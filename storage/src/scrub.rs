@@ -10,6 +10,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use futures_util::future::{Either, select};
 use crate::checkpoint_file::are_sound;
 use crate::disk::{BLOCK, Disk, DiskFile};
 use crate::error::ReadError;
-use crate::files::{begins_right, is_of};
+use crate::files::{FileError, begins_right, is_of};
 use crate::index::{IndexError, IndexedBatch, SegmentIndex};
 use crate::indexes::{renew_file, stored};
 use crate::read::settled_to;
@@ -29,6 +30,8 @@ use crate::walk::{Walk, Walked, appended};
 
 /// Bytes read at once.
 const READ_BYTES: u64 = 128 << 10;
+/// Paid for a read, however little it gave: what stands around it costs as much.
+const PAID_MIN: u64 = 32 << 10;
 /// Between two passes.
 const PASS_PAUSE: Duration = Duration::from_secs(24 * 3600);
 /// Pause while others need the disk.
@@ -81,8 +84,9 @@ async fn pass<D: Disk>(store: &Rc<StoreInner<D>>, first: usize) -> Result<(), St
             };
             let Some(segment) = segment else { break };
             next = segment.base + 1;
-            scrub(store, &log, &segment).await?;
+            scrub(store, &log, segment).await?;
         }
+        store.disk.yield_now().await;
     }
     if !are_sound(&store.disk, &store.dir).await {
         tracing::error!(dir = %store.dir.display(), "the checkpoint or its copy is damaged; both are written anew");
@@ -130,35 +134,35 @@ fn is_live<D: Disk>(log: &LogInner<D>, segment: &Rc<Segment<D>>, truncations: u6
 async fn scrub<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
-    segment: &Rc<Segment<D>>,
+    mut segment: Rc<Segment<D>>,
 ) -> Result<(), Stopped> {
     let (limit, truncations, interval, active) = {
         let state = log.state.borrow();
-        let active = state.segments.back().is_some_and(|active| Rc::ptr_eq(active, segment));
-        (settled_to(&state, segment).0, state.truncations, state.config.index_interval(), active)
+        let active = state.segments.back().is_some_and(|active| Rc::ptr_eq(active, &segment));
+        (settled_to(&state, &segment).0, state.truncations, state.config.index_interval(), active)
     };
     if limit <= DATA_START || !segment.is_ready() {
         return Ok(());
     }
-    let live = || is_live(log, segment, truncations);
-    if let Err(what) = header(store, log, segment).await
-        && live()
-    {
-        tell(store, log, segment, (0, segment.base), &what);
+    match header(store, log, &segment).await {
+        Ok(()) => {}
+        Err(_) if !is_live(log, &segment, truncations) => return Ok(()),
+        Err(Header::Damaged(what)) => tell(store, log, &segment, (0, segment.base), what),
+        Err(Header::Unread(why)) => return skip(store, log, &segment, &why).await,
     }
-    let mut walk = Walk::new(log, segment, DATA_START..limit);
-    let mut named = NamedBatches::new(store, segment, !active && limit == segment.end.get()).await;
+    let mut walk = Walk::new(log, &segment, DATA_START..limit);
+    let mut named = NamedBatches::new(store, &segment, !active && limit == segment.end.get()).await;
     let mut index = SegmentIndex::new(segment.base, DATA_START);
     let mut sound = true;
     while !walk.is_over() {
         let mut walked = Walked::new();
         let before = walk.position;
         let due = walk.due;
-        let stepped = walk.step((store, log), segment, READ_BYTES, &mut walked).await;
+        let stepped = walk.step((store, log), &segment, READ_BYTES, &mut walked).await;
         let bytes: u64 = walked.iter().map(|(_, header)| header.total_len() as u64).sum();
         add(&store.levels.scrub.batches, walked.len() as u64);
         add(&store.levels.scrub.bytes, bytes);
-        if !live() {
+        if !is_live(log, &segment, truncations) {
             return Ok(());
         }
         for (position, header) in &walked {
@@ -170,23 +174,42 @@ async fn scrub<D: Disk>(
             Err(ReadError::Corrupt { position, .. }) => {
                 sound = false;
                 let offset = walked.last().map_or(due, |(_, header)| header.next_offset());
-                tell(store, log, segment, (position, offset), "a batch is damaged");
-                if !matches!(walk.pass((store, log), segment).await, Ok(true)) {
-                    break;
+                tell(store, log, &segment, (position, offset), "a batch is damaged");
+                match walk.pass((store, log), &segment).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => return skip(store, log, &segment, &error.to_string()).await,
                 }
             }
-            Err(error) => {
-                tell(store, log, segment, (before, due), &error.to_string());
-                return Ok(());
-            }
+            Err(error) => return skip(store, log, &segment, &error.to_string()).await,
         }
-        pay(store, READ_BYTES.min(limit - before).max(bytes)).await?;
+        // Not held meanwhile: truncation waits for it, and so does the space of a deleted segment.
+        let (base, held) = (segment.base, Rc::downgrade(&segment));
+        drop(segment);
+        pay(store, READ_BYTES.min(limit - before).max(bytes).max(PAID_MIN)).await?;
+        let Some(there) = held.upgrade().filter(|there| is_live(log, there, truncations)) else {
+            tracing::trace!(log = %log.name, segment = base, "scrub: the segment went away");
+            return Ok(());
+        };
+        segment = there;
     }
-    if sound && live() && !named.are_right() && renew_file(store, segment, &index).await {
+    let renew = sound && is_live(log, &segment, truncations) && !named.are_right();
+    if renew && renew_file(store, log, &segment, (truncations, &index)).await {
         add(&store.levels.scrub.mended, 1);
         tracing::error!(log = %log.name, segment = segment.base, "scrub: a damaged index was written anew");
     }
     Ok(())
+}
+
+/// A segment that the disk did not give is left to the next pass: too few descriptors or a cable is no damage.
+async fn skip<D: Disk>(
+    store: &StoreInner<D>,
+    log: &LogInner<D>,
+    segment: &Segment<D>,
+    why: &str,
+) -> Result<(), Stopped> {
+    tracing::warn!(log = %log.name, segment = segment.base, "scrub: not checked in this pass: {why}");
+    pay(store, READ_BYTES).await
 }
 
 /// Says what is damaged, once.
@@ -207,21 +230,36 @@ fn tell<D: Disk>(
     tracing::error!(log = %log.name, segment = segment.base, position, offset, %file, "scrub: {what}");
 }
 
+/// What is the matter with a header block.
+enum Header {
+    Damaged(&'static str),
+    /// The disk did not give it.
+    Unread(String),
+}
+
 /// Checks the header block; a damaged one is written anew where the batches show that the file is the one meant.
 async fn header<D: Disk>(
     store: &StoreInner<D>,
     log: &Rc<LogInner<D>>,
     segment: &Rc<Segment<D>>,
-) -> Result<(), String> {
-    let file = store.files.get(&store.disk, log, segment).await.map_err(|error| error.to_string())?;
-    let block = file.read_at(0, BLOCK).await.map_err(|error| error.to_string())?;
+) -> Result<(), Header> {
+    let unread = |error: io::Error| Header::Unread(error.to_string());
+    let file = match store.files.get(&store.disk, log, segment).await {
+        Ok(file) => file,
+        Err(FileError::Io(error)) => return Err(unread(error)),
+        Err(FileError::NewerVersion(_)) => return Err(Header::Damaged("header block is of a newer version")),
+        Err(FileError::Foreign | FileError::Damaged) => {
+            return Err(Header::Damaged("the file is not the one meant"));
+        }
+    };
+    let block = file.read_at(0, BLOCK).await.map_err(unread)?;
     match SegmentHeader::decode(&block) {
         Some(header) if is_of(&header, log, segment) => return Ok(()),
-        Some(_) => return Err("header block is that of another segment".to_owned()),
+        Some(_) => return Err(Header::Damaged("header block is that of another segment")),
         None => {}
     }
-    if !begins_right(&file, segment).await.map_err(|error| error.to_string())? {
-        return Err("header block is damaged".to_owned());
+    if !begins_right(&file, segment).await.map_err(unread)? {
+        return Err(Header::Damaged("header block is damaged"));
     }
     let header = SegmentHeader {
         log_id: log.id,
@@ -229,13 +267,11 @@ async fn header<D: Disk>(
         life: segment.life,
         log_name: log.name.to_string(),
     };
-    let written = async || {
-        file.write_at(header.encode().freeze(), 0).await?;
-        file.sync_data().await
-    };
-    written()
-        .await
-        .map_err(|error| format!("header block is damaged, and cannot be written anew: {error}"))?;
+    file.write_at(header.encode().freeze(), 0).await.map_err(unread)?;
+    // As every flush of it: what was written before may fail in this one.
+    if store.flush_segment(segment.life, &file).await.is_err() {
+        return Ok(());
+    }
     add(&store.levels.scrub.mended, 1);
     tracing::error!(log = %log.name, segment = segment.base, "scrub: a damaged header was written anew");
     Ok(())

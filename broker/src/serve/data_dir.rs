@@ -205,7 +205,8 @@ enum ParseError {
 
 /// Whether the text is as it was written. Versions before had no last line `crc=`.
 fn crc_ok(text: &str) -> bool {
-    let Some((before, crc)) = text.rsplit_once("crc=") else { return true };
+    let Some(at) = text.rfind("\ncrc=").map(|newline| newline + 1) else { return true };
+    let (before, crc) = (&text[..at], &text[at + "crc=".len()..]);
     u32::from_str_radix(crc.trim_end(), 16) == Ok(crc32c::crc32c(before.as_bytes()))
 }
 

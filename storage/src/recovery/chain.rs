@@ -150,11 +150,12 @@ impl<D: Disk> JournalReader<D> {
         self.bytes(place.cursor.number, place.cursor.position, u64::from(place.header.len)).await
     }
 
-    /// The header at a cursor, of whatever run.
-    async fn header(&self, cursor: Cursor) -> Result<Option<FrameHeader>, OpenError> {
+    /// Refuses a frame of a newer version at a cursor where a frame is due. Elsewhere, what looks like one may be bytes that a
+    /// client sent.
+    async fn check_version(&self, cursor: Cursor) -> Result<(), OpenError> {
         let room = self.redo.file_bytes.saturating_sub(cursor.position);
         if room < BLOCK as u64 {
-            return Ok(None);
+            return Ok(());
         }
         let block = self.bytes(cursor.number, cursor.position, BLOCK as u64).await?;
         if let Some((found, meta_len)) =
@@ -166,6 +167,16 @@ impl<D: Disk> JournalReader<D> {
                 return Err(OpenError::NewerVersion { file, found, supported: frame::VERSION });
             }
         }
+        Ok(())
+    }
+
+    /// The header at a cursor, of whatever run.
+    async fn header(&self, cursor: Cursor) -> Result<Option<FrameHeader>, OpenError> {
+        let room = self.redo.file_bytes.saturating_sub(cursor.position);
+        if room < BLOCK as u64 {
+            return Ok(None);
+        }
+        let block = self.bytes(cursor.number, cursor.position, BLOCK as u64).await?;
         Ok(frame::decode_header(&block, room).filter(|header| header.run == self.redo.run))
     }
 
@@ -188,8 +199,10 @@ pub(crate) async fn scan<D: Disk>(reader: &JournalReader<D>) -> Result<Chain, Op
     let mut seq = redo.seq;
     loop {
         let next_file = Cursor { number: cursor.number + 1, position: 0 };
+        reader.check_version(cursor).await?;
         let mut found = reader.entries(cursor, seq).await?;
         if found.is_none() && redo.file_count > 0 {
+            reader.check_version(next_file).await?;
             found = reader.entries(next_file, seq).await?;
         }
         let Some((place, entries)) = found else { break };
