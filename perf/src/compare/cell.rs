@@ -26,8 +26,10 @@ const TOPIC_PATIENCE: Duration = Duration::from_secs(120);
 const RETRY_BACKOFF: Duration = Duration::from_millis(200);
 /// A fill asks for so many bytes a second at most; who is slower is asked again for the rest.
 const FILL_RATE_MAX: u64 = 1_000_000_000;
-/// A fill that brings less than this in a turn does not get on.
+/// What a turn of a fill may lack.
 const FILL_STEP_MIN: u64 = 1 << 20;
+/// Turns that bring nothing, a second each and a little more.
+const FILL_IDLE_TURNS_MAX: u32 = 30;
 /// Kafka's own tools start anew beside a broker that is warm: as much as their own compiler needs at least.
 const TOOL_WARM_MAX: Duration = Duration::from_secs(15);
 
@@ -161,7 +163,7 @@ fn spec(bench: &Bench, load: &LoadTable, broker: &Broker, rate: Option<f64>) -> 
 
 /// Writes as much as the scenario wants, at least; gives how many records were acknowledged.
 fn fill(bench: &Bench, fill: &Fill, broker: &Broker) -> io::Result<u64> {
-    let (mut left, mut records) = (bench.fill_bytes.unwrap_or(fill.bytes), 0);
+    let (mut left, mut records, mut idle_turns) = (bench.fill_bytes.unwrap_or(fill.bytes), 0, 0);
     while left > 0 {
         let seconds = left.div_ceil(FILL_RATE_MAX).max(1);
         let args = ["produce", "--acks=all", "--connections=16", "--in-flight=16"].map(str::to_owned);
@@ -171,13 +173,18 @@ fn fill(bench: &Bench, fill: &Fill, broker: &Broker) -> io::Result<u64> {
         let mut turn = spec(bench, &load, broker, None);
         turn.warm_up = Duration::ZERO;
         turn.duration = Duration::from_secs(seconds);
-        let found = Load::start(turn)?.finish()?;
-        let number = |name: &str| found[0][name].as_u64().unwrap_or(0);
+        let found = Load::start(turn)?.finish();
+        let number = |name: &str| found.as_ref().map_or(0, |found| found[0][name].as_u64().unwrap_or(0));
+        if number("bytes") == 0 {
+            // The partitions of a new topic may need a moment to have leaders that know of it.
+            idle_turns += 1;
+            if idle_turns > FILL_IDLE_TURNS_MAX {
+                return Err(found.err().unwrap_or_else(|| io::Error::other("the broker takes nothing in")));
+            }
+            continue;
+        }
         // A little is acknowledged only behind the turn's end: the last step is not asked for again.
         left = left.saturating_sub(number("bytes") + FILL_STEP_MIN.min(left / 16));
-        if number("bytes") < FILL_STEP_MIN.min(left) {
-            return Err(io::Error::other("the broker takes next to nothing in"));
-        }
         records += number("records");
     }
     Ok(records)
