@@ -103,7 +103,10 @@ fn produce(bench: &Bench, broker: &Broker, args: &RecoveryArgs, duration: Durati
 
 fn start_load(bench: &Bench, broker: &Broker, args: &RecoveryArgs, duration: Duration) -> io::Result<Load> {
     let create = format!("--create-partitions={}", args.partitions);
-    let load = ["produce", "--acks=all", "--connections=16", "--in-flight=16", "--topic=main", &create];
+    // Files are made ahead: with larger segments the disk would have to hold several times what is stored.
+    let segments = "--config=segment.bytes=16777216";
+    let load =
+        ["produce", "--acks=all", "--connections=16", "--in-flight=16", "--topic=main", segments, &create];
     Load::start(LoadSpec {
         program: bench.loadgen.clone(),
         args: load.map(str::to_owned).to_vec(),
