@@ -101,8 +101,8 @@ pub(crate) fn check_admission<D: Disk>(
     if batches.is_empty() {
         return Err(AppendError::Empty);
     }
-    // The broker's own logs go on: they have the journal, which has its space.
-    if store.disk_full.get() > 0 && origin != Origin::Coordinator {
+    // The broker's own logs go on: they have the journal, and the reserve.
+    if store.refuses_clients() && origin != Origin::Coordinator {
         return Err(AppendError::DiskFull);
     }
     Ok(batches.iter().map(Batch::len).sum())

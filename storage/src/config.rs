@@ -31,6 +31,10 @@ pub struct StoreConfig {
     /// Bytes of retired segment files kept for reuse. Files come free once in a checkpoint, so a pool below twice
     /// `checkpoint_bytes` overflows and runs dry in turn: files are removed, and new ones written, for nothing.
     pub recycle_bytes_max: u64,
+    /// Bytes of the file system that are kept for the broker's own data: with less of them free clients' appends are
+    /// refused. `None` is a hundredth of the file system, at least 256 MiB and at most 2 GiB, and no more than a
+    /// sixteenth of it.
+    pub reserve_bytes: Option<u64>,
     /// Shares of at least this many bytes go straight to their segment.
     pub direct_bytes_min: usize,
     /// A commit closes when it holds this many bytes.
@@ -95,6 +99,7 @@ impl Default for StoreConfig {
             open_files_max: 4096,
             segment_bytes_max: 64 << 20,
             recycle_bytes_max: 3 << 30,
+            reserve_bytes: None,
             direct_bytes_min: 16 << 10,
             commit_bytes_target: 4 << 20,
             checkpoint_bytes: 1 << 30,

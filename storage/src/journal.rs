@@ -216,6 +216,11 @@ impl<D: Disk> Journal<D> {
         self.changed.wake_all();
     }
 
+    /// Bytes of files of the ring that are not made yet.
+    pub(crate) fn unmade_bytes(&self) -> u64 {
+        self.files.borrow().iter().filter(|file| file.is_none()).count() as u64 * self.file_bytes
+    }
+
     /// Bytes between redo position and cursor.
     pub(crate) fn used_bytes(&self) -> u64 {
         let (redo, cursor) = (self.redo.get(), self.cursor.get());

@@ -41,13 +41,13 @@ pub(crate) async fn append_large<D: Disk>(
             return append_admitted(store, log, batches, context);
         };
         let prepared = || {
-            if store.is_offline().is_some() || store.disk_full.get() > 0 || segment.retired.get() {
+            if store.is_offline().is_some() || store.refuses_clients() || segment.retired.get() {
                 return Some(());
             }
             (!segment.preparing.get()).then_some(())
         };
         store.work.until(prepared).await;
-        if store.disk_full.get() > 0 {
+        if store.refuses_clients() {
             return Err(AppendError::DiskFull);
         }
     }

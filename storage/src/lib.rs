@@ -43,6 +43,7 @@ mod reshard;
 pub mod retention;
 mod scrub;
 mod segment;
+mod space;
 mod state;
 mod store;
 mod wait;

@@ -42,7 +42,7 @@ impl<D: Disk> StoreInner<D> {
     /// Repeats `op` while the disk is full, or no more files may be open, telling so to appenders. Any other failure
     /// takes the store offline. `None` if the store stopped.
     pub(crate) async fn retry_no_space<T, F: Future<Output = io::Result<T>>>(
-        &self,
+        self: &Rc<Self>,
         what: &str,
         mut op: impl FnMut() -> F,
     ) -> Option<T> {
@@ -53,10 +53,11 @@ impl<D: Disk> StoreInner<D> {
                 Err(error) if passes(&error) && !self.stopped.get() => {
                     if !waits {
                         waits = true;
-                        tracing::warn!("{what} waits for room: {error}");
                         self.disk_full.set(self.disk_full.get() + 1);
+                        self.tell_of_space(&format!("{what}: {error}"));
                         self.room.wake_all();
                         self.work.wake_all();
+                        self.ask_for_space();
                     }
                     self.disk.sleep(NO_SPACE_PAUSE).await;
                 }
@@ -70,6 +71,7 @@ impl<D: Disk> StoreInner<D> {
         };
         if waits {
             self.disk_full.set(self.disk_full.get() - 1);
+            self.tell_of_space("");
         }
         done
     }
@@ -85,7 +87,7 @@ impl<D: Disk> StoreInner<D> {
     /// The segment's file, for writing. `None` if the store stopped or the segment left its log; a file that cannot be
     /// used takes the store offline.
     pub(crate) async fn file_for_writing(
-        &self,
+        self: &Rc<Self>,
         log: &Rc<LogInner<D>>,
         segment: &Rc<Segment<D>>,
     ) -> Option<D::File> {
@@ -139,7 +141,10 @@ async fn prepare<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segm
         return;
     }
     let prepared_to = segment.prepared_to.get();
-    let to = limit.min((prepared_to.max(segment.end.get()) * 4).max(wanted_to));
+    let needed = segment.end.get().max(wanted_to);
+    let to = limit.min(prepared_to.max(needed) * 4).max(wanted_to);
+    // Not ahead of what is there already where that would go to the reserve.
+    let to = if store.space.is_tight(to.saturating_sub(prepared_to)) { needed } else { to };
     let to = to.next_multiple_of(crate::disk::BLOCK as u64);
     if to <= prepared_to {
         return;
@@ -147,6 +152,7 @@ async fn prepare<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segm
     let Some(file) = store.file_for_writing(log, segment).await else { return };
     let grow = || file.allocate(prepared_to, to - prepared_to);
     if store.retry_no_space("extending a segment", grow).await.is_some() {
+        store.took_space(to - prepared_to);
         segment.prepared_to.set(to);
     }
 }
@@ -164,10 +170,14 @@ async fn make<D: Disk>(
             store.retry_no_space("reusing a segment file", reuse).await.map(|file| (file, spare.len))
         }
         None => {
-            let len = FIRST_EXTENT.max(segment.end.get() * 2).max(segment.wanted_to.get());
+            let needed = segment.end.get().max(segment.wanted_to.get());
+            let len = FIRST_EXTENT.max(segment.end.get() * 2).max(needed);
+            let len = if store.space.is_tight(len) { needed } else { len };
             let len = limit.min(len).next_multiple_of(4096);
             let new = || new_file(store, log, segment, len);
-            store.retry_no_space("making a segment file", new).await.map(|file| (file, len))
+            let made = store.retry_no_space("making a segment file", new).await;
+            store.took_space(len);
+            made.map(|file| (file, len))
         }
     };
     if let Some((file, len)) = made {

@@ -139,6 +139,18 @@ impl<D: Disk> Recycle<D> {
         Some(spare)
     }
 
+    /// Removes all spare files, for their room; says whether there were any.
+    pub(crate) async fn drop_spares(&self, disk: &D) -> bool {
+        let spares = self.spares.take();
+        self.bytes.set(0);
+        for spare in &spares {
+            if let Err(error) = disk.remove(&spare.path).await {
+                tracing::warn!(path = %spare.path.display(), "removing a spare file: {error}");
+            }
+        }
+        !spares.is_empty()
+    }
+
     /// A name in the directory never used before in this run.
     pub(crate) fn new_path(&self, suffix: &str) -> PathBuf {
         let number = self.next_name.get();
@@ -210,19 +222,20 @@ impl<D: Disk> Recycle<D> {
         for segment in idle.iter().filter(|segment| segment.is_ready()) {
             store.files.close(segment);
             store.writeback.unflushed.borrow_mut().remove(&segment.life);
-            if let Err(error) = self.reuse(&store.disk, segment).await {
+            if let Err(error) = self.reuse(store, segment).await {
                 tracing::warn!(path = %segment.path.display(), "retiring a segment file: {error}");
             }
         }
     }
 
-    async fn reuse(&self, disk: &D, segment: &Segment<D>) -> io::Result<()> {
+    async fn reuse(&self, store: &StoreInner<D>, segment: &Segment<D>) -> io::Result<()> {
+        let disk = &store.disk;
         match disk.remove(&index_path(segment)).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let len = segment.prepared_to.get();
-        if self.bytes.get() + len > self.bytes_max {
+        if self.bytes.get() + len > self.bytes_max || store.space.is_tight(0) {
             return disk.remove(&segment.path).await;
         }
         let path = self.new_path("free");

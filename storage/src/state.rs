@@ -22,6 +22,7 @@ use crate::producer::ProducerTable;
 use crate::recycle::Recycle;
 use crate::scrub::ScrubLevels;
 use crate::segment::Segment;
+use crate::space::Space;
 use crate::wait::WaitList;
 use crate::writeback::Writeback;
 
@@ -59,8 +60,9 @@ pub(crate) struct StoreInner<D: Disk> {
     pub closing: Cell<bool>,
     /// Every task and retry ends.
     pub stopped: Cell<bool>,
-    /// Operations that wait for space.
+    /// Operations that wait for space, or for files that may be open.
     pub disk_full: Cell<u32>,
+    pub space: Space,
     pub tasks: Cell<usize>,
     /// Work for write behind, preparation, checkpoints; a segment became ready; a task ended.
     pub work: WaitList,
@@ -120,6 +122,7 @@ impl<D: Disk> StoreInner<D> {
             files: OpenFiles::new(config.open_files_max),
             recycle: Recycle::new(dir, config.recycle_bytes_max),
             indexes: SealedIndexes::new(config.index_bytes_max),
+            space: Space::new(config.reserve_bytes),
             config,
             logs: RefCell::default(),
             removing: RefCell::default(),

@@ -72,7 +72,7 @@ pub struct StoreStats {
     pub checkpoints: u64,
     /// Segment files open.
     pub open_files: usize,
-    /// Whether appends are refused for want of space.
+    /// Whether clients' appends are refused for want of space.
     pub disk_full: bool,
     /// Batches read again to find damage.
     pub scrub_batches: u64,
@@ -84,6 +84,10 @@ pub struct StoreStats {
     pub scrub_damaged: u64,
     /// Headers, indexes and checkpoints found damaged and written anew.
     pub scrub_mended: u64,
+    /// Bytes free on the file system, as far as is known.
+    pub free_bytes: u64,
+    /// Bytes that have to be free for clients' appends to be taken.
+    pub reserve_bytes: u64,
 }
 
 /// All logs of one shard. Clones are handles on the same store.
@@ -146,6 +150,7 @@ impl<D: Disk> Store<D> {
         }
         inner.producers_due_ms.set(now_ms.saturating_add(inner.config.producer_check_interval_ms));
         producer_bound::count(&inner);
+        inner.look_at_space().await;
         inner.spawn("committer", run_committer(inner.clone()));
         inner.spawn("flusher", run_flusher(inner.clone()));
         inner.spawn("preparer", run_preparer(inner.clone()));
@@ -295,6 +300,7 @@ impl<D: Disk> Store<D> {
             store.recycle.collect(store).await;
             store.indexes.shrink(store).await;
         }
+        store.look_at_space().await;
         store.evict();
         if store.wants_checkpoint() || store.recycle.wants_checkpoint(store) {
             store.pipeline.request_checkpoint(store);
@@ -402,12 +408,14 @@ impl<D: Disk> Store<D> {
             cache_bytes: levels.cache_bytes.get(),
             checkpoints: levels.checkpoints.get(),
             open_files: store.files.count(),
-            disk_full: store.disk_full.get() > 0,
             scrub_batches: levels.scrub.batches.get(),
             scrub_bytes: levels.scrub.bytes.get(),
             scrub_passes: levels.scrub.passes.get(),
             scrub_damaged: levels.scrub.damaged.get(),
             scrub_mended: levels.scrub.mended.get(),
+            disk_full: store.refuses_clients(),
+            free_bytes: store.space.usable().unwrap_or(0),
+            reserve_bytes: store.space.wanted(),
         }
     }
 }

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod faults;
 mod flips;
+mod full;
 mod large;
 mod lookups;
 mod meter;

@@ -9,7 +9,7 @@ use crate::shard::{KINDS, LATENCY_BOUNDS_US, ShardMetrics, Shared};
 type Read = fn(&ShardMetrics) -> &AtomicU64;
 
 /// Counters and levels per shard: name, type, help, where it stands.
-const PER_SHARD: [(&str, &str, &str, Read); 23] = [
+const PER_SHARD: [(&str, &str, &str, Read); 25] = [
     ("connections_accepted_total", "counter", "Connections accepted.", |m| &m.accepted),
     ("connections_refused_total", "counter", "Connections refused or closed for a fault of the peer.", |m| {
         &m.refused
@@ -33,7 +33,6 @@ const PER_SHARD: [(&str, &str, &str, Read); 23] = [
     }),
     ("cache_bytes", "gauge", "Bytes of record batches in memory.", |m| &m.levels.cache_bytes),
     ("open_files", "gauge", "Segment files open.", |m| &m.levels.open_files),
-    ("disk_full", "gauge", "1 while appends are refused for want of space.", |m| &m.levels.disk_full),
     ("scrub_batches_total", "counter", "Batches read again to find damage.", |m| &m.levels.scrub_batches),
     ("scrub_bytes_total", "counter", "Bytes of batches read again to find damage.", |m| {
         &m.levels.scrub_bytes
@@ -44,6 +43,13 @@ const PER_SHARD: [(&str, &str, &str, Read); 23] = [
     }),
     ("scrub_mended_total", "counter", "Headers, indexes and checkpoints written anew.", |m| {
         &m.levels.scrub_mended
+    }),
+    ("disk_full", "gauge", "1 while appends of clients are refused for want of space.", |m| {
+        &m.levels.disk_full
+    }),
+    ("disk_free_bytes", "gauge", "Bytes free on the file system of the data.", |m| &m.levels.disk_free_bytes),
+    ("disk_reserve_bytes", "gauge", "Bytes that have to be free for appends of clients to be taken.", |m| {
+        &m.levels.disk_reserve_bytes
     }),
 ];
 

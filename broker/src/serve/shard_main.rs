@@ -187,6 +187,7 @@ fn store_config(config: &BrokerConfig, shard: usize, segment_files: usize) -> St
         open_files_max: segment_files,
         unsettled_bytes_max: bytes(config.limits.unflushed_bytes),
         cache_bytes_max: bytes(config.limits.cache_bytes),
+        reserve_bytes: config.limits.disk_reserve_bytes,
         retention_check_interval_ms: config.retention_check_interval_ms,
         producers_per_log_max: config.limits.partition_producers,
         producers_max: config.limits.shard_producers,

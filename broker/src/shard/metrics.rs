@@ -40,6 +40,8 @@ pub(crate) struct Levels {
     pub(crate) scrub_passes: AtomicU64,
     pub(crate) scrub_damaged: AtomicU64,
     pub(crate) scrub_mended: AtomicU64,
+    pub(crate) disk_free_bytes: AtomicU64,
+    pub(crate) disk_reserve_bytes: AtomicU64,
 }
 
 /// All counters of a shard.

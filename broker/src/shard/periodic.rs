@@ -58,4 +58,6 @@ fn publish_levels(shard: &Shard) {
     set(&levels.scrub_passes, stats.scrub_passes);
     set(&levels.scrub_damaged, stats.scrub_damaged);
     set(&levels.scrub_mended, stats.scrub_mended);
+    set(&levels.disk_free_bytes, stats.free_bytes);
+    set(&levels.disk_reserve_bytes, stats.reserve_bytes);
 }

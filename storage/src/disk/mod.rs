@@ -51,6 +51,15 @@ pub struct DirEntry {
     pub is_dir: bool,
 }
 
+/// Size and room of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Volume {
+    /// Its size in bytes.
+    pub total_bytes: u64,
+    /// What this process may still write, in bytes.
+    pub usable_bytes: u64,
+}
+
 /// A file system as one shard sees it, with the executor that drives it. Clones are handles on the same disk.
 #[allow(
     async_fn_in_trait,
@@ -94,6 +103,9 @@ pub trait Disk: Clone + 'static {
     /// Replaces a small file by `bytes`, atomically and durably: temporary file, write, sync, rename, sync of the
     /// parent. After a crash the file has its old or its new content, whole; once this returned, the new.
     async fn write_small(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Size and room of the file system that holds `dir`.
+    async fn volume(&self, dir: &Path) -> io::Result<Volume>;
 
     /// Runs a task beside the caller, on the same thread, until it ends by itself. Who looks for what holds up the thread is
     /// told its name.

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::ring::Ring;
 use super::tasks;
 use super::workers::Workers;
-use super::{AlignedBuf, BLOCK, DirEntry, Disk, DiskFile, TEMP_SUFFIX, is_aligned};
+use super::{AlignedBuf, BLOCK, DirEntry, Disk, DiskFile, TEMP_SUFFIX, Volume, is_aligned, preflight};
 
 /// Longest single read given to the kernel, in bytes: longer ones have hung on some kernels.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -110,6 +110,12 @@ impl Disk for RealDisk {
     async fn write_small(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let (path, bytes) = (path.to_owned(), bytes.to_vec());
         self.workers.run(move || write_small(&path, &bytes)).await
+    }
+
+    async fn volume(&self, dir: &Path) -> io::Result<Volume> {
+        let dir = dir.to_owned();
+        let asked = self.workers.run(move || preflight::volume_bytes(&dir)).await;
+        asked.map(|(total_bytes, usable_bytes)| Volume { total_bytes, usable_bytes })
     }
 
     fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + 'static) {

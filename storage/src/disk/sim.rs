@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{AlignedBuf, BLOCK, DirEntry, Disk, DiskFile, TEMP_SUFFIX, is_aligned};
+use super::{AlignedBuf, BLOCK, DirEntry, Disk, DiskFile, TEMP_SUFFIX, Volume, is_aligned};
 use executor::{Completion, Executor};
 use fault::Planted;
 pub use fault::{Effect, Fault, Operation};
@@ -57,6 +57,23 @@ struct World {
     tree: RefCell<Tree>,
     faults: RefCell<Vec<Planted>>,
     counts: [Cell<u64>; Operation::COUNT],
+    /// Bytes that all files together may have.
+    capacity: Cell<u64>,
+}
+
+/// Size of a disk without a limit.
+const UNLIMITED: u64 = 1 << 60;
+
+impl World {
+    /// Whether `inode` may grow to `size` bytes.
+    fn check_room(&self, inode: &InodeRef, size: u64) -> io::Result<()> {
+        let grown = size.saturating_sub(inode.borrow().size());
+        let capacity = self.capacity.get();
+        if grown == 0 || capacity == UNLIMITED || self.tree.borrow().used_bytes() + grown <= capacity {
+            return Ok(());
+        }
+        Err(io::Error::from_raw_os_error(libc::ENOSPC))
+    }
 }
 
 impl SimWorld {
@@ -81,6 +98,7 @@ impl SimWorld {
             tree: RefCell::new(tree),
             faults: RefCell::default(),
             counts: Default::default(),
+            capacity: Cell::new(UNLIMITED),
         }))
     }
 
@@ -160,6 +178,16 @@ impl SimWorld {
     /// Takes all faults away.
     pub fn clear_faults(&self) {
         self.0.faults.borrow_mut().clear();
+    }
+
+    /// Limits the disk to `bytes` from now on, the bytes of all files together.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.0.capacity.set(bytes);
+    }
+
+    /// Bytes of all files together.
+    pub fn used_bytes(&self) -> u64 {
+        self.0.tree.borrow().used_bytes()
     }
 
     /// Operations of a kind begun so far.
@@ -245,13 +273,18 @@ impl Disk for SimDisk {
     async fn create(&self, path: &Path, size: u64) -> io::Result<SimFile> {
         assert!(size.is_multiple_of(BLOCK as u64), "file size {size} is not whole blocks");
         let wanted = path.to_owned();
-        let create = move |tree: &mut Tree| {
+        let create = move |world: &World, fault: Option<Effect>| {
+            if let Some(Effect::Fail(errno)) = fault {
+                return Err(io::Error::from_raw_os_error(errno));
+            }
             let inode = Inode::new_ref();
-            tree.create(&wanted, inode.clone())?;
+            world.tree.borrow_mut().create(&wanted, inode.clone())?;
+            // As on a real disk, the empty file stays.
+            world.check_room(&inode, size)?;
             inode.borrow_mut().allocate(size);
             Ok(inode)
         };
-        let inode = self.submit_name(path, create).await?;
+        let inode = self.submit(Operation::Name, path, create).await?;
         Ok(self.file(path, inode))
     }
 
@@ -341,6 +374,15 @@ impl Disk for SimDisk {
         self.sync_dir(path.parent().unwrap_or(Path::new("/"))).await
     }
 
+    async fn volume(&self, dir: &Path) -> io::Result<Volume> {
+        let asked = self.submit(Operation::Name, dir, |world, _| {
+            let total_bytes = world.capacity.get();
+            let usable_bytes = total_bytes.saturating_sub(world.tree.borrow().used_bytes());
+            Ok(Volume { total_bytes, usable_bytes })
+        });
+        asked.await
+    }
+
     fn spawn(&self, _name: &'static str, task: impl Future<Output = ()> + 'static) {
         self.0.executor.spawn(Box::pin(task));
     }
@@ -373,9 +415,10 @@ pub struct SimFile {
 
 impl SimFile {
     async fn write(&self, data: Bytes, position: u64) -> io::Result<()> {
+        let end = position + data.len() as u64;
         let id = self.inode.borrow_mut().begin_write(position, data);
         let inode = self.inode.clone();
-        let write = self.disk.submit(Operation::Write, &self.path, move |_, fault| match fault {
+        let write = self.disk.submit(Operation::Write, &self.path, move |world, fault| match fault {
             Some(Effect::Fail(errno)) => {
                 inode.borrow_mut().fail_write(id);
                 Err(io::Error::from_raw_os_error(errno))
@@ -385,6 +428,10 @@ impl SimFile {
                 Ok(())
             }
             None => {
+                if let Err(full) = world.check_room(&inode, end) {
+                    inode.borrow_mut().fail_write(id);
+                    return Err(full);
+                }
                 inode.borrow_mut().finish_write(id);
                 Ok(())
             }
@@ -430,9 +477,10 @@ impl DiskFile for SimFile {
 
     async fn allocate(&self, position: u64, len: u64) -> io::Result<()> {
         let inode = self.inode.clone();
-        let allocate = self.disk.submit(Operation::Allocate, &self.path, move |_, fault| match fault {
+        let allocate = self.disk.submit(Operation::Allocate, &self.path, move |world, fault| match fault {
             Some(Effect::Fail(errno)) => Err(io::Error::from_raw_os_error(errno)),
             _ => {
+                world.check_room(&inode, position + len)?;
                 inode.borrow_mut().allocate(position + len);
                 Ok(())
             }

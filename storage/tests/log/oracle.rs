@@ -38,6 +38,8 @@ pub(crate) struct Oracle {
     pub(crate) violation: Option<Violation>,
     /// Whether this life's disk has faults, so that errors are no violation.
     pub(crate) faulty: bool,
+    /// Whether this life's disk gets full, so that appends may be refused and the store may not open, and no more.
+    pub(crate) full: bool,
 }
 
 pub(crate) type OracleRef = Rc<RefCell<Oracle>>;

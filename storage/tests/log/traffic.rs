@@ -81,7 +81,7 @@ pub(crate) async fn live(
     let opened = Store::open(world.disk(), dir, plan.store.clone(), now_ms(&world)).await;
     let (store, report) = match opened {
         Ok(opened) => opened,
-        Err(_) if faulty => return Ok(Ending::Failed),
+        Err(_) if faulty || oracle.borrow().full => return Ok(Ending::Failed),
         Err(error) => {
             let oracle = oracle.borrow();
             let stories: Vec<_> = oracle.logs.iter().map(|(name, log)| (name, log.twin.story())).collect();
@@ -180,6 +180,18 @@ impl Client {
             return Stop::DiskFailed;
         }
         self.broken(format!("{what}: {error}"))
+    }
+
+    /// Whether an append may be refused because the disk is full.
+    fn may_be_full(&self) -> bool {
+        let oracle = self.life.oracle.borrow();
+        oracle.faulty || oracle.full
+    }
+
+    /// Waits a little before the next step.
+    async fn pause(&self) -> Result<(), Stop> {
+        self.life.world.disk().sleep(Duration::from_millis(20)).await;
+        Ok(())
     }
 
     fn log(&self) -> Log<SimDisk> {
@@ -341,12 +353,14 @@ impl Client {
         let mut builder = BatchBuilder::new();
         builder.append(&NewRecord { timestamp, value: Some(&value), ..NewRecord::default() }).unwrap();
         let batch = builder.finish().unwrap();
-        let room = self.life.store.reserve(batch.len()).await;
-        let room = room.map_err(|error| self.failed("reserve", error))?;
+        let room = match self.life.store.reserve(batch.len()).await {
+            Err(StoreError::DiskFull) if self.may_be_full() => return self.pause().await,
+            room => room.map_err(|error| self.failed("reserve", error))?,
+        };
         let (log, context) = (self.log(), self.context());
         let next = log.log_end_offset();
         let appended = match log.append_large(batch.clone(), context).await {
-            Err(AppendError::DiskFull) if self.life.oracle.borrow().faulty => return Ok(()),
+            Err(AppendError::DiskFull) if self.may_be_full() => return self.pause().await,
             appended => appended.map_err(|error| self.failed("append of a large batch", error))?,
         };
         drop(room);
@@ -363,16 +377,14 @@ impl Client {
         if batches.is_empty() {
             return Ok(());
         }
-        let room = self
-            .life
-            .store
-            .reserve(bytes.min(bytes_max))
-            .await
-            .map_err(|error| self.failed("reserve", error))?;
+        let room = match self.life.store.reserve(bytes.min(bytes_max)).await {
+            Err(StoreError::DiskFull) if self.may_be_full() => return self.pause().await,
+            room => room.map_err(|error| self.failed("reserve", error))?,
+        };
         let (log, context) = (self.log(), self.context());
         let next = log.log_end_offset();
         let appended = match log.append(batches.clone(), context) {
-            Err(AppendError::DiskFull) if self.life.oracle.borrow().faulty => return Ok(()),
+            Err(AppendError::DiskFull) if self.may_be_full() => return self.pause().await,
             Err(AppendError::Producer(_)) if self.is_forgotten(batches[0].header.producer_id) => {
                 return Ok(());
             }
@@ -451,7 +463,10 @@ impl Client {
         if last.base_offset < log.log_start_offset() {
             return Ok(());
         }
-        let appended = log.append(vec![last.sent.clone()], self.context());
+        let appended = match log.append(vec![last.sent.clone()], self.context()) {
+            Err(AppendError::DiskFull) if self.may_be_full() => return self.pause().await,
+            appended => appended,
+        };
         let appended = appended.map_err(|error| self.failed("repeat", error))?;
         let found = (appended.base_offset, appended.last_offset, appended.duplicate);
         if found != (last.base_offset, last.last_offset, true) {

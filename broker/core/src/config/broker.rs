@@ -117,6 +117,8 @@ pub struct Limits {
     pub cache_bytes: u64,
     /// `penstock.connection.requests.max`, per connection.
     pub connection_requests: usize,
+    /// `penstock.disk.reserve.bytes`, of the file system; `None` goes by its size.
+    pub disk_reserve_bytes: Option<u64>,
     /// `penstock.inflight.bytes.max`.
     pub inflight_bytes: u64,
     /// `penstock.journal.bytes`.
@@ -169,6 +171,7 @@ impl BrokerConfig {
         let limits = Limits {
             cache_bytes: bytes("penstock.cache.bytes.max")?,
             connection_requests: count("penstock.connection.requests.max")?,
+            disk_reserve_bytes: u64::try_from(reader.number("penstock.disk.reserve.bytes")?).ok(),
             inflight_bytes: bytes("penstock.inflight.bytes.max")?,
             journal_bytes: bytes("penstock.journal.bytes")?,
             partitions: count("penstock.partitions.max")?,

@@ -131,6 +131,20 @@ impl Tree {
         Ok(directory.current.iter().map(entry).collect())
     }
 
+    /// Bytes of all files, each once for each of its names.
+    pub(super) fn used_bytes(&self) -> u64 {
+        let (mut bytes, mut seen) = (0, vec![ROOT]);
+        while let Some(id) = seen.pop() {
+            for node in self.directories[id].current.values() {
+                match node {
+                    Node::Dir(next) => seen.push(*next),
+                    Node::File(inode) => bytes += inode.borrow().size(),
+                }
+            }
+        }
+        bytes
+    }
+
     pub(super) fn create(&mut self, path: &Path, inode: InodeRef) -> io::Result<()> {
         let (dir, name) = self.parent(path)?;
         if self.directories[dir].current.contains_key(&name) {

@@ -1,0 +1,140 @@
+//! A disk that fills up: clients' appends are refused before the last of it is taken, the broker's own go on, and
+//! all is taken again once there is room.
+
+use std::time::Duration;
+
+use super::*;
+use crate::AppendError;
+use crate::disk::Disk;
+
+const MIB: u64 = 1 << 20;
+
+fn tight() -> StoreConfig {
+    StoreConfig { reserve_bytes: Some(MIB), ..small() }
+}
+
+/// Appends until it is refused; batches acknowledged.
+async fn fill(disk: &SimDisk, store: &Store<SimDisk>, log: &Log<SimDisk>) -> u64 {
+    let mut count = 0;
+    loop {
+        match log.append(vec![batch(1, 12_000, count, 1)], client(0)) {
+            Ok(appended) => log.durable(appended.ticket).await.unwrap(),
+            Err(AppendError::DiskFull) => return count,
+            Err(error) => panic!("{error}"),
+        }
+        count += 1;
+        assert!(count < 10_000, "{:?}", store.stats());
+        if count.is_multiple_of(10) {
+            store.tick(0).await;
+            disk.sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+async fn wait_for_room(disk: &SimDisk, store: &Store<SimDisk>) {
+    while store.stats().disk_full {
+        disk.sleep(Duration::from_millis(200)).await;
+        store.tick(0).await;
+    }
+}
+
+#[test]
+fn the_reserve_is_for_the_brokers_own_data() {
+    let world = world(41);
+    let disk = world.disk();
+    let inner = world.clone();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), tight()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        let own = store.create_log("own", log_config()).await.unwrap();
+        inner.set_capacity(inner.used_bytes() + 8 * MIB);
+        let count = fill(&disk, &store, &log).await;
+        let stats = store.stats();
+        assert!(stats.disk_full && stats.free_bytes > MIB / 2, "{stats:?}");
+        assert!(count > 300, "{count} batches of 12 kB before the reserve");
+        let coordinator = AppendContext { origin: Origin::Coordinator, ..client(0) };
+        for n in 0..20 {
+            let appended = own.append(vec![batch(1, 5000, n, 1)], coordinator).unwrap();
+            own.durable(appended.ticket).await.unwrap();
+            store.tick(0).await;
+        }
+        store.create_log("b-0", log_config()).await.unwrap();
+        store.checkpoint().await.unwrap();
+        assert_eq!(read_all(&log).await.len() as u64, count, "reads go on");
+        assert_eq!(read_all(&own).await.len(), 20);
+        // Little more than the reserve is not enough, a quarter more is.
+        let reserve = store.stats().reserve_bytes;
+        inner.set_capacity(inner.used_bytes() + reserve * 9 / 8);
+        store.tick(0).await;
+        assert!(store.stats().disk_full);
+        inner.set_capacity(inner.used_bytes() + reserve * 11 / 8);
+        store.tick(0).await;
+        assert!(!store.stats().disk_full);
+        let appended = log.append(vec![batch(1, 100, 0, 1)], client(0)).unwrap();
+        log.durable(appended.ticket).await.unwrap();
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn deletion_makes_room_and_service_resumes_by_itself() {
+    for by_removal in [true, false] {
+        let world = world(42);
+        let disk = world.disk();
+        let inner = world.clone();
+        world.block_on(async move {
+            let (store, _) = open(disk.clone(), tight()).await;
+            let log = store.create_log("a-0", log_config()).await.unwrap();
+            let old = store.create_log("old", log_config()).await.unwrap();
+            let appended = log.append(vec![batch(1, 100, 0, 1)], client(0)).unwrap();
+            log.durable(appended.ticket).await.unwrap();
+            inner.set_capacity(inner.used_bytes() + 8 * MIB);
+            let count = fill(&disk, &store, &old).await;
+            let refused = log.append(vec![batch(1, 100, 1, 1)], client(0));
+            assert_eq!(refused, Err(AppendError::DiskFull));
+            if by_removal {
+                store.remove_log("old").await.unwrap();
+            } else {
+                // Files that would be kept for reuse are removed instead.
+                old.set_config(LogConfig { retention_bytes: MIB as i64, ..log_config() });
+            }
+            wait_for_room(&disk, &store).await;
+            assert!(store.stats().free_bytes > 4 * MIB, "{:?}", store.stats());
+            let appended = log.append(vec![batch(1, 100, 1, 1)], client(0)).unwrap();
+            log.durable(appended.ticket).await.unwrap();
+            if !by_removal {
+                assert_eq!(old.log_end_offset() as u64, count);
+            }
+            store.close().await.unwrap();
+            let (store, report) = open(disk, tight()).await;
+            assert_eq!((report.offline, read_all(&store.log("a-0").unwrap()).await.len()), (vec![], 2));
+            store.close().await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn spare_files_go_before_anything_is_refused() {
+    let world = world(43);
+    let disk = world.disk();
+    let inner = world.clone();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), tight()).await;
+        let config = LogConfig { retention_bytes: 200_000, ..log_config() };
+        let log = store.create_log("a-0", config).await.unwrap();
+        for n in 0..100 {
+            let appended = log.append(vec![batch(1, 12_000, n, 1)], client(0)).unwrap();
+            log.durable(appended.ticket).await.unwrap();
+            store.tick(0).await;
+        }
+        let spares = async || disk.list(&Path::new(DIR).join("recycle")).await.unwrap().len();
+        assert!(spares().await > 0);
+        let before = inner.used_bytes();
+        // With the spare files below the reserve, without them above.
+        inner.set_capacity(before + MIB - 4096);
+        store.tick(0).await;
+        assert!(spares().await == 0 && inner.used_bytes() < before, "{:?}", store.stats());
+        assert!(!store.stats().disk_full, "{:?}", store.stats());
+        store.close().await.unwrap();
+    });
+}
