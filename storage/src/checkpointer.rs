@@ -1,15 +1,16 @@
 //! Takes checkpoints: captures the state of all logs between two commits, settles everything before in segments,
 //! flushes those, replaces the checkpoint file, and frees the journal.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use futures_util::stream::{self, StreamExt};
 
-use crate::checkpoint::{Encoder, check_len};
+use crate::checkpoint::{self, Encoder, check_len};
 use crate::checkpoint_file::write_checkpoint;
 use crate::disk::Disk;
 use crate::segment::Segment;
-use crate::state::{StoreInner, add};
+use crate::state::{LogInner, StoreInner, add};
 use crate::writeback;
 
 /// Files flushed at once.
@@ -61,18 +62,26 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
     pipeline.wait_durable(store, seq - 1).await.ok()?;
     let unsettled = || {
         let before = |segment: &Rc<Segment<D>>| segment.pending.borrow().any_before(seq);
-        store.dirty.borrow().iter().any(|log| log.state.borrow().segments.iter().any(before))
+        let sound = |log: &&Rc<LogInner<D>>| !log.has_failed();
+        store.dirty.borrow().iter().filter(sound).any(|log| log.state.borrow().segments.iter().any(before))
     };
     writeback::settle(store, unsettled).await.ok()?;
     let files = std::mem::take(&mut *store.writeback.unflushed.borrow_mut());
     let mut flushes = stream::iter(&files)
-        .map(async |(life, file)| store.flush_segment(*life, file).await)
+        .map(async |(life, (log, file))| store.flush_segment(log, *life, file).await)
         .buffer_unordered(FLUSHES_AT_ONCE);
-    while let Some(flushed) = flushes.next().await {
-        flushed.ok()?;
+    // A log whose flush failed is saved below.
+    while flushes.next().await.is_some() {}
+    drop(flushes);
+    store.rescue_logs().await?;
+    if store.stopped.get() {
+        return None;
     }
     let redo = store.journal.redo_of_mark();
-    let bytes = encoder.finish(&store.journal.redo(store.run, seq, redo, clean));
+    let mut bytes = encoder.finish(&store.journal.redo(store.run, seq, redo, clean));
+    if let Some(mended) = with_rescued(store, &bytes, seq) {
+        bytes = mended;
+    }
     if let Err(error) = check_len(&bytes) {
         store.fail(format_args!("writing a checkpoint: {error}"));
         return None;
@@ -84,4 +93,25 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
     pipeline.checkpoint_done.set(wanted);
     add(&store.levels.checkpoints, 1);
     Some(())
+}
+
+/// The checkpoint before commit `seq`, with logs that failed before that commit as they were saved: nothing of them that
+/// was not acknowledged counts. `None` if there are none. Of a log that failed later all was acknowledged that the
+/// checkpoint tells of, and frames from the commit on tell the rest.
+fn with_rescued<D: Disk>(store: &StoreInner<D>, bytes: &[u8], seq: u64) -> Option<Vec<u8>> {
+    let logs = store.logs.borrow();
+    let saved = |log: &&Rc<LogInner<D>>| log.failed_from.get() < seq;
+    let saved: BTreeMap<u64, _> = logs.values().filter(saved).map(|log| (log.id, log)).collect();
+    if saved.is_empty() {
+        return None;
+    }
+    let mut decoded = checkpoint::decode(bytes).expect("it was just encoded");
+    let mut encoder = Encoder::new();
+    for record in &mut decoded.logs {
+        if let Some(log) = saved.get(&record.id) {
+            *record = log.state.borrow().record(log);
+        }
+        encoder.log(record);
+    }
+    Some(encoder.finish(&decoded.redo))
 }

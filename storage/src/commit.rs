@@ -5,6 +5,8 @@
 //! - Commits are planned, placed and acknowledged in the order of their numbers (`seq`, also the frame's number).
 //! - A commit is acknowledged when its writes completed before a flush of every file they touched began, that flush
 //!   succeeded, and so did those of all commits before it.
+//! - A log whose segment cannot be written or flushed leaves every commit that is not acknowledged yet; the others of
+//!   the commit are acknowledged without it ([`crate::rescue`]).
 //! - Writes of later commits overlap the flush of earlier ones. Bounds: [`WRITING_MAX`], [`IN_FLIGHT_MAX`], and the
 //!   queue by the journal's room.
 
@@ -14,9 +16,11 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::disk::{BLOCK, Disk};
+use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::Offline;
-use crate::frame::{APPEND_ENTRY_LEN, Entry, HEADER_LEN, OTHER_ENTRY_LEN_MAX};
+use crate::frame::{
+    APPEND_ENTRY_LEN, Entry, FrameHeader, HEADER_LEN, OTHER_ENTRY_LEN_MAX, encode_meta, entry_len,
+};
 use crate::segment::Segment;
 use crate::state::{LogInner, StoreInner};
 use crate::wait::WaitList;
@@ -74,6 +78,19 @@ pub(crate) struct Written<D: Disk> {
     pub log: Rc<LogInner<D>>,
     pub segment: Rc<Segment<D>>,
     pub next_offset: i64,
+    /// The segment's file, if some of the share went straight there.
+    pub direct: Option<D::File>,
+}
+
+/// A frame as it was placed.
+pub(crate) struct PlacedFrame<D: Disk> {
+    /// Number of the journal's file.
+    pub number: u64,
+    pub file: D::File,
+    pub position: u64,
+    pub header: FrameHeader,
+    pub entries: Vec<Entry>,
+    pub data: Bytes,
 }
 
 /// A commit that was placed.
@@ -81,16 +98,38 @@ pub(crate) struct InFlight<D: Disk> {
     pub seq: u64,
     pub written: bool,
     pub shares: Vec<Written<D>>,
-    /// Files that its writes touched, each with a key that tells them apart.
-    pub touched: Vec<(FileKey, D::File)>,
+    pub frame: PlacedFrame<D>,
 }
 
-/// Tells the files of a flush apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum FileKey {
-    Journal(u64),
-    /// Life of the segment.
-    Segment(u64),
+impl<D: Disk> InFlight<D> {
+    /// Whether a log has a share in it that failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.shares.iter().any(|share| share.log.has_failed())
+    }
+
+    /// Takes the shares of failed logs out of it; the frame then has to be written again in its place. It was not
+    /// acknowledged: whichever of both frames, or neither, a crash leaves is right.
+    pub(crate) fn strip(&mut self) {
+        let gone: Vec<_> = self.shares.extract_if(.., |share| share.log.has_failed()).collect();
+        let frame = &mut self.frame;
+        let is_of = |log_id: u64| gone.iter().find(|share| share.log.id == log_id);
+        frame.entries.retain(|entry| match entry {
+            Entry::Append(append) => is_of(append.log_id).is_none(),
+            // Records that never were acknowledged are not deleted either.
+            Entry::StartOffset { log_id, offset } => {
+                is_of(*log_id).is_none_or(|share| *offset <= share.log.state.borrow().durable_offset)
+            }
+            Entry::Create { .. } | Entry::Remove { .. } => true,
+        });
+        frame.header.entry_count = frame.entries.len() as u32;
+        let meta_len = HEADER_LEN + frame.entries.iter().map(entry_len).sum::<usize>();
+        frame.header.meta_len = meta_len as u32;
+        let mut data = AlignedBuf::with_capacity(frame.data.len());
+        data.extend_from_slice(&encode_meta(&frame.header, &frame.entries));
+        // The inline bytes stay where they are.
+        data.extend_from_slice(&frame.data[meta_len..]);
+        frame.data = data.freeze();
+    }
 }
 
 /// The commits of a store, from gathering to stable.

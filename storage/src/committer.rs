@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use crate::commit::{Commit, FileKey, InFlight, Share, Written};
+use crate::commit::{Commit, InFlight, PlacedFrame, Share, Written};
 use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
 use crate::frame::{AppendEntry, Entry, FrameHeader, HEADER_LEN, encode_meta, entry_len};
 use crate::log::Ticket;
@@ -26,7 +26,12 @@ struct Write<D: Disk> {
     position: u64,
     /// What follows it.
     rest: Rest,
+    /// Whose share it is; none for the frame.
+    of: Option<OfLog<D>>,
 }
+
+/// Whose bytes are written.
+type OfLog<D> = (Rc<LogInner<D>>, Rc<Segment<D>>);
 
 /// Bytes of a share that are still to be copied: in `range` of its segment.
 #[derive(Default)]
@@ -44,7 +49,7 @@ pub(crate) async fn run_committer<D: Disk>(store: Rc<StoreInner<D>>) {
             Some(commit) => Some(Some(commit)),
             None => store.stopped.get().then_some(None),
         };
-        let Some(commit) = store.pipeline.work.until(next).await else { return };
+        let Some(mut commit) = store.pipeline.work.until(next).await else { return };
         loop {
             if ready(&store, &commit).await.is_none() {
                 return;
@@ -57,6 +62,7 @@ pub(crate) async fn run_committer<D: Disk>(store: Rc<StoreInner<D>>) {
                 break;
             }
         }
+        commit.shares.retain(|share| !share.log.has_failed());
         let writes = place(&store, &commit);
         let seq = commit.seq;
         add(&store.pipeline.writing, 1);
@@ -68,7 +74,7 @@ pub(crate) async fn run_committer<D: Disk>(store: Rc<StoreInner<D>>) {
 /// Whether the share can do without its file, or has it open still: others may have been opened while the journal was
 /// waited for.
 fn has_file_if_needed<D: Disk>(store: &StoreInner<D>, share: &Share<D>) -> bool {
-    !share.large || store.files.opened(&share.segment).is_some()
+    !share.large || share.log.has_failed() || store.files.opened(&share.segment).is_some()
 }
 
 /// Makes sure of what planning needs: open files for large shares, and the beginning of the block each share begins in.
@@ -77,8 +83,9 @@ async fn ready<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Option
     let cold = |share: &&Share<D>| {
         let from = block_floor(share.from);
         let large = (share.to - share.from) as usize >= store.config.direct_bytes_min;
-        !has_bytes(&share.log, &share.segment, from..share.from)
-            || (large && share.segment.is_ready() && store.files.opened(&share.segment).is_none())
+        let sound = !share.log.has_failed();
+        (sound && !has_bytes(&share.log, &share.segment, from..share.from))
+            || (sound && large && share.segment.is_ready() && store.files.opened(&share.segment).is_none())
     };
     let cold: Vec<_> = commit.shares.iter().filter(cold).collect();
     if cold.is_empty() {
@@ -93,15 +100,13 @@ async fn ready<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Option
         }
         let Some(file) = file else { return };
         let len = (share.from - block) as usize;
-        let fail = |error: &str| {
-            store.fail(format_args!("log {}, segment {}: {error}", share.log.name, segment.base));
+        let read = || async {
+            let read = file.read_at(block, BLOCK).await?;
+            read.get(..len).map(<[u8]>::to_vec).ok_or_else(|| std::io::Error::other("file is too short"))
         };
-        match file.read_at(block, BLOCK).await.as_deref().map(|bytes| bytes.get(..len)) {
-            Ok(Some(bytes)) => {
-                *segment.prefix.borrow_mut() = Some(BlockPrefix { block, bytes: bytes.to_vec() });
-            }
-            Ok(None) => fail("file is too short"),
-            Err(error) => fail(&error.to_string()),
+        let read = store.retry_for_log((&share.log, segment), "reading its last block", read).await;
+        if let Some(bytes) = read {
+            *segment.prefix.borrow_mut() = Some(BlockPrefix { block, bytes });
         }
     };
     join_all(cold.into_iter().map(load)).await;
@@ -161,17 +166,20 @@ fn place<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Vec<Write<D>
     frame.extend_zeros(meta_len);
     let mut entries = commit.others.clone();
     let mut writes = Vec::with_capacity(commit.shares.len() + 1);
-    let mut touched = vec![(FileKey::Journal(number), journal_file.clone())];
+    let mut shares = Vec::with_capacity(commit.shares.len());
     for (share, (_, plan)) in commit.shares.iter().zip(&plans) {
         entries.push(Entry::Append(gather_inline(share, plan, &mut frame)));
+        let mut direct = None;
         if !plan.direct.is_empty() {
             let file = store.files.opened(&share.segment).expect("large shares wait for their file");
-            touched.push((FileKey::Segment(share.segment.life), file.clone()));
+            direct = Some(file.clone());
             let (data, rest) = gather_direct(share, plan);
             add(&store.levels.direct_bytes, plan.direct.end - plan.direct.start);
-            writes.push(Write { file, data, position: plan.direct.start, rest });
+            let of = Some((share.log.clone(), share.segment.clone()));
+            writes.push(Write { file, data, position: plan.direct.start, rest, of });
             share.segment.pending.borrow_mut().place_direct(share.from, plan.direct.clone(), commit.seq);
         }
+        shares.push(written_share(share, direct));
     }
     let header = FrameHeader {
         run: store.run,
@@ -186,19 +194,22 @@ fn place<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Vec<Write<D>
     assert_eq!(frame.len(), len, "the frame is what was planned");
     frame.pad_to_block();
     add(&store.levels.journal_bytes, padded as u64);
-    writes.push(Write { file: journal_file, data: frame.freeze(), position, rest: Rest::default() });
-    let shares = commit.shares.iter().map(written_share).collect();
+    let data = frame.freeze();
+    let frame =
+        PlacedFrame { number, file: journal_file.clone(), position, header, entries, data: data.clone() };
+    writes.push(Write { file: journal_file, data, position, rest: Rest::default(), of: None });
     store.pipeline.in_flight.borrow_mut().push_back(InFlight {
         seq: commit.seq,
         written: false,
         shares,
-        touched,
+        frame,
     });
     writes
 }
 
-fn written_share<D: Disk>(share: &Share<D>) -> Written<D> {
-    Written { log: share.log.clone(), segment: share.segment.clone(), next_offset: share.next_offset }
+fn written_share<D: Disk>(share: &Share<D>, direct: Option<D::File>) -> Written<D> {
+    let (log, segment) = (share.log.clone(), share.segment.clone());
+    Written { log, segment, next_offset: share.next_offset, direct }
 }
 
 fn plan_share<D: Disk>(store: &StoreInner<D>, seq: u64, share: &Share<D>) -> (plan::Share, Plan) {
@@ -281,10 +292,28 @@ async fn write<D: Disk>(store: &Rc<StoreInner<D>>, seq: u64, writes: Vec<Write<D
     store.pipeline.work.wake_all();
 }
 
-/// `None` if the store stopped.
-async fn write_one<D: Disk>(store: &Rc<StoreInner<D>>, write: Write<D>) -> Option<()> {
-    let Write { file, data, position, rest } = write;
-    store.retry_no_space("writing a commit", || file.write_at(data.clone(), position)).await?;
+/// A failure to write a share takes its log offline, and the commit goes on without it; one to write the frame takes the
+/// store. `None` if the store stopped.
+async fn write_one<D: Disk>(store: &Rc<StoreInner<D>>, mut write: Write<D>) -> Option<()> {
+    match write.of.take() {
+        None => {
+            let Write { file, data, position, .. } = write;
+            store.retry_no_space("writing a commit", || file.write_at(data.clone(), position)).await
+        }
+        Some((log, segment)) => {
+            let written = write_share(store, write, (&log, &segment)).await;
+            (written.is_some() || !store.stopped.get()).then_some(())
+        }
+    }
+}
+
+async fn write_share<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    write: Write<D>,
+    of: (&LogInner<D>, &Segment<D>),
+) -> Option<()> {
+    let Write { file, data, position, rest, .. } = write;
+    store.retry_for_log(of, "writing a commit", || file.write_at(data.clone(), position)).await?;
     drop(data);
     let mut from = rest.range.start;
     while from < rest.range.end {
@@ -292,7 +321,7 @@ async fn write_one<D: Disk>(store: &Rc<StoreInner<D>>, write: Write<D>) -> Optio
         let mut data = AlignedBuf::with_capacity((to - from) as usize);
         copy_parts(rest.from, &rest.parts, from..to, &mut data);
         let data = data.freeze();
-        store.retry_no_space("writing a commit", || file.write_at(data.clone(), from)).await?;
+        store.retry_for_log(of, "writing a commit", || file.write_at(data.clone(), from)).await?;
         from = to;
     }
     Some(())
@@ -311,31 +340,72 @@ pub(crate) async fn run_flusher<D: Disk>(store: Rc<StoreInner<D>>) {
         }
         store.pipeline.flushing.set(count);
         store.pipeline.work.wake_all();
-        let (files, last): (BTreeMap<FileKey, D::File>, Ticket) = {
-            let in_flight = store.pipeline.in_flight.borrow();
-            let files = in_flight.range(..count).flat_map(|commit| commit.touched.iter().cloned()).collect();
-            (files, Ticket(in_flight[count - 1].seq))
-        };
-        let flush = async |(key, file): (&FileKey, &D::File)| match key {
-            FileKey::Segment(life) => store.flush_segment(*life, file).await.is_ok(),
-            FileKey::Journal(_) => {
-                let flushed = file.sync_data().await;
-                flushed
-                    .map_err(|error| store.fail(format_args!("flush of the journal failed: {error}")))
-                    .is_ok()
-            }
-        };
-        let all = async {
-            join_all(files.iter().map(flush)).await;
-            store.is_offline().is_none()
-        };
-        let all = store.metered(CommitStep::Flush, last, all).await;
-        add(&store.levels.flushes, 1);
-        if !all {
+        let last = Ticket(store.pipeline.in_flight.borrow()[count - 1].seq);
+        let stable = async { make_stable(&store, count).await.is_some() };
+        if !store.metered(CommitStep::Flush, last, stable).await {
             return;
         }
         acknowledge(&store, count);
     }
+}
+
+/// Makes the first `count` commits in flight stable, without the shares of logs that fail. `None` if the store stopped.
+async fn make_stable<D: Disk>(store: &Rc<StoreInner<D>>, count: usize) -> Option<()> {
+    let failed = || store.pipeline.in_flight.borrow().range(..count).any(InFlight::has_failed);
+    loop {
+        while failed() {
+            strip_last(store).await?;
+        }
+        flush(store, count).await?;
+        if !failed() {
+            return Some(());
+        }
+    }
+}
+
+/// Takes the shares of failed logs out of the last commit in flight that has any, for good. The last first: were a share
+/// found in a frame after one that it was taken out of, the log would have a gap.
+async fn strip_last<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
+    let written = || {
+        let in_flight = store.pipeline.in_flight.borrow();
+        let written = in_flight.iter().filter(|commit| commit.has_failed()).all(|commit| commit.written);
+        (written || store.stopped.get()).then_some(())
+    };
+    store.pipeline.work.until(written).await;
+    let frame = {
+        let mut in_flight = store.pipeline.in_flight.borrow_mut();
+        let last = in_flight.iter_mut().rev().find(|commit| commit.has_failed());
+        last.map(|commit| {
+            commit.strip();
+            (commit.frame.file.clone(), commit.frame.data.clone(), commit.frame.position)
+        })
+    };
+    let Some((file, data, position)) = frame.filter(|_| !store.stopped.get()) else {
+        return (!store.stopped.get()).then_some(());
+    };
+    let again = || file.write_at(data.clone(), position);
+    store.retry_no_space("writing a commit again", again).await?;
+    flush_journal(store, &file).await
+}
+
+async fn flush_journal<D: Disk>(store: &StoreInner<D>, file: &D::File) -> Option<()> {
+    let flushed = file.sync_data().await;
+    flushed.map_err(|error| store.fail(format_args!("flush of the journal failed: {error}"))).ok()
+}
+
+/// Flushes the files that the first `count` commits in flight were written to.
+async fn flush<D: Disk>(store: &Rc<StoreInner<D>>, count: usize) -> Option<()> {
+    let (mut journal, mut segments) = (BTreeMap::new(), BTreeMap::new());
+    for commit in store.pipeline.in_flight.borrow().range(..count) {
+        journal.insert(commit.frame.number, commit.frame.file.clone());
+        let direct = commit.shares.iter().filter_map(|share| Some((share, share.direct.clone()?)));
+        segments.extend(direct.map(|(share, file)| (share.segment.life, (share.log.clone(), file))));
+    }
+    let frames = join_all(journal.values().map(async |file| flush_journal(store, file).await));
+    let shares = segments.iter().map(async |(life, (log, file))| store.flush_segment(log, *life, file).await);
+    futures_util::future::join(frames, join_all(shares)).await;
+    add(&store.levels.flushes, 1);
+    store.is_offline().is_none().then_some(())
 }
 
 /// Commits at the front of those in flight that are written.
@@ -351,7 +421,7 @@ fn acknowledge<D: Disk>(store: &Rc<StoreInner<D>>, count: usize) {
     let Some(seq) = done.last().map(|commit| commit.seq) else { return };
     store.pipeline.set_durable(seq);
     for commit in &done {
-        for Written { log, segment, next_offset } in &commit.shares {
+        for Written { log, segment, next_offset, .. } in &commit.shares {
             let settled = segment.pending.borrow_mut().commit(seq);
             store.settled(settled);
             segment.trim_prefix();

@@ -55,6 +55,9 @@ pub(crate) async fn delete_records<D: Disk>(
     };
     log.changed();
     store.pipeline.wait_durable(store, seq).await?;
+    if let Some(offline) = log.refusal(seq) {
+        return Err(StoreError::Offline(offline));
+    }
     drop_segments(store, log);
     store.recycle.collect(store).await;
     let state = log.state.borrow();
@@ -190,10 +193,13 @@ async fn cut<D: Disk>(
     store.pipeline.wait_durable(store, store.pipeline.last_seq()).await?;
     let unsettled = || {
         let some = |segment: &Rc<Segment<D>>| !segment.pending.borrow().is_empty();
-        log.state.borrow().segments.iter().any(some)
+        !log.has_failed() && log.state.borrow().segments.iter().any(some)
     };
     writeback::settle(store, unsettled).await?;
-    let dropped = cut_settled(store, log, offset).await?;
+    if let Some(offline) = log.state.borrow().offline.clone() {
+        return Err(StoreError::Offline(offline));
+    }
+    let dropped = cut_settled(store, log, offset, false).await?;
     let end_offset = log.state.borrow().end_offset;
     let active = log.state.borrow().segments.back().cloned();
     if let Some(active) = active {
@@ -224,12 +230,15 @@ struct Kept<D: Disk> {
     max_timestamp: (i64, i64),
 }
 
-/// Cuts a settled log in memory; gives the segments that went.
-async fn cut_settled<D: Disk>(
+/// Cuts a settled log in memory; gives the segments that went. `Busy` if something else cut it meanwhile; one that
+/// failed is cut only for its rescue.
+pub(crate) async fn cut_settled<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
     offset: i64,
+    rescuing: bool,
 ) -> Result<Vec<Rc<Segment<D>>>, StoreError> {
+    let truncations = log.state.borrow().truncations;
     let (kept, end_offset) = look_at_cut(store, log, offset).await.map_err(into_io)?;
     let producers = if log.state.borrow().producers.reaches(end_offset) {
         Some(producers_before(store, log, end_offset).await.map_err(into_io)?)
@@ -237,6 +246,12 @@ async fn cut_settled<D: Disk>(
         None
     };
     let mut state = log.state.borrow_mut();
+    if state.truncations != truncations {
+        return Err(StoreError::Busy);
+    }
+    if let Some(offline) = state.offline.clone().filter(|_| !rescuing) {
+        return Err(StoreError::Offline(offline));
+    }
     let keep = state.segments.partition_point(|segment| segment.base < end_offset);
     let upcoming = state.upcoming.take();
     let dropped: Vec<_> = state.segments.drain(keep..).chain(upcoming).collect();

@@ -119,7 +119,11 @@ impl<D: Disk> Journal<D> {
         let path = journal_path(&self.dir, index);
         let file = match disk.create(&path, self.file_bytes).await {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(&path).await?,
+            // An attempt that failed is not gone on with.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                disk.remove(&path).await?;
+                disk.create(&path, self.file_bytes).await?
+            }
             Err(error) => return Err(error),
         };
         let zeros = AlignedBuf::zeroed(FILL_BYTES.min(self.file_bytes) as usize).freeze();

@@ -39,6 +39,7 @@ mod producer_bound;
 mod read;
 mod recovery;
 mod recycle;
+mod rescue;
 mod reshard;
 pub mod retention;
 mod scrub;

@@ -147,12 +147,18 @@ impl<D: Disk> Log<D> {
     pub async fn durable(&self, ticket: Ticket) -> Result<(), Offline> {
         match self.poll_durable(ticket) {
             Some(outcome) => outcome,
-            None => self.store.pipeline.wait_durable(&self.store, ticket.0).await,
+            None => {
+                self.store.pipeline.wait_durable(&self.store, ticket.0).await?;
+                self.inner.refusal(ticket.0).map_or(Ok(()), Err)
+            }
         }
     }
 
     /// Whether [`Log::durable`] would answer at once, and what.
     pub fn poll_durable(&self, ticket: Ticket) -> Option<Result<(), Offline>> {
+        if let Some(offline) = self.inner.refusal(ticket.0) {
+            return Some(Err(offline));
+        }
         if !self.inner.state.borrow().config.is_durable() && self.store.is_offline().is_none() {
             return Some(Ok(()));
         }

@@ -39,17 +39,32 @@ impl<D: Disk> StoreInner<D> {
         log_segment_bytes.min(self.config.segment_bytes_max)
     }
 
-    /// Repeats `op` while the disk is full, or no more files may be open, telling so to appenders. Any other failure
-    /// takes the store offline. `None` if the store stopped.
+    /// As [`StoreInner::retry_while_full`]; any other failure takes the store offline. `None` then too.
     pub(crate) async fn retry_no_space<T, F: Future<Output = io::Result<T>>>(
         self: &Rc<Self>,
         what: &str,
-        mut op: impl FnMut() -> F,
+        op: impl FnMut() -> F,
     ) -> Option<T> {
+        match self.retry_while_full(what, op).await? {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.fail(format_args!("{what} failed: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Repeats `op` while the disk is full, or no more files may be open, telling so to appenders. `None` if the store
+    /// stopped.
+    pub(crate) async fn retry_while_full<T, F: Future<Output = io::Result<T>>>(
+        self: &Rc<Self>,
+        what: &str,
+        mut op: impl FnMut() -> F,
+    ) -> Option<io::Result<T>> {
         let mut waits = false;
         let done = loop {
             match op().await {
-                Ok(value) => break Some(value),
+                Ok(value) => break Some(Ok(value)),
                 Err(error) if passes(&error) && !self.stopped.get() => {
                     if !waits {
                         waits = true;
@@ -63,10 +78,7 @@ impl<D: Disk> StoreInner<D> {
                 }
                 // The store was closed while it waited: nothing is lost by it.
                 Err(error) if passes(&error) => break None,
-                Err(error) => {
-                    self.fail(format_args!("{what} failed: {error}"));
-                    break None;
-                }
+                Err(error) => break Some(Err(error)),
             }
         };
         if waits {
@@ -78,14 +90,14 @@ impl<D: Disk> StoreInner<D> {
 }
 
 /// Whether an error says that there is no room now: on the disk, in a quota, among open files.
-fn passes(error: &io::Error) -> bool {
+pub(crate) fn passes(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 impl<D: Disk> StoreInner<D> {
     /// The segment's file, for writing. `None` if the store stopped or the segment left its log; a file that cannot be
-    /// used takes the store offline.
+    /// used takes the log offline.
     pub(crate) async fn file_for_writing(
         self: &Rc<Self>,
         log: &Rc<LogInner<D>>,
@@ -101,8 +113,7 @@ impl<D: Disk> StoreInner<D> {
             Err(FileError::Io(error)) if passes(&error) => Err(error),
             Err(error) => Err(io::Error::other(error.to_string())),
         };
-        let what = format!("opening segment {} of log {}", segment.base, log.name);
-        self.retry_no_space(&what, open).await.flatten()
+        self.retry_for_log((log, segment), "opening its file", open).await.flatten()
     }
 }
 
@@ -123,7 +134,7 @@ pub(crate) async fn run_preparer<D: Disk>(store: Rc<StoreInner<D>>) {
         running.set(running.get() + 1);
         let (worker, running) = (store.clone(), running.clone());
         store.spawn("segment maker", async move {
-            if !segment.retired.get() {
+            if !segment.retired.get() && !log.has_failed() {
                 prepare(&worker, &log, &segment).await;
             }
             segment.preparing.set(false);
@@ -151,7 +162,7 @@ async fn prepare<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segm
     }
     let Some(file) = store.file_for_writing(log, segment).await else { return };
     let grow = || file.allocate(prepared_to, to - prepared_to);
-    if store.retry_no_space("extending a segment", grow).await.is_some() {
+    if store.retry_for_log((log, segment), "extending its file", grow).await.is_some() {
         store.took_space(to - prepared_to);
         segment.prepared_to.set(to);
     }
@@ -167,7 +178,7 @@ async fn make<D: Disk>(
     let made = match &spare {
         Some(spare) => {
             let reuse = || reuse_file(store, log, segment, &spare.path);
-            store.retry_no_space("reusing a segment file", reuse).await.map(|file| (file, spare.len))
+            store.retry_for_log((log, segment), "reusing a file", reuse).await.map(|file| (file, spare.len))
         }
         None => {
             let needed = segment.end.get().max(segment.wanted_to.get());
@@ -175,12 +186,13 @@ async fn make<D: Disk>(
             let len = if store.space.is_tight(len) { needed } else { len };
             let len = limit.min(len).next_multiple_of(4096);
             let new = || new_file(store, log, segment, len);
-            let made = store.retry_no_space("making a segment file", new).await;
+            let made = store.retry_for_log((log, segment), "making its file", new).await;
             store.took_space(len);
             made.map(|file| (file, len))
         }
     };
-    if let Some((file, len)) = made {
+    // A log that failed meanwhile is saved to files of its own.
+    if let Some((file, len)) = made.filter(|_| !log.has_failed()) {
         store.files.keep(segment, file);
         segment.prepared_to.set(len);
     }
@@ -238,12 +250,11 @@ async fn make_log_dir<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>)
 }
 
 async fn write_header<D: Disk>(log: &LogInner<D>, segment: &Segment<D>, file: &D::File) -> io::Result<()> {
-    let header = SegmentHeader {
-        log_id: log.id,
-        base: segment.base,
-        life: segment.life,
-        log_name: log.name.to_string(),
-    };
-    file.write_at(header.encode().freeze(), 0).await?;
+    file.write_at(header_of(log, segment).encode().freeze(), 0).await?;
     file.sync_data().await
+}
+
+/// What the header of the segment's file says.
+pub(crate) fn header_of<D: Disk>(log: &LogInner<D>, segment: &Segment<D>) -> SegmentHeader {
+    SegmentHeader { log_id: log.id, base: segment.base, life: segment.life, log_name: log.name.to_string() }
 }

@@ -12,9 +12,11 @@ use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader};
 use crate::cold::{Cold, read_cold};
 use crate::disk::{BLOCK, Disk, DiskFile};
 use crate::error::ReadError;
+use crate::files::FileError;
 use crate::indexes::whole_index;
 use crate::log::ReadBatches;
 use crate::plan::{block_ceil, block_floor};
+use crate::prepare::passes;
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, LogState, StoreInner};
 
@@ -151,9 +153,22 @@ pub(crate) async fn read_piece<D: Disk>(
 ) -> Result<Bytes, ReadError> {
     let failed =
         |error: String| ReadError::Io(format!("log {}, segment {}: {error}", log.name, segment.base));
-    let file = store.files.get(&store.disk, log, segment).await.map_err(|error| failed(error.to_string()))?;
+    // What the device cannot give takes the log offline, as in Kafka.
+    let of_disk = |error: FileError| {
+        let told = failed(error.to_string());
+        let passing = match &error {
+            FileError::Io(error) => passes(error),
+            FileError::Foreign | FileError::Damaged | FileError::NewerVersion(_) => true,
+        };
+        if !passing && !segment.retired.get() {
+            log.fail(&told);
+        }
+        told
+    };
+    let file = store.files.get(&store.disk, log, segment).await.map_err(of_disk)?;
     let (from, to) = (block_floor(range.start), block_ceil(range.end));
-    let data = file.read_at(from, (to - from) as usize).await.map_err(|error| failed(error.to_string()))?;
+    let read = file.read_at(from, (to - from) as usize).await;
+    let data = read.map_err(|error| of_disk(error.into()))?;
     let skip = (range.start - from) as usize;
     let end = skip + (range.end - range.start) as usize;
     if data.len() < end {

@@ -22,8 +22,10 @@ use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader};
 
 use crate::cut::cut_settled;
 use crate::disk::{AlignedBuf, Disk, DiskFile};
+use crate::error::{Offline, StoreError};
 use crate::memory::Recent;
 use crate::plan::{block_ceil, block_floor};
+use crate::prepare::header_of;
 use crate::recycle::recycle_dir;
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, StoreInner};
@@ -36,17 +38,19 @@ impl<D: Disk> LogInner<D> {
     pub(crate) fn has_failed(&self) -> bool {
         self.failed_from.get() < u64::MAX
     }
+
+    /// Why commit `seq` will never be acknowledged for this log, if a write of its segments failed before it was.
+    pub(crate) fn refusal(&self, seq: u64) -> Option<Offline> {
+        let offline = self.state.borrow().offline.clone();
+        offline.filter(|_| seq >= self.failed_from.get())
+    }
 }
 
 impl<D: Disk> StoreInner<D> {
     /// A write or a flush of the segment with this life failed: the log goes offline, and from now on nothing of it is
     /// acknowledged.
     pub(crate) fn fail_log(&self, log: &LogInner<D>, life: u64, reason: impl fmt::Display) {
-        {
-            let state = log.state.borrow();
-            let segments = state.segments.iter().chain(&state.upcoming);
-            segments.filter(|segment| segment.life == life).for_each(|segment| segment.suspect.set(true));
-        }
+        self.suspect(log, life);
         if !log.has_failed() {
             log.failed_from.set(self.pipeline.durable_seq.get() + 1);
             log.to_rescue.set(true);
@@ -54,6 +58,13 @@ impl<D: Disk> StoreInner<D> {
             self.pipeline.request_checkpoint(self);
             self.pipeline.work.wake_all();
         }
+    }
+
+    /// What was written to the segment since its last flush may be lost.
+    pub(crate) fn suspect(&self, log: &LogInner<D>, life: u64) {
+        let state = log.state.borrow();
+        let segments = state.segments.iter().chain(&state.upcoming);
+        segments.filter(|segment| segment.life == life).for_each(|segment| segment.suspect.set(true));
     }
 
     /// As [`StoreInner::retry_no_space`]; any other failure takes the log alone offline. `None` then too.
@@ -100,9 +111,14 @@ impl<D: Disk> StoreInner<D> {
 type Failure = String;
 
 async fn rescue<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) -> Result<(), Failure> {
+    // A file that is being made would take the place of the new one.
+    let all: Vec<_> = log.state.borrow().segments.iter().cloned().collect();
+    let making = || all.iter().any(|segment| segment.preparing.get()) && !store.stopped.get();
+    store.work.until(|| (!making()).then_some(())).await;
+    drop(all);
     let (durable, segments) = {
         let state = log.state.borrow();
-        let durable = state.durable_offset.max(state.start_offset.min(state.end_offset));
+        let durable = state.durable_offset;
         let kept = state.segments.iter().filter(|segment| segment.base < durable);
         (durable, kept.cloned().collect::<Vec<_>>())
     };
@@ -118,7 +134,11 @@ async fn rescue<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) -> Re
         store.settled(unsettled);
         store.writeback.unflushed.borrow_mut().remove(&segment.life);
     }
-    let dropped = cut_settled(store, log, durable).await.map_err(|error| error.to_string())?;
+    let dropped = match cut_settled(store, log, durable, true).await {
+        // A truncation that had begun before came to its end.
+        Err(StoreError::Busy) => return Box::pin(rescue(store, log)).await,
+        dropped => dropped.map_err(|error| error.to_string())?,
+    };
     dropped.into_iter().for_each(|segment| store.recycle.retire_cut(store, segment));
     let freed = log.state.borrow_mut().memory.truncate(i64::MIN);
     store.uncached(freed);
@@ -138,9 +158,10 @@ async fn copy<D: Disk>(
     let made = store.retry_while_full("saving a log", || store.disk.create(&path, len)).await;
     let file = made.ok_or("the store was closed")?.map_err(|error| error.to_string())?;
     let io = |error: io::Error| format!("segment {}: {error}", segment.base);
-    file.write_at(segment.header(log).encode().freeze(), 0).await.map_err(io)?;
+    file.write_at(header_of(log, segment).encode().freeze(), 0).await.map_err(io)?;
     let (recent, from) = in_memory(log, segment);
-    let mut out = Copy { file: file.clone(), piece: AlignedBuf::with_capacity(PIECE_BYTES), position: DATA_START };
+    let mut out =
+        Copy { file: file.clone(), piece: AlignedBuf::with_capacity(PIECE_BYTES), position: DATA_START };
     let mut batches = Batches { rest: BytesMut::new(), durable };
     let mut position = DATA_START;
     if from.file_to > DATA_START {
@@ -156,10 +177,14 @@ async fn copy<D: Disk>(
         }
     }
     batches.rest.extend_from_slice(&from.prefix);
+    batches.copy_to(&mut out).await?;
     for batch in recent.iter().take_while(|batch| batch.next_offset <= durable) {
         batches.rest.extend_from_slice(&batch.head);
         batches.rest.extend_from_slice(&batch.body);
         batches.copy_to(&mut out).await?;
+    }
+    if !batches.rest.is_empty() {
+        return Err(format!("segment {} ends within a batch", segment.base));
     }
     let end = out.finish().await.map_err(io)?;
     file.sync_data().await.map_err(io)?;

@@ -261,6 +261,9 @@ async fn header<D: Disk>(
     if !begins_right(&file, segment).await.map_err(unread)? {
         return Err(Header::Damaged("header block is damaged"));
     }
+    if log.has_failed() {
+        return Ok(());
+    }
     let header = SegmentHeader {
         log_id: log.id,
         base: segment.base,
@@ -269,7 +272,7 @@ async fn header<D: Disk>(
     };
     file.write_at(header.encode().freeze(), 0).await.map_err(unread)?;
     // As every flush of it: what was written before may fail in this one.
-    if store.flush_segment(segment.life, &file).await.is_err() {
+    if !store.flush_segment(log, segment.life, &file).await {
         return Ok(());
     }
     add(&store.levels.scrub.mended, 1);

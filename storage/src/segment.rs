@@ -117,6 +117,8 @@ pub(crate) struct Segment<D: Disk> {
     pub open_share: Cell<Option<(u64, usize)>>,
     /// The segment left the log; nothing is written to it any more.
     pub retired: Cell<bool>,
+    /// A write or a flush of its file failed; see [`crate::rescue`].
+    pub suspect: Cell<bool>,
     pub pending: RefCell<Pending>,
     pub prefix: RefCell<Option<BlockPrefix>>,
     pub index: RefCell<SegmentIndex>,
@@ -147,6 +149,7 @@ impl<D: Disk> Segment<D> {
             image_repeats: Cell::new(false),
             open_share: Cell::new(None),
             retired: Cell::new(false),
+            suspect: Cell::new(false),
             pending: RefCell::default(),
             prefix: RefCell::new(None),
             index: RefCell::new(SegmentIndex::new(base, DATA_START)),

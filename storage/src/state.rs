@@ -182,21 +182,25 @@ impl<D: Disk> StoreInner<D> {
         logs.iter().for_each(|log| log.changed());
     }
 
-    /// Flushes a segment's file; a failure takes the store offline. One flush of a file at a time: the system reports
-    /// a failed write-out to one flush alone, so that a second one beside it could succeed and prove nothing.
-    pub(crate) async fn flush_segment(&self, life: u64, file: &D::File) -> Result<(), Offline> {
-        let turn = || match self.is_offline() {
-            Some(offline) => Some(Err(offline)),
-            None => self.flushing.borrow_mut().insert(life).then_some(Ok(())),
+    /// Flushes the file of a log's segment and says whether it is stable; a failure takes the log offline, and no flush
+    /// of it is asked for any more. One flush of a file at a time: the system reports a failed write-out to one flush
+    /// alone, so that a second one beside it could succeed and prove nothing.
+    pub(crate) async fn flush_segment(&self, log: &LogInner<D>, life: u64, file: &D::File) -> bool {
+        let turn = || match self.is_offline().is_some() || log.has_failed() {
+            true => Some(false),
+            false => self.flushing.borrow_mut().insert(life).then_some(true),
         };
-        self.flushed.until(turn).await?;
+        if !self.flushed.until(turn).await {
+            self.suspect(log, life);
+            return false;
+        }
         let flushed = file.sync_data().await;
         if let Err(error) = &flushed {
-            self.fail(format_args!("flush of a segment failed: {error}"));
+            self.fail_log(log, life, format_args!("flush of a segment failed: {error}"));
         }
         self.flushing.borrow_mut().remove(&life);
         self.flushed.wake_all();
-        self.is_offline().map_or(Ok(()), Err)
+        flushed.is_ok() && self.is_offline().is_none()
     }
 
     /// Wakes all that wait for anything, so that they see the store's state.
@@ -247,6 +251,11 @@ pub(crate) struct LogInner<D: Disk> {
     pub dirty: Cell<bool>,
     /// Its directory exists, stable.
     pub has_dir: Cell<bool>,
+    /// Commits from this one on are not acknowledged for this log: a write or a flush of its segments failed. `u64::MAX`
+    /// while none has.
+    pub failed_from: Cell<u64>,
+    /// It failed, and what is acknowledged of it is not in sound files yet; see [`crate::rescue`].
+    pub to_rescue: Cell<bool>,
     pub state: RefCell<LogState<D>>,
 }
 
@@ -285,6 +294,8 @@ impl<D: Disk> LogInner<D> {
             name: name.into(),
             dirty: Cell::new(false),
             has_dir: Cell::new(false),
+            failed_from: Cell::new(u64::MAX),
+            to_rescue: Cell::new(false),
             state: RefCell::new(LogState {
                 config,
                 segments: VecDeque::new(),

@@ -72,6 +72,8 @@ pub struct StoreStats {
     pub checkpoints: u64,
     /// Segment files open.
     pub open_files: usize,
+    /// Logs that are offline: all of them where the store is.
+    pub offline_logs: usize,
     /// Whether clients' appends are refused for want of space.
     pub disk_full: bool,
     /// Batches read again to find damage.
@@ -391,6 +393,12 @@ impl<D: Disk> Store<D> {
         let _ = self.inner.meter.set(meter);
     }
 
+    fn offline_logs(&self) -> usize {
+        let logs = self.inner.logs.borrow();
+        let offline = |log: &&Rc<LogInner<D>>| log.state.borrow().offline.is_some();
+        if self.inner.is_offline().is_some() { logs.len() } else { logs.values().filter(offline).count() }
+    }
+
     /// Counters and levels.
     pub fn stats(&self) -> StoreStats {
         let store = &self.inner;
@@ -413,6 +421,7 @@ impl<D: Disk> Store<D> {
             scrub_passes: levels.scrub.passes.get(),
             scrub_damaged: levels.scrub.damaged.get(),
             scrub_mended: levels.scrub.mended.get(),
+            offline_logs: self.offline_logs(),
             disk_full: store.refuses_clients(),
             free_bytes: store.space.usable().unwrap_or(0),
             reserve_bytes: store.space.wanted(),
@@ -442,6 +451,7 @@ async fn discard<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
         store.files.close(segment);
         store.writeback.unflushed.borrow_mut().remove(&segment.life);
     }
+    log.to_rescue.set(false);
     let dead = store.recycle.new_path("dead");
     let move_away = async || {
         let dir = store.log_dir(&log.name);

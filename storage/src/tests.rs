@@ -4,6 +4,7 @@ mod basics;
 mod changes;
 mod crash;
 mod damage;
+mod failures;
 mod faults;
 mod flips;
 mod full;

@@ -36,8 +36,11 @@ pub(crate) struct Writeback<D: Disk> {
     /// The cache is over its budget, and its oldest batches cannot go before they are written.
     evict_blocked: Cell<bool>,
     /// Files written since the last checkpoint, by life of the segment, to be flushed by the next.
-    pub unflushed: RefCell<BTreeMap<u64, D::File>>,
+    pub unflushed: RefCell<BTreeMap<u64, Unflushed<D>>>,
 }
+
+/// A file that waits for its flush, and whose log is offline if that fails.
+pub(crate) type Unflushed<D> = (Rc<LogInner<D>>, <D as Disk>::File);
 
 impl<D: Disk> Default for Writeback<D> {
     fn default() -> Self {
@@ -170,7 +173,7 @@ pub(crate) async fn pass<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
         stream::iter(some).for_each_concurrent(LOGS_AT_ONCE, write).await;
         flush_surplus(store).await;
     }
-    for log in &logs {
+    for log in logs.iter().filter(|log| !log.has_failed()) {
         if log.state.borrow().segments.iter().any(|segment| !segment.pending.borrow().is_empty()) {
             store.mark_dirty(log);
         }
@@ -208,8 +211,8 @@ async fn flush_surplus<D: Disk>(store: &Rc<StoreInner<D>>) {
         return;
     }
     let files: Vec<_> = unflushed.borrow().iter().map(|(life, file)| (*life, file.clone())).collect();
-    let flush = async |(life, file): (u64, D::File)| {
-        if store.flush_segment(life, &file).await.is_ok() {
+    let flush = async |(life, (log, file)): (u64, Unflushed<D>)| {
+        if store.flush_segment(&log, life, &file).await {
             unflushed.borrow_mut().remove(&life);
         }
     };
@@ -219,7 +222,7 @@ async fn flush_surplus<D: Disk>(store: &Rc<StoreInner<D>>) {
 async fn write_log<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
     let with_pending = |segment: &&Rc<Segment<D>>| !segment.pending.borrow().is_empty();
     let segments: Vec<_> = log.state.borrow().segments.iter().filter(with_pending).cloned().collect();
-    for segment in segments.iter().filter(|segment| segment.is_ready()) {
+    for segment in segments.iter().filter(|segment| segment.is_ready() && !log.has_failed()) {
         write_segment(store, log, segment).await;
         segment.writeback_to.set(0);
         segment.trim_prefix();
@@ -229,7 +232,7 @@ async fn write_log<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
 async fn write_segment<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segment: &Rc<Segment<D>>) {
     let mut position = 0;
     loop {
-        if segment.retired.get() || store.stopped.get() {
+        if segment.retired.get() || store.stopped.get() || log.has_failed() {
             return;
         }
         let durable_seq = store.pipeline.durable_seq.get();
@@ -238,7 +241,7 @@ async fn write_segment<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>
         let (block, block_end) = (block_floor(range.start), block_ceil(range.end));
         segment.writeback_to.set(block_end);
         let Some(file) = store.file_for_writing(log, segment).await else { return };
-        if segment.retired.get() {
+        if segment.retired.get() || log.has_failed() {
             return;
         }
         let mut data = AlignedBuf::with_capacity((block_end - block) as usize);
@@ -248,10 +251,10 @@ async fn write_segment<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>
         debug_assert!(data.len().is_multiple_of(BLOCK));
         add(&store.levels.writeback_bytes, data.len() as u64);
         let op = || file.write_at(data.clone(), block);
-        if store.retry_no_space("writing behind", op).await.is_none() {
+        if store.retry_for_log((log, segment), "writing behind", op).await.is_none() || log.has_failed() {
             return;
         }
-        store.writeback.unflushed.borrow_mut().insert(segment.life, file);
+        store.writeback.unflushed.borrow_mut().insert(segment.life, (log.clone(), file));
         let settled = segment.pending.borrow_mut().settle(range.clone());
         store.settled(settled);
         position = range.end;

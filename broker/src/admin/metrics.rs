@@ -9,7 +9,7 @@ use crate::shard::{KINDS, LATENCY_BOUNDS_US, ShardMetrics, Shared};
 type Read = fn(&ShardMetrics) -> &AtomicU64;
 
 /// Counters and levels per shard: name, type, help, where it stands.
-const PER_SHARD: [(&str, &str, &str, Read); 25] = [
+const PER_SHARD: [(&str, &str, &str, Read); 26] = [
     ("connections_accepted_total", "counter", "Connections accepted.", |m| &m.accepted),
     ("connections_refused_total", "counter", "Connections refused or closed for a fault of the peer.", |m| {
         &m.refused
@@ -43,6 +43,9 @@ const PER_SHARD: [(&str, &str, &str, Read); 25] = [
     }),
     ("scrub_mended_total", "counter", "Headers, indexes and checkpoints written anew.", |m| {
         &m.levels.scrub_mended
+    }),
+    ("offline_partitions", "gauge", "Logs that are offline after a failure of the disk.", |m| {
+        &m.levels.offline_partitions
     }),
     ("disk_full", "gauge", "1 while appends of clients are refused for want of space.", |m| {
         &m.levels.disk_full

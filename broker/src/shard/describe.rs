@@ -7,13 +7,15 @@ use super::{PartitionKey, Shard};
 use crate::runtime::pace::Pace;
 
 impl Shard {
-    /// Bytes of all batches of each partition; `None` where it is not here.
+    /// Bytes of all batches of each partition; `None` where it is not here, or offline: as in Apache Kafka an offline log is
+    /// in no directory.
     pub(crate) async fn measure(&self, keys: Vec<PartitionKey>) -> Vec<Option<u64>> {
         let mut sizes = Vec::with_capacity(keys.len());
         let mut pace = Pace::new();
         for key in &keys {
             pace.step(1).await;
-            sizes.push(self.partition(key).map(|partition| partition.log.size_bytes()));
+            let online = self.partition(key).filter(|partition| partition.log.offline().is_none());
+            sizes.push(online.map(|partition| partition.log.size_bytes()));
         }
         sizes
     }

@@ -34,6 +34,7 @@ pub(crate) struct Levels {
     pub(crate) unsettled_bytes: AtomicU64,
     pub(crate) cache_bytes: AtomicU64,
     pub(crate) open_files: AtomicU64,
+    pub(crate) offline_partitions: AtomicU64,
     pub(crate) disk_full: AtomicU64,
     pub(crate) scrub_batches: AtomicU64,
     pub(crate) scrub_bytes: AtomicU64,

@@ -52,6 +52,7 @@ fn publish_levels(shard: &Shard) {
     set(&levels.unsettled_bytes, stats.unsettled_bytes as u64);
     set(&levels.cache_bytes, stats.cache_bytes as u64);
     set(&levels.open_files, stats.open_files as u64);
+    set(&levels.offline_partitions, stats.offline_logs as u64);
     set(&levels.disk_full, u64::from(stats.disk_full));
     set(&levels.scrub_batches, stats.scrub_batches);
     set(&levels.scrub_bytes, stats.scrub_bytes);

@@ -175,6 +175,11 @@ impl SimWorld {
         self.0.faults.borrow_mut().push(Planted { fault, until });
     }
 
+    /// Operations that faults may still strike.
+    pub fn faults_left(&self) -> u64 {
+        self.0.faults.borrow().iter().map(|planted| planted.fault.times).sum()
+    }
+
     /// Takes all faults away.
     pub fn clear_faults(&self) {
         self.0.faults.borrow_mut().clear();

@@ -28,7 +28,7 @@ fn profile() -> Profile {
 }
 
 /// Runs a life to its end, or (`None`) until `cut` says so.
-fn run(
+pub(crate) fn run(
     world: &SimWorld,
     oracle: &OracleRef,
     plan: &Plan,

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
 mod crash;
+mod failing;
 mod full;
 mod model;
 mod oracle;

@@ -139,6 +139,18 @@ impl Life {
         while !stopped.get() {
             disk.sleep(Duration::from_millis(5)).await;
         }
+        let others_offline = {
+            let oracle = self.oracle.borrow();
+            let alone = oracle.alone.as_ref();
+            let is_other = |name: &String| alone.is_some_and(|alone| alone != name);
+            let mut others = oracle.logs.iter().filter(|(name, _)| is_other(name));
+            others.find_map(|(name, known)| Some((name.clone(), known.log.as_ref()?.offline()?)))
+        };
+        if let Some((name, offline)) = others_offline {
+            return Err(Unjudged::Broken(crate::oracle::Violation(format!(
+                "log {name} went offline: {offline}"
+            ))));
+        }
         if !self.plan.close {
             return Ok(Ending::Open);
         }
@@ -176,9 +188,11 @@ impl Client {
 
     /// An error is a broken promise unless the disk has faults.
     fn failed(&self, what: &str, error: impl std::fmt::Display) -> Stop {
-        if self.life.oracle.borrow().faulty {
+        let oracle = self.life.oracle.borrow();
+        if oracle.faulty && oracle.alone.as_ref().is_none_or(|alone| *alone == self.name) {
             return Stop::DiskFailed;
         }
+        drop(oracle);
         self.broken(format!("{what}: {error}"))
     }
 

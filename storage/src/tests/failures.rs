@@ -1,0 +1,141 @@
+//! Failures on the files of one log: it goes offline, the others of the shard go on, and what was acknowledged is there
+//! after the next start.
+
+use std::time::Duration;
+
+use super::*;
+use crate::disk::Disk;
+use crate::disk::sim::{Crash, Effect, Fault, Operation, SimWorld};
+use crate::{AppendError, ReadError};
+
+fn fault(operation: Operation, path: &str, times: u64) -> Fault {
+    let effect = Effect::Fail(libc::EIO);
+    Fault { operation, path_contains: path.into(), skip: 0, times, effect }
+}
+
+/// Two logs with a file each and some batches.
+async fn two_logs(disk: &SimDisk) -> (Store<SimDisk>, [Log<SimDisk>; 2]) {
+    let (store, _) = open(disk.clone(), small()).await;
+    let mut logs = Vec::new();
+    for name in ["a-0", "b-0"] {
+        let log = store.create_log(name, log_config()).await.unwrap();
+        append(&log, 300, 0).await.unwrap();
+        logs.push(log);
+    }
+    while store.stats().open_files < 2 {
+        disk.sleep(Duration::from_millis(10)).await;
+    }
+    (store, logs.try_into().unwrap_or_else(|_| panic!("two logs")))
+}
+
+async fn append(log: &Log<SimDisk>, len: usize, fill: u64) -> Result<(), crate::Offline> {
+    let appended = log.append(vec![batch(1, len, fill, 1)], client(0)).unwrap();
+    log.durable(appended.ticket).await
+}
+
+/// Both logs append large batches to one commit; the first log's share fails.
+async fn fail_one_of_two(store: &Store<SimDisk>, [bad, good]: &[Log<SimDisk>; 2]) {
+    let [lost, kept] = [bad, good].map(|log| log.append(vec![batch(1, 30_000, 1, 1)], client(0)).unwrap());
+    assert_eq!(lost.ticket, kept.ticket, "one commit");
+    let error = bad.durable(lost.ticket).await.unwrap_err();
+    good.durable(kept.ticket).await.unwrap();
+    assert_eq!((bad.offline(), good.offline()), (Some(error.clone()), None));
+    assert_eq!((bad.durable_offset(), good.durable_offset()), (1, 2));
+    assert_eq!(bad.append(vec![batch(1, 100, 2, 1)], client(0)), Err(AppendError::Offline(error.clone())));
+    assert_eq!(bad.read(0, 1000, i64::MAX, true).await, Err(ReadError::Offline(error)));
+    assert_eq!(store.stats().offline_logs, 1);
+    append(good, 30_000, 2).await.unwrap();
+    append(good, 100, 3).await.unwrap();
+    assert_eq!(read_all(good).await.len(), 4);
+}
+
+/// What both logs hold after the next start.
+fn after(world: &SimWorld) -> [usize; 2] {
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, report) = open(disk, small()).await;
+        assert_eq!(report.offline, []);
+        let [bad, good] = ["a-0", "b-0"].map(|name| store.log(name).unwrap());
+        let found = [read_all(&bad).await.len(), read_all(&good).await.len()];
+        append(&bad, 20_000, 9).await.unwrap();
+        store.close().await.unwrap();
+        found
+    })
+}
+
+#[test]
+fn a_failed_share_is_left_out_and_the_others_of_its_commit_are_acknowledged() {
+    for operation in [Operation::Write, Operation::Sync] {
+        for times in [1, u64::MAX] {
+            for (seed, end) in (50..).zip([None, Some(Crash::Kill), Some(Crash::PowerLoss)]) {
+                let world = world(seed);
+                let (disk, faults) = (world.disk(), world.clone());
+                world.block_on(async move {
+                    let (store, logs) = two_logs(&disk).await;
+                    faults.inject(fault(operation, "logs/a-0", times));
+                    fail_one_of_two(&store, &logs).await;
+                    if end.is_none() {
+                        store.checkpoint().await.unwrap();
+                        append(&logs[1], 100, 4).await.unwrap();
+                        store.close().await.unwrap();
+                    }
+                    faults.clear_faults();
+                });
+                let world = world.crash(end.unwrap_or(Crash::PowerLoss));
+                let [bad, good] = after(&world);
+                assert_eq!((bad, good), (1, 4 + usize::from(end.is_none())), "{operation:?} {times} {end:?}");
+            }
+        }
+    }
+}
+
+/// A flush that fails says nothing of what was written behind before it: those batches come from memory or from the
+/// file, checked, and go to a new file.
+#[test]
+fn what_was_written_behind_before_a_failed_flush_is_saved() {
+    for (seed, end) in (60..).zip([Crash::Kill, Crash::PowerLoss]) {
+        let world = world(seed);
+        let (disk, faults) = (world.disk(), world.clone());
+        world.block_on(async move {
+            let (store, [bad, good]) = two_logs(&disk).await;
+            for n in 0..30 {
+                append(&bad, 3000, n).await.unwrap();
+                append(&good, 3000, n).await.unwrap();
+                if n == 15 {
+                    store.checkpoint().await.unwrap();
+                }
+            }
+            faults.inject(fault(Operation::Sync, "logs/a-0/0", 1));
+            store.checkpoint().await.unwrap();
+            assert!(bad.offline().is_some(), "its file was flushed");
+            store.checkpoint().await.unwrap();
+            assert_eq!(good.offline(), None);
+            append(&good, 100, 99).await.unwrap();
+        });
+        let world = world.crash(end);
+        assert_eq!(after(&world), [31, 32], "{end:?}");
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_read_goes_offline_alone() {
+    let world = world(70);
+    let (disk, faults) = (world.disk(), world.clone());
+    world.block_on(async move {
+        let (store, [bad, good]) = two_logs(&disk).await;
+        for n in 0..60 {
+            append(&bad, 3000, n).await.unwrap();
+            append(&good, 3000, n).await.unwrap();
+        }
+        store.checkpoint().await.unwrap();
+        store.tick(0).await;
+        faults.inject(fault(Operation::Read, "logs/a-0", 1));
+        assert!(matches!(bad.read(0, 1000, i64::MAX, true).await, Err(ReadError::Io(_))));
+        assert!(bad.offline().is_some());
+        assert!(matches!(bad.read(0, 1000, i64::MAX, true).await, Err(ReadError::Offline(_))));
+        assert_eq!(read_all(&good).await.len(), 61);
+        append(&good, 100, 1).await.unwrap();
+        store.close().await.unwrap();
+    });
+    assert_eq!(after(&world), [61, 62]);
+}
