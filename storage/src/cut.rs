@@ -200,6 +200,7 @@ async fn cut<D: Disk>(
         return Err(StoreError::Offline(offline));
     }
     let dropped = cut_settled(store, log, offset, false).await?;
+    log.cut_untold.set(true);
     let end_offset = log.state.borrow().end_offset;
     let active = log.state.borrow().segments.back().cloned();
     if let Some(active) = active {
@@ -211,6 +212,7 @@ async fn cut<D: Disk>(
     }
     let wanted = store.pipeline.request_checkpoint(store);
     store.pipeline.wait_checkpoint(store, wanted).await?;
+    log.cut_untold.set(false);
     for segment in dropped {
         // The next segment may begin at the same offset, with the same file name: readers must be done with this one.
         while Rc::strong_count(&segment) > 1 && !store.stopped.get() {

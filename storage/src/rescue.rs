@@ -9,7 +9,7 @@
 //! - Each checkpoint first copies what is acknowledged in suspect files, and what of the log is not in its segments yet, to
 //!   new files, which take the place of the old ones. Batches come from memory, else from the old file, where each has to
 //!   match its crc. Only with those files stable may the journal's frames go.
-//! - If even that fails, the store goes offline with its journal as it is: the next opening replays it.
+//! - If even that fails, or the log is just being truncated, the store goes offline with its journal as it is: the next opening replays it.
 //!
 //! Design and alternatives: `broker/docs/decisions/0012-what-a-failed-write-takes-offline.md`.
 
@@ -116,6 +116,9 @@ async fn rescue<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) -> Re
     let making = || all.iter().any(|segment| segment.preparing.get()) && !store.stopped.get();
     store.work.until(|| (!making()).then_some(())).await;
     drop(all);
+    if log.cut_untold.get() {
+        return Err("it was being truncated".to_owned());
+    }
     let (durable, segments) = {
         let state = log.state.borrow();
         let durable = state.durable_offset;

@@ -254,6 +254,8 @@ pub(crate) struct LogInner<D: Disk> {
     /// Commits from this one on are not acknowledged for this log: a write or a flush of its segments failed. `u64::MAX`
     /// while none has.
     pub failed_from: Cell<u64>,
+    /// It was cut in memory, and no checkpoint says so yet: what was cut off still counts should the process end.
+    pub cut_untold: Cell<bool>,
     /// It failed, and what is acknowledged of it is not in sound files yet; see [`crate::rescue`].
     pub to_rescue: Cell<bool>,
     pub state: RefCell<LogState<D>>,
@@ -295,6 +297,7 @@ impl<D: Disk> LogInner<D> {
             dirty: Cell::new(false),
             has_dir: Cell::new(false),
             failed_from: Cell::new(u64::MAX),
+            cut_untold: Cell::new(false),
             to_rescue: Cell::new(false),
             state: RefCell::new(LogState {
                 config,

@@ -142,9 +142,12 @@ impl Life {
         let others_offline = {
             let oracle = self.oracle.borrow();
             let alone = oracle.alone.as_ref();
+            // A log that fails while a truncation of it is on its way takes all with it.
             let is_other = |name: &String| alone.is_some_and(|alone| alone != name);
             let mut others = oracle.logs.iter().filter(|(name, _)| is_other(name));
-            others.find_map(|(name, known)| Some((name.clone(), known.log.as_ref()?.offline()?)))
+            let offline =
+                others.find_map(|(name, known)| Some((name.clone(), known.log.as_ref()?.offline()?)));
+            offline.filter(|(_, offline)| !offline.reason.contains("being truncated"))
         };
         if let Some((name, offline)) = others_offline {
             return Err(Unjudged::Broken(crate::oracle::Violation(format!(
@@ -189,10 +192,12 @@ impl Client {
     /// An error is a broken promise unless the disk has faults.
     fn failed(&self, what: &str, error: impl std::fmt::Display) -> Stop {
         let oracle = self.life.oracle.borrow();
-        if oracle.faulty && oracle.alone.as_ref().is_none_or(|alone| *alone == self.name) {
+        let mine = oracle.alone.as_ref().is_none_or(|alone| *alone == self.name);
+        drop(oracle);
+        let error = error.to_string();
+        if self.life.oracle.borrow().faulty && (mine || error.contains("being truncated")) {
             return Stop::DiskFailed;
         }
-        drop(oracle);
         self.broken(format!("{what}: {error}"))
     }
 
