@@ -73,13 +73,13 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
     // A log whose flush failed is saved below.
     while flushes.next().await.is_some() {}
     drop(flushes);
-    store.rescue_logs().await?;
+    let rescued = store.rescue_logs().await?;
     if store.stopped.get() {
         return None;
     }
     let redo = store.journal.redo_of_mark();
     let mut bytes = encoder.finish(&store.journal.redo(store.run, seq, redo, clean));
-    if let Some(mended) = with_rescued(store, &bytes, seq) {
+    if let Some(mended) = with_rescued(&rescued, &bytes, seq) {
         bytes = mended;
     }
     if let Err(error) = check_len(&bytes) {
@@ -95,13 +95,12 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
     Some(())
 }
 
-/// The checkpoint before commit `seq`, with logs that failed before that commit as they were saved: nothing of them that
-/// was not acknowledged counts. `None` if there are none. Of a log that failed later all was acknowledged that the
-/// checkpoint tells of, and frames from the commit on tell the rest.
-fn with_rescued<D: Disk>(store: &StoreInner<D>, bytes: &[u8], seq: u64) -> Option<Vec<u8>> {
-    let logs = store.logs.borrow();
-    let saved = |log: &&Rc<LogInner<D>>| log.failed_from.get() < seq;
-    let saved: BTreeMap<u64, _> = logs.values().filter(saved).map(|log| (log.id, log)).collect();
+/// The checkpoint before commit `seq`, with logs that failed before that commit as they were saved just now: nothing of
+/// them that was not acknowledged counts. `None` if there are none. Of a log that failed later all was acknowledged that
+/// the checkpoint tells of, and frames from the commit on tell the rest; among those is the removal of a log that is gone.
+fn with_rescued<D: Disk>(rescued: &[Rc<LogInner<D>>], bytes: &[u8], seq: u64) -> Option<Vec<u8>> {
+    let saved = |log: &&Rc<LogInner<D>>| log.failed_from.get() < seq && !log.discarded.get();
+    let saved: BTreeMap<u64, _> = rescued.iter().filter(saved).map(|log| (log.id, log)).collect();
     if saved.is_empty() {
         return None;
     }

@@ -59,13 +59,23 @@ impl<D: Disk> StoreInner<D> {
     pub(crate) async fn retry_while_full<T, F: Future<Output = io::Result<T>>>(
         self: &Rc<Self>,
         what: &str,
+        op: impl FnMut() -> F,
+    ) -> Option<io::Result<T>> {
+        self.retry_while_full_for(what, || true, op).await
+    }
+
+    /// The same as long as it is `wanted` at all.
+    pub(crate) async fn retry_while_full_for<T, F: Future<Output = io::Result<T>>>(
+        self: &Rc<Self>,
+        what: &str,
+        wanted: impl Fn() -> bool,
         mut op: impl FnMut() -> F,
     ) -> Option<io::Result<T>> {
         let mut waits = false;
         let done = loop {
             match op().await {
                 Ok(value) => break Some(Ok(value)),
-                Err(error) if passes(&error) && !self.stopped.get() => {
+                Err(error) if passes(&error) && !self.stopped.get() && wanted() => {
                     if !waits {
                         waits = true;
                         self.disk_full.set(self.disk_full.get() + 1);
@@ -75,6 +85,9 @@ impl<D: Disk> StoreInner<D> {
                         self.ask_for_space();
                     }
                     self.disk.sleep(NO_SPACE_PAUSE).await;
+                    if !wanted() {
+                        break None;
+                    }
                 }
                 // The store was closed while it waited: nothing is lost by it.
                 Err(error) if passes(&error) => break None,
@@ -178,7 +191,12 @@ async fn make<D: Disk>(
     let made = match &spare {
         Some(spare) => {
             let reuse = || reuse_file(store, log, segment, &spare.path);
-            store.retry_for_log((log, segment), "reusing a file", reuse).await.map(|file| (file, spare.len))
+            let made = store.retry_for_log((log, segment), "reusing a file", reuse).await;
+            if made.is_none() && !store.stopped.get() {
+                // It left the pool. Where it has its new name already, it goes with the log's leftovers.
+                store.disk.remove(&spare.path).await.ok();
+            }
+            made.map(|file| (file, spare.len))
         }
         None => {
             let needed = segment.end.get().max(segment.wanted_to.get());
@@ -191,8 +209,7 @@ async fn make<D: Disk>(
             made.map(|file| (file, len))
         }
     };
-    // A log that failed meanwhile is saved to files of its own.
-    if let Some((file, len)) = made.filter(|_| !log.has_failed()) {
+    if let Some((file, len)) = made {
         store.files.keep(segment, file);
         segment.prepared_to.set(len);
     }

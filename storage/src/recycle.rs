@@ -235,7 +235,7 @@ impl<D: Disk> Recycle<D> {
             _ => {}
         }
         let len = segment.prepared_to.get();
-        if self.bytes.get() + len > self.bytes_max || store.space.is_tight(0) {
+        if self.bytes.get() + len > self.bytes_max || store.space.is_tight(0) || segment.suspect.get() {
             return disk.remove(&segment.path).await;
         }
         let path = self.new_path("free");

@@ -15,6 +15,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -23,12 +24,13 @@ use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader};
 use crate::cut::cut_settled;
 use crate::disk::{AlignedBuf, Disk, DiskFile};
 use crate::error::{Offline, StoreError};
+use crate::files::FileError;
 use crate::memory::Recent;
 use crate::plan::{block_ceil, block_floor};
 use crate::prepare::header_of;
 use crate::recycle::recycle_dir;
 use crate::segment::{DATA_START, Segment};
-use crate::state::{LogInner, StoreInner};
+use crate::state::{LogInner, StoreInner, logs_dir};
 
 /// Bytes read or written at once.
 const PIECE_BYTES: usize = 1 << 20;
@@ -67,14 +69,14 @@ impl<D: Disk> StoreInner<D> {
         segments.filter(|segment| segment.life == life).for_each(|segment| segment.suspect.set(true));
     }
 
-    /// As [`StoreInner::retry_no_space`]; any other failure takes the log alone offline. `None` then too.
+    /// As [`StoreInner::retry_no_space`]; any other failure takes the log alone offline. `None` then too, and once it is.
     pub(crate) async fn retry_for_log<T, F: Future<Output = io::Result<T>>>(
         self: &Rc<Self>,
         (log, segment): (&LogInner<D>, &Segment<D>),
         what: &str,
         op: impl FnMut() -> F,
     ) -> Option<T> {
-        match self.retry_while_full(what, op).await? {
+        match self.retry_while_full_for(what, || !log.has_failed(), op).await? {
             Ok(value) => Some(value),
             // Its log was removed, or it was cut off meanwhile.
             Err(_) if segment.retired.get() => None,
@@ -85,15 +87,26 @@ impl<D: Disk> StoreInner<D> {
         }
     }
 
-    /// Brings what is acknowledged of failed logs to sound files. `None` if the store stopped or had to go offline.
-    pub(crate) async fn rescue_logs(self: &Rc<Self>) -> Option<()> {
+    /// Brings what is acknowledged of failed logs to sound files, and gives those logs. `None` if the store stopped or had
+    /// to go offline.
+    pub(crate) async fn rescue_logs(self: &Rc<Self>) -> Option<Vec<Rc<LogInner<D>>>> {
+        let mut rescued = Vec::new();
         loop {
-            let next = self.logs.borrow().values().find(|log| log.to_rescue.get()).cloned();
-            let Some(log) = next else { return Some(()) };
+            let next = {
+                // Until its removal is stable a log may come back.
+                let (logs, removing) = (self.logs.borrow(), self.removing.borrow());
+                let wanted = |log: &&Rc<LogInner<D>>| log.to_rescue.get() && !log.discarded.get();
+                logs.values().chain(&*removing).find(wanted).cloned()
+            };
+            let Some(log) = next else { return Some(rescued) };
             log.to_rescue.set(false);
-            match rescue(self, &log).await {
-                Ok(()) => {}
-                Err(_) if log.state.borrow().removed => {}
+            log.rescuing.set(true);
+            let outcome = rescue(self, &log).await;
+            log.rescuing.set(false);
+            self.work.wake_all();
+            match outcome {
+                Ok(()) => rescued.push(log),
+                Err(_) if log.discarded.get() => {}
                 Err(_) if self.stopped.get() => return None,
                 Err(error) => {
                     self.fail(format_args!(
@@ -112,8 +125,12 @@ type Failure = String;
 
 async fn rescue<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) -> Result<(), Failure> {
     // A file that is being made would take the place of the new one.
-    let all: Vec<_> = log.state.borrow().segments.iter().cloned().collect();
-    let making = || all.iter().any(|segment| segment.preparing.get()) && !store.stopped.get();
+    let all: Vec<_> = {
+        let state = log.state.borrow();
+        state.segments.iter().chain(&state.upcoming).cloned().collect()
+    };
+    let given_up = || store.stopped.get() || log.discarded.get();
+    let making = || all.iter().any(|segment| segment.preparing.get()) && !given_up();
     store.work.until(|| (!making()).then_some(())).await;
     drop(all);
     if log.cut_untold.get() {
@@ -129,7 +146,11 @@ async fn rescue<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) -> Re
         let unflushed = store.writeback.unflushed.borrow().contains_key(&segment.life);
         let last = segments.last().is_some_and(|last| Rc::ptr_eq(last, segment));
         if last || unflushed || segment.suspect.get() || !segment.pending.borrow().is_empty() {
-            copy(store, log, segment, durable).await?;
+            match replace(store, log, segment, durable).await {
+                // The log's start moved beyond it meanwhile: memory has let go of it.
+                Err(_) if segment.retired.get() => {}
+                replaced => replaced?,
+            }
         }
     }
     for segment in log.state.borrow().segments.iter() {
@@ -142,38 +163,86 @@ async fn rescue<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) -> Re
         Err(StoreError::Busy) => return Box::pin(rescue(store, log)).await,
         dropped => dropped.map_err(|error| error.to_string())?,
     };
-    dropped.into_iter().for_each(|segment| store.recycle.retire_cut(store, segment));
+    for segment in dropped {
+        if !segment.is_ready() {
+            // A file that was not made to its end.
+            store.disk.remove(&segment.path).await.ok();
+        }
+        store.recycle.retire_cut(store, segment);
+    }
     let freed = log.state.borrow_mut().memory.truncate(i64::MIN);
     store.uncached(freed);
     tracing::info!(log = %log.name, "what was acknowledged of it is saved, up to offset {durable}");
     Ok(())
 }
 
+/// Does a step of saving a log; while the disk is full it is repeated, unless the log's removal is stable meanwhile.
+async fn saving<D: Disk, T, F: Future<Output = io::Result<T>>>(
+    store: &Rc<StoreInner<D>>,
+    log: &LogInner<D>,
+    step: impl FnMut() -> F,
+) -> Result<T, Failure> {
+    let done = store.retry_while_full_for("saving a log", || !log.discarded.get(), step).await;
+    done.ok_or("it is needed no more")?.map_err(|error| error.to_string())
+}
+
 /// Puts a new file in the place of the segment's, with the batches below `durable`.
-async fn copy<D: Disk>(
+async fn replace<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
     segment: &Rc<Segment<D>>,
     durable: i64,
 ) -> Result<(), Failure> {
-    let path = store.recycle.new_path("rescue");
-    let len = block_ceil(segment.end.get());
-    let made = store.retry_while_full("saving a log", || store.disk.create(&path, len)).await;
-    let file = made.ok_or("the store was closed")?.map_err(|error| error.to_string())?;
-    let io = |error: io::Error| format!("segment {}: {error}", segment.base);
-    file.write_at(header_of(log, segment).encode().freeze(), 0).await.map_err(io)?;
+    let attempt = async || {
+        let path = store.recycle.new_path("rescue");
+        let copied = copy(store, log, (segment, durable), &path).await;
+        if copied.is_err() {
+            // The next attempt begins anew, and this one's room is wanted.
+            store.disk.remove(&path).await.ok();
+        }
+        copied.map(|(file, end)| (path, file, end))
+    };
+    let of_segment = |error: Failure| format!("segment {}: {error}", segment.base);
+    let (path, file, end) = saving(store, log, attempt).await.map_err(of_segment)?;
+    let (disk, dir) = (&store.disk, store.log_dir(&log.name));
+    saving(store, log, || disk.create_dir_all(&dir)).await?;
+    saving(store, log, || disk.rename(&path, &segment.path)).await?;
+    for dir in [dir, logs_dir(&store.dir), recycle_dir(&store.dir)] {
+        saving(store, log, || disk.sync_dir(&dir)).await?;
+    }
+    store.files.close(segment);
+    segment.prepared_to.set(file.size());
+    store.files.keep(segment, file);
+    segment.end.set(end);
+    segment.suspect.set(false);
+    *segment.prefix.borrow_mut() = None;
+    Ok(())
+}
+
+/// Makes a stable file of that path with the segment's batches below `durable`; gives it and where they end.
+async fn copy<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    (segment, durable): (&Rc<Segment<D>>, i64),
+    path: &Path,
+) -> io::Result<(D::File, u64)> {
+    let file = store.disk.create(path, block_ceil(segment.end.get()).max(DATA_START)).await?;
+    file.write_at(header_of(log, segment).encode().freeze(), 0).await?;
     let (recent, from) = in_memory(log, segment);
     let mut out =
         Copy { file: file.clone(), piece: AlignedBuf::with_capacity(PIECE_BYTES), position: DATA_START };
     let mut batches = Batches { rest: BytesMut::new(), durable };
     let mut position = DATA_START;
     if from.file_to > DATA_START {
-        let old = store.files.get(&store.disk, log, segment).await.map_err(|error| error.to_string())?;
+        let old = store.files.get(&store.disk, log, segment).await.map_err(|error| match error {
+            FileError::Io(error) => error,
+            error => io::Error::other(error.to_string()),
+        })?;
         while position < from.file_to {
             let to = block_ceil(from.file_to).min(position + PIECE_BYTES as u64);
-            let data = old.read_at(position, (to - position) as usize).await.map_err(io)?;
+            let data = old.read_at(position, (to - position) as usize).await?;
             let wanted = (from.file_to - position).min(to - position) as usize;
-            let read = data.get(..wanted).ok_or_else(|| format!("segment {} is too short", segment.base))?;
+            let read = data.get(..wanted).ok_or_else(|| io::Error::other("it is too short"))?;
             batches.rest.extend_from_slice(read);
             batches.copy_to(&mut out).await?;
             position += wanted as u64;
@@ -187,22 +256,11 @@ async fn copy<D: Disk>(
         batches.copy_to(&mut out).await?;
     }
     if !batches.rest.is_empty() {
-        return Err(format!("segment {} ends within a batch", segment.base));
+        return Err(io::Error::other("it ends within a batch"));
     }
-    let end = out.finish().await.map_err(io)?;
-    file.sync_data().await.map_err(io)?;
-    store.disk.create_dir_all(&store.log_dir(&log.name)).await.map_err(io)?;
-    store.disk.rename(&path, &segment.path).await.map_err(io)?;
-    store.disk.sync_dir(&store.log_dir(&log.name)).await.map_err(io)?;
-    store.disk.sync_dir(&crate::state::logs_dir(&store.dir)).await.map_err(io)?;
-    store.disk.sync_dir(&recycle_dir(&store.dir)).await.map_err(io)?;
-    store.files.close(segment);
-    store.files.keep(segment, file);
-    segment.prepared_to.set(len.max(DATA_START));
-    segment.end.set(end);
-    segment.suspect.set(false);
-    *segment.prefix.borrow_mut() = None;
-    Ok(())
+    let end = out.finish().await?;
+    file.sync_data().await?;
+    Ok((file, end))
 }
 
 /// Where the bytes before those of the batches in memory come from.
@@ -236,10 +294,10 @@ struct Batches {
 
 impl Batches {
     /// Hands on the whole batches, each found right.
-    async fn copy_to<F: DiskFile>(&mut self, out: &mut Copy<F>) -> Result<(), Failure> {
+    async fn copy_to<F: DiskFile>(&mut self, out: &mut Copy<F>) -> io::Result<()> {
         while self.rest.len() >= BATCH_HEADER_LEN {
             let at = out.position + out.piece.len() as u64;
-            let damaged = || format!("a batch at position {at} is damaged");
+            let damaged = || io::Error::other(format!("a batch at position {at} is damaged"));
             let header = BatchHeader::parse(&self.rest).map_err(|_| damaged())?;
             if header.base_offset >= self.durable {
                 self.rest.clear();
@@ -253,7 +311,7 @@ impl Batches {
             if !batch.crc_ok() {
                 return Err(damaged());
             }
-            out.put(bytes).await.map_err(|error| error.to_string())?;
+            out.put(bytes).await?;
         }
         Ok(())
     }

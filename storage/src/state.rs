@@ -32,8 +32,8 @@ pub(crate) struct StoreInner<D: Disk> {
     pub dir: PathBuf,
     pub config: StoreConfig,
     pub logs: RefCell<BTreeMap<Rc<str>, Rc<LogInner<D>>>>,
-    /// Names whose directory is being moved away.
-    pub removing: RefCell<Vec<Rc<str>>>,
+    /// Logs whose removal is not stable yet, or whose directory is being moved away.
+    pub removing: RefCell<Vec<Rc<LogInner<D>>>>,
     pub run: u64,
     /// Next log id or segment life; both are unique over the runs of a store.
     next_unique: Cell<u64>,
@@ -258,6 +258,10 @@ pub(crate) struct LogInner<D: Disk> {
     pub cut_untold: Cell<bool>,
     /// It failed, and what is acknowledged of it is not in sound files yet; see [`crate::rescue`].
     pub to_rescue: Cell<bool>,
+    /// That is being done.
+    pub rescuing: Cell<bool>,
+    /// Its removal is stable: nothing of it is of use any more.
+    pub discarded: Cell<bool>,
     pub state: RefCell<LogState<D>>,
 }
 
@@ -299,6 +303,8 @@ impl<D: Disk> LogInner<D> {
             failed_from: Cell::new(u64::MAX),
             cut_untold: Cell::new(false),
             to_rescue: Cell::new(false),
+            rescuing: Cell::new(false),
+            discarded: Cell::new(false),
             state: RefCell::new(LogState {
                 config,
                 segments: VecDeque::new(),

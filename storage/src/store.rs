@@ -195,7 +195,7 @@ impl<D: Disk> Store<D> {
         if store.logs.borrow().contains_key(name) {
             return Err(StoreError::Exists(name.to_owned()));
         }
-        if store.removing.borrow().iter().any(|removing| **removing == *name) {
+        if store.removing.borrow().iter().any(|removing| *removing.name == *name) {
             return Err(StoreError::Busy);
         }
         if !store.pipeline.has_room(store, 0, 1) {
@@ -230,7 +230,7 @@ impl<D: Disk> Store<D> {
         }
         let seq = store.pipeline.add_entry(store, Entry::Remove { log_id: log.id });
         store.logs.borrow_mut().remove(name);
-        store.removing.borrow_mut().push(log.name.clone());
+        store.removing.borrow_mut().push(log.clone());
         log.changed();
         // The work goes on to its end even if the caller gives up waiting.
         let (worker, removed) = (store.clone(), log.clone());
@@ -238,11 +238,11 @@ impl<D: Disk> Store<D> {
             if worker.pipeline.wait_durable(&worker, seq).await.is_ok() {
                 discard(&worker, &removed).await;
             }
-            worker.removing.borrow_mut().retain(|name| *name != removed.name);
+            worker.removing.borrow_mut().retain(|log| log.id != removed.id);
             worker.work.wake_all();
         });
         let done = || {
-            let removing = store.removing.borrow().iter().any(|removing| **removing == *name);
+            let removing = store.removing.borrow().iter().any(|removing| *removing.name == *name);
             (!removing || store.is_offline().is_some()).then_some(())
         };
         store.work.until(done).await;
@@ -431,6 +431,11 @@ impl<D: Disk> Store<D> {
 
 /// Frees what a removed log held. Its files are not reused: readers may still hold them.
 async fn discard<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
+    // Whoever saves it to new files would bring its directory back. It need not be saved any more.
+    log.discarded.set(true);
+    log.to_rescue.set(false);
+    store.work.wake_all();
+    store.work.until(|| (!log.rescuing.get()).then_some(())).await;
     let mut segments: Vec<_> = {
         let mut state = log.state.borrow_mut();
         let freed = state.memory.truncate(i64::MIN);
@@ -451,7 +456,6 @@ async fn discard<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
         store.files.close(segment);
         store.writeback.unflushed.borrow_mut().remove(&segment.life);
     }
-    log.to_rescue.set(false);
     let dead = store.recycle.new_path("dead");
     let move_away = async || {
         let dir = store.log_dir(&log.name);

@@ -1,6 +1,8 @@
 //! Failures on the files of one log: it goes offline, the others of the shard go on, and what was acknowledged is there
 //! after the next start.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
@@ -138,4 +140,58 @@ fn a_log_that_cannot_be_read_goes_offline_alone() {
         store.close().await.unwrap();
     });
     assert_eq!(after(&world), [61, 62]);
+}
+
+/// A log fails and is removed some time later. Gives the steps at which it failed and at which all was over, if the world
+/// ran so far.
+async fn fail_and_remove(world: SimWorld, pause: u64, told: Rc<Cell<bool>>) -> (u64, u64) {
+    let disk = world.disk();
+    let (store, [bad, good]) = two_logs(&disk).await;
+    for n in 0..8 {
+        append(&bad, 3000, n).await.unwrap();
+        append(&good, 3000, n).await.unwrap();
+    }
+    world.inject(fault(Operation::Write, "logs/a-0", 1));
+    let lost = bad.append(vec![batch(1, 30_000, 1, 1)], client(0)).unwrap();
+    let failed = bad.durable(lost.ticket).await;
+    failed.unwrap_err();
+    let failed_at = world.steps();
+    disk.sleep(Duration::from_micros(pause * 700)).await;
+    store.remove_log("a-0").await.unwrap();
+    told.set(true);
+    store.checkpoint().await.unwrap();
+    assert!(!disk.exists(&Path::new(DIR).join("logs/a-0")).await.unwrap(), "it came back");
+    append(&good, 100, 1).await.unwrap();
+    (failed_at, world.steps())
+}
+
+/// Until its removal is stable, a log that failed may be back after a crash, with all that was acknowledged.
+#[test]
+fn a_log_that_failed_and_is_removed_is_whole_or_gone() {
+    let mut found = [0, 0];
+    for pause in 0..12 {
+        let seed = 200 + pause;
+        let whole = world(seed);
+        let (failed_at, over_at) = whole.block_on(fail_and_remove(whole.clone(), pause, Rc::default()));
+        for step in failed_at..over_at {
+            let (world, told) = (world(seed), Rc::new(Cell::new(false)));
+            world.block_on_until(step, fail_and_remove(world.clone(), pause, told.clone()));
+            world.clear_faults();
+            let world = world.crash(if step.is_multiple_of(3) { Crash::Kill } else { Crash::PowerLoss });
+            let disk = world.disk();
+            let is_there = world.block_on(async move {
+                let (store, report) = open(disk, small()).await;
+                assert_eq!(report.offline, [], "{pause}, {step}");
+                assert!(read_all(&store.log("b-0").unwrap()).await.len() >= 9);
+                let Some(bad) = store.log("a-0") else { return false };
+                assert!(read_all(&bad).await.len() >= 9, "{pause}, {step}");
+                append(&bad, 20_000, 9).await.unwrap();
+                store.close().await.unwrap();
+                true
+            });
+            assert!(!(told.get() && is_there), "{pause}, {step}");
+            found[usize::from(is_there)] += 1;
+        }
+    }
+    assert!(found[0] > 100 && found[1] > 100, "{found:?}");
 }
