@@ -199,7 +199,7 @@ async fn cut<D: Disk>(
     if let Some(offline) = log.state.borrow().offline.clone() {
         return Err(StoreError::Offline(offline));
     }
-    let dropped = cut_settled(store, log, offset, false).await?;
+    let dropped = cut_settled(store, log, offset, Cut::Asked).await?;
     log.cut_untold.set(true);
     let end_offset = log.state.borrow().end_offset;
     let active = log.state.borrow().segments.back().cloned();
@@ -232,18 +232,38 @@ struct Kept<D: Disk> {
     max_timestamp: (i64, i64),
 }
 
+/// The producers as they were known when the log ended at an offset.
+pub(crate) struct ProducersAt {
+    pub offset: i64,
+    pub table: ProducerTable,
+}
+
+/// What a log is cut for.
+pub(crate) enum Cut {
+    /// A truncation.
+    Asked,
+    /// Its rescue: what is not acknowledged goes. With producers as of an offset before the cut, if it has any that the cut
+    /// concerns.
+    Rescue(Option<ProducersAt>),
+}
+
 /// Cuts a settled log in memory; gives the segments that went. `Busy` if something else cut it meanwhile; one that
 /// failed is cut only for its rescue.
 pub(crate) async fn cut_settled<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
     offset: i64,
-    rescuing: bool,
+    cut: Cut,
 ) -> Result<Vec<Rc<Segment<D>>>, StoreError> {
     let truncations = log.state.borrow().truncations;
     let (kept, end_offset) = look_at_cut(store, log, offset).await.map_err(into_io)?;
+    let rescuing = matches!(cut, Cut::Rescue(_));
     let producers = if log.state.borrow().producers.reaches(end_offset) {
-        Some(producers_before(store, log, end_offset).await.map_err(into_io)?)
+        let told = match cut {
+            Cut::Rescue(Some(told)) => told,
+            _ => ProducersAt { offset: 0, table: ProducerTable::new(store.config.producers_per_log_max) },
+        };
+        Some(producers_before(store, log, end_offset, told).await.map_err(into_io)?)
     } else {
         None
     };
@@ -326,23 +346,29 @@ async fn look_at_cut<D: Disk>(
     Ok(((kept.end > DATA_START).then_some(kept), end_offset))
 }
 
-/// The producers as the batches before `end_offset` tell.
+/// The producers as the batches before `end_offset` tell, of which the first were `told` before.
 async fn producers_before<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
     end_offset: i64,
+    told: ProducersAt,
 ) -> Result<ProducerTable, ReadError> {
     let (segments, seen): (Vec<_>, _) = {
         let state = log.state.borrow();
-        let segments = state.segments.iter().filter(|segment| segment.base < end_offset).cloned().collect();
+        let is_wanted = |segment: &&Rc<Segment<D>>| {
+            segment.base < end_offset && state.segment_end_offset(segment.base) > told.offset
+        };
+        let segments = state.segments.iter().filter(is_wanted).cloned().collect();
         let seen: Vec<_> = state.producers.iter().map(|(id, producer)| (id, producer.last_seen_ms)).collect();
         (segments, seen)
     };
-    let mut producers = ProducerTable::new(store.config.producers_per_log_max);
+    let wanted = told.offset..end_offset;
+    let mut producers = told.table;
+    producers.keep_seen(&seen);
     for segment in segments {
         walk(store, log, &segment, DATA_START..segment.end.get(), |_, header| {
             let known = seen.binary_search_by_key(&header.producer_id, |(id, _)| *id);
-            if let (Ok(at), true) = (known, header.next_offset() <= end_offset) {
+            if let (Ok(at), true) = (known, wanted.contains(&(header.next_offset() - 1))) {
                 producers.record(header, seen[at].1);
             }
         })

@@ -253,6 +253,17 @@ impl ProducerTable {
         });
     }
 
+    /// Keeps those of `seen` (ids in order, with the time each was seen last), and forgets all others.
+    pub(crate) fn keep_seen(&mut self, seen: &[(i64, i64)]) {
+        self.producers.retain(|id, producer| match seen.binary_search_by_key(id, |(id, _)| *id) {
+            Ok(at) => {
+                producer.last_seen_ms = seen[at].1;
+                true
+            }
+            Err(_) => false,
+        });
+    }
+
     /// Whether the table tells of batches at `offset` or later, so that cutting the log there makes it false: then
     /// it is made anew by recording the headers of the log up to the cut.
     pub fn reaches(&self, offset: i64) -> bool {

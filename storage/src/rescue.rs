@@ -21,13 +21,16 @@ use std::rc::Rc;
 use bytes::{Buf, Bytes, BytesMut};
 use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader};
 
-use crate::cut::cut_settled;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint_file::load_checkpoint;
+use crate::cut::{Cut, ProducersAt, cut_settled};
 use crate::disk::{AlignedBuf, Disk, DiskFile};
-use crate::error::{Offline, StoreError};
+use crate::error::{Offline, OpenError, StoreError};
 use crate::files::FileError;
 use crate::memory::Recent;
 use crate::plan::{block_ceil, block_floor};
 use crate::prepare::header_of;
+use crate::producer::ProducerTable;
 use crate::recycle::recycle_dir;
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, StoreInner, logs_dir};
@@ -90,7 +93,7 @@ impl<D: Disk> StoreInner<D> {
     /// Brings what is acknowledged of failed logs to sound files, and gives those logs. `None` if the store stopped or had
     /// to go offline.
     pub(crate) async fn rescue_logs(self: &Rc<Self>) -> Option<Vec<Rc<LogInner<D>>>> {
-        let mut rescued = Vec::new();
+        let (mut rescued, mut told) = (Vec::new(), None);
         loop {
             let next = {
                 // Until its removal is stable a log may come back.
@@ -101,7 +104,7 @@ impl<D: Disk> StoreInner<D> {
             let Some(log) = next else { return Some(rescued) };
             log.to_rescue.set(false);
             log.rescuing.set(true);
-            let outcome = rescue(self, &log).await;
+            let outcome = rescue(self, &log, &mut told).await;
             log.rescuing.set(false);
             self.work.wake_all();
             match outcome {
@@ -123,7 +126,11 @@ impl<D: Disk> StoreInner<D> {
 /// Why a log could not be saved.
 type Failure = String;
 
-async fn rescue<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) -> Result<(), Failure> {
+async fn rescue<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    told: &mut Option<Checkpoint>,
+) -> Result<(), Failure> {
     // A file that is being made would take the place of the new one.
     let all: Vec<_> = {
         let state = log.state.borrow();
@@ -158,9 +165,10 @@ async fn rescue<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) -> Re
         store.settled(unsettled);
         store.writeback.unflushed.borrow_mut().remove(&segment.life);
     }
-    let dropped = match cut_settled(store, log, durable, true).await {
+    let known = producers_told(store, log, durable, told).await?;
+    let dropped = match cut_settled(store, log, durable, Cut::Rescue(known)).await {
         // A truncation that had begun before came to its end.
-        Err(StoreError::Busy) => return Box::pin(rescue(store, log)).await,
+        Err(StoreError::Busy) => return Box::pin(rescue(store, log, told)).await,
         dropped => dropped.map_err(|error| error.to_string())?,
     };
     for segment in dropped {
@@ -184,6 +192,41 @@ async fn saving<D: Disk, T, F: Future<Output = io::Result<T>>>(
 ) -> Result<T, Failure> {
     let done = store.retry_while_full_for("saving a log", || !log.discarded.get(), step).await;
     done.ok_or("it is needed no more")?.map_err(|error| error.to_string())
+}
+
+/// The log's producers as the checkpoint on the disk tells of them: what is behind it is a matter of a few segments, and
+/// the log may be long.
+async fn producers_told<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &LogInner<D>,
+    durable: i64,
+    told: &mut Option<Checkpoint>,
+) -> Result<Option<ProducersAt>, Failure> {
+    if !log.state.borrow().producers.reaches(durable) {
+        return Ok(None);
+    }
+    if told.is_none() {
+        let load = async || match load_checkpoint(&store.disk, &store.dir).await {
+            Ok(checkpoint) => Ok(checkpoint),
+            Err(OpenError::Io { source, .. }) => Err(source),
+            Err(error) => Err(io::Error::other(error.to_string())),
+        };
+        *told = Some(saving(store, log, load).await?);
+    }
+    let producers_max = store.config.producers_per_log_max;
+    let record = told.iter().flat_map(|told| &told.logs).find(|record| record.id == log.id);
+    // One that the checkpoint does not know is as short as it is new.
+    let Some(record) = record.filter(|record| record.end_offset <= durable) else {
+        return Ok(Some(ProducersAt { offset: 0, table: ProducerTable::new(producers_max) }));
+    };
+    let table = match record.producers.is_empty() {
+        true => ProducerTable::new(producers_max),
+        false => {
+            let decoded = ProducerTable::decode(&record.producers, producers_max);
+            decoded.map_err(|error| error.to_string())?.0
+        }
+    };
+    Ok(Some(ProducersAt { offset: record.end_offset, table }))
 }
 
 /// Puts a new file in the place of the segment's, with the batches below `durable`.

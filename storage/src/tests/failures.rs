@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use penstock_format::{BatchBuilder, NewRecord};
+
 use super::*;
 use crate::disk::Disk;
 use crate::disk::sim::{Crash, Effect, Fault, Operation, SimWorld};
@@ -140,6 +142,56 @@ fn a_log_that_cannot_be_read_goes_offline_alone() {
         store.close().await.unwrap();
     });
     assert_eq!(after(&world), [61, 62]);
+}
+
+/// A batch of one record of producer 9.
+fn produced(sequence: i32, len: usize) -> Batch {
+    let mut builder = BatchBuilder::new().producer(9, 0, sequence);
+    let value = vec![sequence as u8; len];
+    builder.append(&NewRecord { timestamp: 1, value: Some(&value), ..NewRecord::default() }).unwrap();
+    builder.finish().unwrap()
+}
+
+/// What a long log's producers did before stands in the checkpoint: to save it, its old segments are not read, which would
+/// take as long as the log is long, and fail where one of them cannot be read.
+#[test]
+fn a_log_is_saved_without_reading_its_past() {
+    let world = world(80);
+    let (disk, faults) = (world.disk(), world.clone());
+    world.block_on(async move {
+        let (store, [bad, good]) = two_logs(&disk).await;
+        for n in 0..60 {
+            let appended = bad.append(vec![produced(n, 6000)], client(0)).unwrap();
+            bad.durable(appended.ticket).await.unwrap();
+        }
+        assert!(bad.segment_count() > 2);
+        store.checkpoint().await.unwrap();
+        store.tick(0).await;
+        for n in 60..63 {
+            let appended = bad.append(vec![produced(n, 6000)], client(0)).unwrap();
+            bad.durable(appended.ticket).await.unwrap();
+        }
+        faults.inject(fault(Operation::Read, "logs/a-0/00000000000000000000", u64::MAX));
+        faults.inject(fault(Operation::Write, "logs/a-0", 1));
+        let lost = bad.append(vec![produced(63, 30_000)], client(0)).unwrap();
+        bad.durable(lost.ticket).await.unwrap_err();
+        store.checkpoint().await.unwrap();
+        append(&good, 100, 1).await.unwrap();
+        faults.clear_faults();
+    });
+    let world = world.crash(Crash::PowerLoss);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, report) = open(disk, small()).await;
+        assert_eq!(report.offline, []);
+        let bad = store.log("a-0").unwrap();
+        assert_eq!(read_all(&bad).await.len(), 64);
+        for (sequence, len, known) in [(59, 6000, true), (62, 6000, true), (63, 30_000, false)] {
+            let appended = bad.append(vec![produced(sequence, len)], client(0)).unwrap();
+            assert_eq!(appended.duplicate, known, "{sequence}");
+        }
+        store.close().await.unwrap();
+    });
 }
 
 /// A log fails and is removed some time later. Gives the steps at which it failed and at which all was over, if the world
