@@ -27,6 +27,7 @@ use crate::cut::{Cut, ProducersAt, cut_settled};
 use crate::disk::{AlignedBuf, Disk, DiskFile};
 use crate::error::{Offline, OpenError, StoreError};
 use crate::files::FileError;
+use crate::indexes::forget_file;
 use crate::memory::Recent;
 use crate::plan::{block_ceil, block_floor};
 use crate::prepare::header_of;
@@ -171,6 +172,10 @@ async fn rescue<D: Disk>(
         Err(StoreError::Busy) => return Box::pin(rescue(store, log, told)).await,
         dropped => dropped.map_err(|error| error.to_string())?,
     };
+    // What it tells of lies beyond the end now, and the segment may grow to that end again.
+    if let Some(last) = segments.last() {
+        saving(store, log, || forget_file(store, last)).await?;
+    }
     for segment in dropped {
         if !segment.is_ready() {
             // A file that was not made to its end.

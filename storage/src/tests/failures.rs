@@ -10,6 +10,7 @@ use penstock_format::{BatchBuilder, NewRecord};
 use super::*;
 use crate::disk::Disk;
 use crate::disk::sim::{Crash, Effect, Fault, Operation, SimWorld};
+use crate::indexes::{index_path, write_files};
 use crate::{AppendError, ReadError};
 
 fn fault(operation: Operation, path: &str, times: u64) -> Fault {
@@ -192,6 +193,29 @@ fn a_log_is_saved_without_reading_its_past() {
         }
         store.close().await.unwrap();
     });
+}
+
+/// The index file was written while the batch that failed was in the segment. The segment could grow to that end again.
+#[test]
+fn the_index_file_of_a_log_that_failed_is_forgotten() {
+    let world = world(81);
+    let (disk, faults) = (world.disk(), world.clone());
+    world.block_on(async move {
+        let (store, [bad, _]) = two_logs(&disk).await;
+        for n in 0..10 {
+            append(&bad, 3000, n).await.unwrap();
+        }
+        faults.inject(fault(Operation::Write, "logs/a-0/", 1));
+        let lost = bad.append(vec![batch(1, 30_000, 1, 1)], client(0)).unwrap();
+        write_files(&bad.store).await;
+        let path = index_path(bad.inner.state.borrow().segments.back().unwrap());
+        assert!(disk.exists(&path).await.unwrap());
+        bad.durable(lost.ticket).await.unwrap_err();
+        store.checkpoint().await.unwrap();
+        assert!(!disk.exists(&path).await.unwrap());
+        store.close().await.unwrap();
+    });
+    assert_eq!(after(&world), [11, 1]);
 }
 
 /// A log fails and is removed some time later. Gives the steps at which it failed and at which all was over, if the world
