@@ -19,7 +19,8 @@ use bytes::Bytes;
 use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::Offline;
 use crate::frame::{
-    APPEND_ENTRY_LEN, Entry, FrameHeader, HEADER_LEN, OTHER_ENTRY_LEN_MAX, encode_meta, entry_len,
+    APPEND_ENTRY_LEN, AppendEntry, Entry, FrameHeader, HEADER_LEN, OTHER_ENTRY_LEN_MAX, encode_meta,
+    entry_len,
 };
 use crate::segment::Segment;
 use crate::state::{LogInner, StoreInner};
@@ -112,15 +113,9 @@ impl<D: Disk> InFlight<D> {
     pub(crate) fn strip(&mut self) {
         let gone: Vec<_> = self.shares.extract_if(.., |share| share.log.has_failed()).collect();
         let frame = &mut self.frame;
-        let is_of = |log_id: u64| gone.iter().find(|share| share.log.id == log_id);
-        frame.entries.retain(|entry| match entry {
-            Entry::Append(append) => is_of(append.log_id).is_none(),
-            // Records that never were acknowledged are not deleted either.
-            Entry::StartOffset { log_id, offset } => {
-                is_of(*log_id).is_none_or(|share| *offset <= share.log.state.borrow().durable_offset)
-            }
-            Entry::Create { .. } | Entry::Remove { .. } => true,
-        });
+        let is_gone = |append: &AppendEntry| gone.iter().any(|share| share.log.id == append.log_id);
+        // A start that was moved stays: only what was stable is ever deleted ([`crate::cut`]).
+        frame.entries.retain(|entry| !matches!(entry, Entry::Append(append) if is_gone(append)));
         frame.header.entry_count = frame.entries.len() as u32;
         let meta_len = HEADER_LEN + frame.entries.iter().map(entry_len).sum::<usize>();
         frame.header.meta_len = meta_len as u32;

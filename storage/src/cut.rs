@@ -39,19 +39,25 @@ pub(crate) async fn delete_records<D: Disk>(
     log: &Rc<LogInner<D>>,
     offset: i64,
 ) -> Result<i64, StoreError> {
-    let seq = {
-        let mut state = log.state.borrow_mut();
-        check_open(store, &state)?;
-        let (start, end) = (state.start_offset, state.written_offset());
-        if offset > end || offset < 0 {
-            return Err(StoreError::OutOfRange { start, end });
-        }
-        if offset <= start {
-            // Perhaps another call moved it just now: then wait until that is stable.
+    let seq = loop {
+        let last = {
+            let mut state = log.state.borrow_mut();
+            check_open(store, &state)?;
+            let (start, end) = (state.start_offset, state.written_offset());
+            if offset > end || offset < 0 {
+                return Err(StoreError::OutOfRange { start, end });
+            }
+            if offset <= start {
+                // Perhaps another call moved it just now: then wait until that is stable.
+                break store.pipeline.last_seq();
+            }
+            if offset <= state.durable_offset {
+                break move_start(store, log, &mut state, offset)?;
+            }
             store.pipeline.last_seq()
-        } else {
-            move_start(store, log, &mut state, offset)?
-        }
+        };
+        // Records that do not wait for their flush may yet be lost: a start beyond them would be none of the log's.
+        store.pipeline.wait_durable(store, last).await?;
     };
     log.changed();
     store.pipeline.wait_durable(store, seq).await?;
@@ -71,6 +77,7 @@ fn move_start<D: Disk>(
     state: &mut LogState<D>,
     offset: i64,
 ) -> Result<u64, StoreError> {
+    assert!(offset <= state.durable_offset, "only what is stable is deleted");
     if !store.pipeline.has_room(store, 0, 1) {
         return Err(StoreError::JournalFull);
     }

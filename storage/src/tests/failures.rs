@@ -218,6 +218,37 @@ fn the_index_file_of_a_log_that_failed_is_forgotten() {
     assert_eq!(after(&world), [11, 1]);
 }
 
+/// A log whose appends do not wait for their flush is asked to delete records that are then lost.
+#[test]
+fn the_start_of_a_log_does_not_move_beyond_what_is_stable() {
+    for pause in 0..12 {
+        let world = world(100 + pause);
+        let (disk, faults) = (world.disk(), world.clone());
+        world.block_on(async move {
+            let (_store, [bad, good]) = two_logs(&disk).await;
+            bad.set_config(LogConfig { flush_messages: u64::MAX, ..log_config() });
+            faults.inject(fault(Operation::Sync, "logs/a-0", 1));
+            bad.append(vec![batch(1, 30_000, 1, 1)], client(0)).unwrap();
+            let kept = good.append(vec![batch(1, 30_000, 1, 1)], client(0)).unwrap();
+            disk.sleep(Duration::from_micros(pause * 100)).await;
+            assert!(bad.delete_records(2).await.is_err());
+            good.durable(kept.ticket).await.unwrap();
+            append(&good, 100, 1).await.unwrap();
+        });
+        let world = world.crash(Crash::Kill);
+        let disk = world.disk();
+        world.block_on(async move {
+            let (store, report) = open(disk, small()).await;
+            assert_eq!(report.offline, []);
+            let bad = store.log("a-0").unwrap();
+            assert_eq!((bad.log_start_offset(), bad.log_end_offset()), (0, 1));
+            append(&bad, 20_000, 1).await.unwrap();
+            assert_eq!(read_all(&bad).await.len(), 2);
+            store.close().await.unwrap();
+        });
+    }
+}
+
 /// A log fails and is removed some time later. Gives the steps at which it failed and at which all was over, if the world
 /// ran so far.
 async fn fail_and_remove(world: SimWorld, pause: u64, told: Rc<Cell<bool>>) -> (u64, u64) {
