@@ -7,8 +7,8 @@
 //!   succeeded, and so did those of all commits before it.
 //! - A log whose segment cannot be written or flushed leaves every commit that is not acknowledged yet; the others of
 //!   the commit are acknowledged without it ([`crate::rescue`]).
-//! - Writes of later commits overlap the flush of earlier ones. Bounds: [`WRITING_MAX`], [`IN_FLIGHT_MAX`], and the
-//!   queue by the journal's room.
+//! - Writes of later commits overlap the flush of earlier ones. Bounds: [`WRITING_MAX`], [`IN_FLIGHT_MAX`],
+//!   [`IN_FLIGHT_BYTES_MAX`], and the queue by the journal's room.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -30,6 +30,8 @@ use crate::wait::WaitList;
 const WRITING_MAX: usize = 4;
 /// Commits placed and not yet stable.
 const IN_FLIGHT_MAX: usize = 16;
+/// Bytes of their frames, which stay in memory until they are stable: no further one is placed beyond this.
+pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
 
 /// Consecutive batches of one log in one segment, part of a commit.
 pub(crate) struct Share<D: Disk> {
@@ -300,7 +302,8 @@ impl<D: Disk> Pipeline<D> {
         let ahead = in_flight - self.flushing.get();
         let large = front.bytes >= store.config.commit_bytes_target;
         let start = ahead == 0 || (large && self.writing.get() < WRITING_MAX);
-        if !start || in_flight >= IN_FLIGHT_MAX {
+        let bytes: usize = self.in_flight.borrow().iter().map(|commit| commit.frame.data.len()).sum();
+        if !start || in_flight >= IN_FLIGHT_MAX || bytes >= IN_FLIGHT_BYTES_MAX {
             return None;
         }
         if queue.len() == 1 {
