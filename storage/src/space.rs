@@ -23,6 +23,9 @@ const VOLUME_SHARE_MAX: u64 = 16;
 /// Most of the volume that is kept for journal files not made yet: one part in so many.
 const JOURNAL_SHARE_MAX: u64 = 8;
 
+/// Times that the volume is asked again before appends are refused for what was taken meanwhile.
+const ASKED_AGAIN_MAX: u32 = 3;
+
 /// What a store knows of the room on its file system.
 pub(crate) struct Space {
     /// The reserve as configured.
@@ -113,6 +116,12 @@ impl<D: Disk> StoreInner<D> {
             return;
         }
         self.ask_volume().await;
+        let mut again = ASKED_AGAIN_MAX;
+        // What was taken while it was asked is perhaps in its answer already, and would count twice.
+        while self.would_be_low() && self.space.taken.get() > 0 && again > 0 {
+            again -= 1;
+            self.ask_volume().await;
+        }
         if self.would_be_low() && self.recycle.drop_spares(&self.disk).await {
             self.ask_volume().await;
         }

@@ -138,3 +138,25 @@ fn spare_files_go_before_anything_is_refused() {
         store.close().await.unwrap();
     });
 }
+
+/// What is taken while the volume is asked may be in its answer already. It is not counted twice.
+#[test]
+fn what_is_taken_while_the_volume_is_asked_does_not_count_twice() {
+    let world = world(44);
+    let disk = world.disk();
+    let inner = world.clone();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), tight()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        let reserve = store.stats().reserve_bytes;
+        inner.set_capacity(inner.used_bytes() + reserve + MIB);
+        store.tick(0).await;
+        assert!(!store.stats().disk_full);
+        log.store.ask_for_space();
+        disk.yield_now().await;
+        log.store.took_space(2 * MIB);
+        disk.sleep(Duration::from_millis(200)).await;
+        assert!(!store.stats().disk_full, "{:?}", store.stats());
+        store.close().await.unwrap();
+    });
+}
