@@ -16,7 +16,7 @@ use crate::disk::Disk;
 use crate::epochs::LeaderEpochs;
 use crate::error::ReadError;
 use crate::log::ReadBatches;
-use crate::read::{READ_BYTES_MAX, READ_BYTES_MIN, Wanted, nothing, read_piece};
+use crate::read::{READ_BYTES_MAX, READ_BYTES_MIN, Wanted, nothing, try_piece};
 use crate::segment::Segment;
 use crate::state::{LogInner, LogState, StoreInner};
 
@@ -50,7 +50,14 @@ pub(crate) async fn read_cold<D: Disk>(
     let mut len = (wanted.bytes_max as u64).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
     while at.position < cold.limit {
         let from = at.position;
-        let piece = read_piece(store, log, &cold.segment, from..cold.limit.min(from + len)).await?;
+        let piece = try_piece(store, log, &cold.segment, from..cold.limit.min(from + len)).await;
+        let piece = piece.map_err(|unread| {
+            // A reader is in need of it: the log goes offline, as in Kafka.
+            if unread.by_device && !cold.segment.retired.get() {
+                log.fail(&unread.error);
+            }
+            unread.error
+        })?;
         let scanned = {
             let state = log.state.borrow();
             let known = Known::of(&state, (cold.limit, cold.limit_offset));

@@ -313,7 +313,9 @@ async fn write_share<D: Disk>(
     of: (&LogInner<D>, &Segment<D>),
 ) -> Option<()> {
     let Write { file, data, position, rest, .. } = write;
-    store.retry_for_log(of, "writing a commit", || file.write_at(data.clone(), position)).await?;
+    let written = store.retry_for_log(of, "writing a commit", || file.write_at(data.clone(), position)).await;
+    of.1.wrote(position);
+    written?;
     drop(data);
     let mut from = rest.range.start;
     while from < rest.range.end {
@@ -321,7 +323,9 @@ async fn write_share<D: Disk>(
         let mut data = AlignedBuf::with_capacity((to - from) as usize);
         copy_parts(rest.from, &rest.parts, from..to, &mut data);
         let data = data.freeze();
-        store.retry_for_log(of, "writing a commit", || file.write_at(data.clone(), from)).await?;
+        let written = store.retry_for_log(of, "writing a commit", || file.write_at(data.clone(), from)).await;
+        of.1.wrote(from);
+        written?;
         from = to;
     }
     Some(())

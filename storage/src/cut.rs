@@ -13,10 +13,11 @@ use crate::frame::Entry;
 use crate::index::SegmentIndex;
 use crate::indexes::forget_file;
 use crate::producer::ProducerTable;
+use crate::read::READ_BYTES_MAX;
 use crate::retention::{RetentionRules, SegmentSummary, plan_deletion};
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, LogState, StoreInner};
-use crate::walk::walk;
+use crate::walk::{Walk, appended, walk};
 use crate::writeback;
 
 /// Pause before looking again at a segment that is read still.
@@ -263,8 +264,11 @@ pub(crate) async fn cut_settled<D: Disk>(
     cut: Cut,
 ) -> Result<Vec<Rc<Segment<D>>>, StoreError> {
     let truncations = log.state.borrow().truncations;
-    let (kept, end_offset) = look_at_cut(store, log, offset).await.map_err(into_io)?;
     let rescuing = matches!(cut, Cut::Rescue(_));
+    let (kept, end_offset) = match rescuing {
+        false => look_at_cut(store, log, offset).await.map_err(into_io)?,
+        true => (look_at_saved(store, log, offset).await.map_err(into_io)?, offset),
+    };
     let producers = if log.state.borrow().producers.reaches(end_offset) {
         let told = match cut {
             Cut::Rescue(Some(told)) => told,
@@ -351,6 +355,45 @@ async fn look_at_cut<D: Disk>(
     })
     .await?;
     Ok(((kept.end > DATA_START).then_some(kept), end_offset))
+}
+
+/// Reads the headers of the segment before `offset`, which has just been saved and ends there. Damage that was in it before
+/// was saved with it, and is passed over: the index knows less then.
+async fn look_at_saved<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    offset: i64,
+) -> Result<Option<Kept<D>>, ReadError> {
+    let (segment, interval) = {
+        let state = log.state.borrow();
+        let segment = state.segment_of(offset).filter(|segment| segment.base < offset).cloned();
+        (segment, state.config.index_interval())
+    };
+    let Some(segment) = segment else { return Ok(None) };
+    let mut kept = Kept {
+        index: SegmentIndex::new(segment.base, DATA_START),
+        end: segment.end.get(),
+        max_timestamp: (-1, -1),
+        segment: segment.clone(),
+    };
+    let mut walk = Walk::new(log, &segment, DATA_START..kept.end);
+    while !walk.is_over() {
+        let mut walked = Vec::new();
+        let stepped = walk.step((store, log), &segment, READ_BYTES_MAX, &mut walked).await;
+        for (position, header) in &walked {
+            kept.index.note(&appended(*position, header), interval);
+            if header.max_timestamp > kept.max_timestamp.0 {
+                kept.max_timestamp = (header.max_timestamp, header.base_offset);
+            }
+        }
+        match stepped {
+            Ok(()) => {}
+            Err(ReadError::Corrupt { .. }) if walk.pass((store, log), &segment).await? => {}
+            Err(ReadError::Corrupt { .. }) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((kept.end > DATA_START).then_some(kept))
 }
 
 /// The producers as the batches before `end_offset` tell, of which the first were `told` before.

@@ -144,6 +144,13 @@ pub(crate) fn settled_to<D: Disk>(state: &LogState<D>, segment: &Segment<D>) -> 
     }
 }
 
+/// Why bytes of a segment's file were not read.
+pub(crate) struct Unread {
+    pub error: ReadError,
+    /// The device cannot give them.
+    pub by_device: bool,
+}
+
 /// Bytes of the segment's file.
 pub(crate) async fn read_piece<D: Disk>(
     store: &Rc<StoreInner<D>>,
@@ -151,19 +158,26 @@ pub(crate) async fn read_piece<D: Disk>(
     segment: &Rc<Segment<D>>,
     range: std::ops::Range<u64>,
 ) -> Result<Bytes, ReadError> {
-    let failed =
-        |error: String| ReadError::Io(format!("log {}, segment {}: {error}", log.name, segment.base));
-    // What the device cannot give takes the log offline, as in Kafka.
+    try_piece(store, log, segment, range).await.map_err(|unread| unread.error)
+}
+
+/// As [`read_piece`].
+pub(crate) async fn try_piece<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    segment: &Rc<Segment<D>>,
+    range: std::ops::Range<u64>,
+) -> Result<Bytes, Unread> {
+    let failed = |error: String| Unread {
+        error: ReadError::Io(format!("log {}, segment {}: {error}", log.name, segment.base)),
+        by_device: false,
+    };
     let of_disk = |error: FileError| {
-        let told = failed(error.to_string());
-        let passing = match &error {
-            FileError::Io(error) => passes(error),
-            FileError::Foreign | FileError::Damaged | FileError::NewerVersion(_) => true,
+        let by_device = match &error {
+            FileError::Io(error) => !passes(error),
+            FileError::Foreign | FileError::Damaged | FileError::NewerVersion(_) => false,
         };
-        if !passing && !segment.retired.get() {
-            log.fail(&told);
-        }
-        told
+        Unread { by_device, ..failed(error.to_string()) }
     };
     let file = store.files.get(&store.disk, log, segment).await.map_err(of_disk)?;
     let (from, to) = (block_floor(range.start), block_ceil(range.end));

@@ -7,9 +7,11 @@
 //! - A flush that failed is never asked for again: it would prove nothing of what the first one lost. A file that a write
 //!   or a flush failed on is *suspect*: nothing is written to it any more, and no byte of it counts but by its crc.
 //! - Each checkpoint first copies what is acknowledged in suspect files, and what of the log is not in its segments yet, to
-//!   new files, which take the place of the old ones. Batches come from memory, else from the old file, where each has to
-//!   match its crc. Only with those files stable may the journal's frames go.
-//! - If even that fails, or the log is just being truncated, the store goes offline with its journal as it is: the next opening replays it.
+//!   new files, which take the place of the old ones. Batches come from memory; what went before them comes from the old
+//!   file, byte by byte, as far as a flush that succeeded vouches for it. Nothing else does: a file that was used before may
+//!   have whole batches of its past where a write was lost. Only with the new files stable may the journal's frames go.
+//! - If that cannot be done, or the log is just being truncated, the store goes offline with its journal as it is: the next
+//!   opening replays it.
 //!
 //! Design and alternatives: `broker/docs/decisions/0012-what-a-failed-write-takes-offline.md`.
 
@@ -18,8 +20,7 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use bytes::{Buf, Bytes, BytesMut};
-use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader};
+use bytes::{Buf, Bytes};
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint_file::load_checkpoint;
@@ -68,9 +69,16 @@ impl<D: Disk> StoreInner<D> {
 
     /// What was written to the segment since its last flush may be lost.
     pub(crate) fn suspect(&self, log: &LogInner<D>, life: u64) {
+        if let Some(segment) = self.segment_of_life(log, life) {
+            segment.suspect.set(true);
+        }
+    }
+
+    /// The log's segment of that life, if it is the log's still.
+    pub(crate) fn segment_of_life(&self, log: &LogInner<D>, life: u64) -> Option<Rc<Segment<D>>> {
         let state = log.state.borrow();
-        let segments = state.segments.iter().chain(&state.upcoming);
-        segments.filter(|segment| segment.life == life).for_each(|segment| segment.suspect.set(true));
+        let newest_first = state.upcoming.iter().chain(state.segments.iter().rev());
+        newest_first.into_iter().find(|segment| segment.life == life).cloned()
     }
 
     /// As [`StoreInner::retry_no_space`]; any other failure takes the log alone offline. `None` then too, and once it is.
@@ -172,6 +180,10 @@ async fn rescue<D: Disk>(
         Err(StoreError::Busy) => return Box::pin(rescue(store, log, told)).await,
         dropped => dropped.map_err(|error| error.to_string())?,
     };
+    let end_offset = log.state.borrow().end_offset;
+    if end_offset != durable {
+        return Err(format!("it ends at {end_offset}, and {durable} was acknowledged"));
+    }
     // What it tells of lies beyond the end now, and the segment may grow to that end again.
     if let Some(last) = segments.last() {
         saving(store, log, || forget_file(store, last)).await?;
@@ -241,6 +253,7 @@ async fn replace<D: Disk>(
     segment: &Rc<Segment<D>>,
     durable: i64,
 ) -> Result<(), Failure> {
+    prove(store, log, segment).await;
     let attempt = async || {
         let path = store.recycle.new_path("rescue");
         let copied = copy(store, log, (segment, durable), &path).await;
@@ -267,6 +280,21 @@ async fn replace<D: Disk>(
     Ok(())
 }
 
+/// Flushes the segment's file, unless that failed before.
+async fn prove<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segment: &Rc<Segment<D>>) {
+    if segment.suspect.get() || segment.unproven_from.get() == u64::MAX {
+        return;
+    }
+    let flushed = match store.files.get(&store.disk, log, segment).await {
+        Ok(file) => file.sync_data().await.is_ok(),
+        Err(_) => false,
+    };
+    match flushed {
+        true => segment.unproven_from.set(u64::MAX),
+        false => segment.suspect.set(true),
+    }
+}
+
 /// Makes a stable file of that path with the segment's batches below `durable`; gives it and where they end.
 async fn copy<D: Disk>(
     store: &Rc<StoreInner<D>>,
@@ -277,9 +305,13 @@ async fn copy<D: Disk>(
     let file = store.disk.create(path, block_ceil(segment.end.get()).max(DATA_START)).await?;
     file.write_at(header_of(log, segment).encode().freeze(), 0).await?;
     let (recent, from) = in_memory(log, segment);
+    let unproven_from = segment.unproven_from.get();
+    if unproven_from < from.file_to {
+        let only = format!("what was written from position {unproven_from} on is in the journal alone");
+        return Err(io::Error::other(only));
+    }
     let mut out =
         Copy { file: file.clone(), piece: AlignedBuf::with_capacity(PIECE_BYTES), position: DATA_START };
-    let mut batches = Batches { rest: BytesMut::new(), durable };
     let mut position = DATA_START;
     if from.file_to > DATA_START {
         let old = store.files.get(&store.disk, log, segment).await.map_err(|error| match error {
@@ -288,23 +320,20 @@ async fn copy<D: Disk>(
         })?;
         while position < from.file_to {
             let to = block_ceil(from.file_to).min(position + PIECE_BYTES as u64);
-            let data = old.read_at(position, (to - position) as usize).await?;
+            let data = old.read_at(position, (to - position) as usize).await?.freeze();
             let wanted = (from.file_to - position).min(to - position) as usize;
-            let read = data.get(..wanted).ok_or_else(|| io::Error::other("it is too short"))?;
-            batches.rest.extend_from_slice(read);
-            batches.copy_to(&mut out).await?;
+            if data.len() < wanted {
+                return Err(io::Error::other("it is too short"));
+            }
+            out.put(data.slice(..wanted)).await?;
             position += wanted as u64;
         }
     }
-    batches.rest.extend_from_slice(&from.prefix);
-    batches.copy_to(&mut out).await?;
-    for batch in recent.iter().take_while(|batch| batch.next_offset <= durable) {
-        batches.rest.extend_from_slice(&batch.head);
-        batches.rest.extend_from_slice(&batch.body);
-        batches.copy_to(&mut out).await?;
-    }
-    if !batches.rest.is_empty() {
-        return Err(io::Error::other("it ends within a batch"));
+    out.put(from.prefix.into()).await?;
+    let acknowledged = recent.into_iter().take_while(|batch| batch.next_offset <= durable);
+    for batch in acknowledged {
+        out.put(batch.head).await?;
+        out.put(batch.body).await?;
     }
     let end = out.finish().await?;
     file.sync_data().await?;
@@ -330,38 +359,6 @@ fn in_memory<D: Disk>(log: &LogInner<D>, segment: &Segment<D>) -> (Vec<Recent>, 
     match prefix.and_then(|prefix| prefix.bytes.get(..(begin - block) as usize)) {
         Some(prefix) => (recent, From { file_to: block, prefix: prefix.to_vec() }),
         None => (recent, From { file_to: begin, prefix: Vec::new() }),
-    }
-}
-
-/// Bytes read that are not a whole batch yet.
-struct Batches {
-    rest: BytesMut,
-    /// What begins here or later is not copied.
-    durable: i64,
-}
-
-impl Batches {
-    /// Hands on the whole batches, each found right.
-    async fn copy_to<F: DiskFile>(&mut self, out: &mut Copy<F>) -> io::Result<()> {
-        while self.rest.len() >= BATCH_HEADER_LEN {
-            let at = out.position + out.piece.len() as u64;
-            let damaged = || io::Error::other(format!("a batch at position {at} is damaged"));
-            let header = BatchHeader::parse(&self.rest).map_err(|_| damaged())?;
-            if header.base_offset >= self.durable {
-                self.rest.clear();
-                return Ok(());
-            }
-            if self.rest.len() < header.total_len() {
-                return Ok(());
-            }
-            let bytes: Bytes = self.rest.split_to(header.total_len()).freeze();
-            let batch = Batch { header, body: bytes.slice(BATCH_HEADER_LEN..) };
-            if !batch.crc_ok() {
-                return Err(damaged());
-            }
-            out.put(bytes).await?;
-        }
-        Ok(())
     }
 }
 

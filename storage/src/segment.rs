@@ -119,6 +119,8 @@ pub(crate) struct Segment<D: Disk> {
     pub retired: Cell<bool>,
     /// A write or a flush of its file failed; see [`crate::rescue`].
     pub suspect: Cell<bool>,
+    /// Bytes of the file from here on were written since its last flush that succeeded began.
+    pub unproven_from: Cell<u64>,
     pub pending: RefCell<Pending>,
     pub prefix: RefCell<Option<BlockPrefix>>,
     pub index: RefCell<SegmentIndex>,
@@ -150,6 +152,7 @@ impl<D: Disk> Segment<D> {
             open_share: Cell::new(None),
             retired: Cell::new(false),
             suspect: Cell::new(false),
+            unproven_from: Cell::new(u64::MAX),
             pending: RefCell::default(),
             prefix: RefCell::new(None),
             index: RefCell::new(SegmentIndex::new(base, DATA_START)),
@@ -171,6 +174,11 @@ impl<D: Disk> Segment<D> {
         if self.end.get() >= block_end && first.is_none_or(|first| first >= block_end) {
             *prefix = None;
         }
+    }
+
+    /// A write of the file from `position` on ended, well or not.
+    pub(crate) fn wrote(&self, position: u64) {
+        self.unproven_from.set(self.unproven_from.get().min(position));
     }
 
     /// Bytes of batches.

@@ -194,8 +194,13 @@ impl<D: Disk> StoreInner<D> {
             self.suspect(log, life);
             return false;
         }
+        let segment = self.segment_of_life(log, life);
+        let unproven_from = segment.as_ref().map(|segment| segment.unproven_from.replace(u64::MAX));
         let flushed = file.sync_data().await;
         if let Err(error) = &flushed {
+            if let Some((segment, from)) = segment.zip(unproven_from) {
+                segment.wrote(from);
+            }
             self.fail_log(log, life, format_args!("flush of a segment failed: {error}"));
         }
         self.flushing.borrow_mut().remove(&life);

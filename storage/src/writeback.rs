@@ -251,7 +251,9 @@ async fn write_segment<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>
         debug_assert!(data.len().is_multiple_of(BLOCK));
         add(&store.levels.writeback_bytes, data.len() as u64);
         let op = || file.write_at(data.clone(), block);
-        if store.retry_for_log((log, segment), "writing behind", op).await.is_none() || log.has_failed() {
+        let written = store.retry_for_log((log, segment), "writing behind", op).await;
+        segment.wrote(block);
+        if written.is_none() || log.has_failed() {
             return;
         }
         store.writeback.unflushed.borrow_mut().insert(segment.life, (log.clone(), file));

@@ -425,7 +425,10 @@ impl SimFile {
         let inode = self.inode.clone();
         let write = self.disk.submit(Operation::Write, &self.path, move |world, fault| match fault {
             Some(Effect::Fail(errno)) => {
-                inode.borrow_mut().fail_write(id);
+                match errno {
+                    libc::ENOSPC | libc::EDQUOT => inode.borrow_mut().refuse_write(id),
+                    _ => inode.borrow_mut().fail_write(id),
+                }
                 Err(io::Error::from_raw_os_error(errno))
             }
             Some(Effect::Ignore) => {
@@ -434,7 +437,7 @@ impl SimFile {
             }
             None => {
                 if let Err(full) = world.check_room(&inode, end) {
-                    inode.borrow_mut().fail_write(id);
+                    inode.borrow_mut().refuse_write(id);
                     return Err(full);
                 }
                 inode.borrow_mut().finish_write(id);

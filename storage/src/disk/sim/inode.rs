@@ -97,9 +97,22 @@ impl Inode {
         }
     }
 
-    pub(super) fn fail_write(&mut self, id: u64) {
+    /// Nothing of it was written, as far as reads show.
+    pub(super) fn refuse_write(&mut self, id: u64) {
         if let Some(pending) = self.pending.iter_mut().find(|pending| pending.id == id) {
             pending.state = State::Failed;
+        }
+    }
+
+    /// Of every other one the first half of its blocks was written.
+    pub(super) fn fail_write(&mut self, id: u64) {
+        self.refuse_write(id);
+        let Some(pending) = self.pending.iter().find(|pending| pending.id == id && id % 2 == 1) else {
+            return;
+        };
+        if let Change::Write { position, data } = &pending.change {
+            let half = data.slice(..data.len() / 2 / BLOCK * BLOCK);
+            self.current.apply(&Change::Write { position: *position, data: half });
         }
     }
 
@@ -127,13 +140,23 @@ impl Inode {
         }
     }
 
-    /// What the failed sync would have covered stays in doubt for good.
+    /// Of what the failed sync would have covered every other write is lost, as reads show at once; the rest stays in doubt
+    /// for good.
     pub(super) fn fail_sync(&mut self, covered: u64) {
         for pending in &mut self.pending {
             if matches!(pending.state, State::Completed(n) if n <= covered) {
                 pending.state = State::Doubtful;
             }
         }
+        let is_write = |pending: &Pending| matches!(pending.change, Change::Write { .. });
+        self.pending
+            .retain(|pending| pending.state != State::Doubtful || !is_write(pending) || pending.id % 2 == 0);
+        let mut current = self.stable.clone();
+        let done = |pending: &&Pending| matches!(pending.state, State::Doubtful | State::Completed(_));
+        let mut left: Vec<_> = self.pending.iter().filter(done).collect();
+        left.sort_by_key(|pending| pending.id);
+        left.iter().for_each(|pending| current.apply(&pending.change));
+        self.current = current;
     }
 
     pub(super) fn read(&self, position: u64, len: usize) -> AlignedBuf {
