@@ -83,6 +83,8 @@ impl Shard {
                     shard = self.index,
                     "{OFFSETS_TOPIC}-{number} {error}; its groups are not served"
                 );
+                // As in Apache Kafka: it is not to become better by waiting.
+                groups.coordinator.borrow_mut().unload(number, ErrorCode::NotCoordinator);
             }
         }
         self.carry_out_groups();
@@ -90,6 +92,10 @@ impl Shard {
 
     async fn replay_groups(&self, number: i32, partition: &Rc<Partition>) -> Result<(), LoadError> {
         let log = &partition.log;
+        // Its end may be before what was acknowledged: an empty answer would send members back to the beginning.
+        if let Some(offline) = log.offline() {
+            return Err(LoadError::Read(log.log_start_offset(), ReadError::Offline(offline)));
+        }
         let end = log.log_end_offset();
         let mut next = log.log_start_offset();
         while next < end && self.groups.leads(number, partition) {

@@ -22,6 +22,16 @@ pub(crate) struct ReadRequest {
 }
 
 impl Shard {
+    /// The partition, if it is here and its log serves. One that is offline may know less than was acknowledged: nothing is
+    /// told of its offsets, as in Apache Kafka.
+    pub(super) fn served(&self, key: &PartitionKey) -> Result<Rc<Partition>, PartitionFailure> {
+        let partition = self.partition(key).ok_or(PartitionFailure::NotHere)?;
+        match partition.log.offline() {
+            None => Ok(partition),
+            Some(_) => Err(PartitionFailure::Storage),
+        }
+    }
+
     /// Reads each partition in turn, as long as the bytes last.
     pub(crate) async fn read(&self, request: ReadRequest) -> Vec<Result<PartitionData, PartitionFailure>> {
         let ReadRequest { reads, isolation, mut budget, watch } = request;
@@ -36,9 +46,9 @@ impl Shard {
         let mut pace = Pace::new();
         for (key, read) in &reads {
             pace.step(1).await;
-            let outcome = match self.partition(key) {
-                Some(partition) => self.read_one(&partition, read, isolation, budget).await,
-                None => Err(PartitionFailure::NotHere),
+            let outcome = match self.served(key) {
+                Ok(partition) => self.read_one(&partition, read, isolation, budget).await,
+                Err(failure) => Err(failure),
             };
             if let Ok(data) = &outcome {
                 budget.spend(data.bytes);

@@ -49,7 +49,7 @@ impl Shard {
     }
 
     async fn query_one(&self, asked: PartitionQuery) -> Result<QueryAnswer, PartitionFailure> {
-        let partition = self.partition(&asked.key).ok_or(PartitionFailure::NotHere)?;
+        let partition = self.served(&asked.key)?;
         match asked.query {
             Query::Offset(question) => match question.begin(&partition.view())? {
                 OffsetStep::Done(found) => Ok(found),
