@@ -38,6 +38,11 @@ impl Broker {
     }
 
     pub(crate) fn start_with(dir: &Path, shards: usize, settings: &[&str]) -> Broker {
+        Broker::try_start(dir, shards, settings).unwrap_or_else(|said| panic!("{said}"))
+    }
+
+    /// As `start_with`; what it said if it ended instead of serving.
+    pub(crate) fn try_start(dir: &Path, shards: usize, settings: &[&str]) -> Result<Broker, String> {
         let log = dir.join("stderr");
         let stderr = OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut command = command(dir);
@@ -54,9 +59,10 @@ impl Broker {
         let (Some(kafka), Some(admin)) = (named("kafka="), named("admin=")) else {
             let _ = child.kill();
             let status = child.wait().unwrap();
-            panic!("the broker said {ready:?} ({status}):\n{}", fs::read_to_string(&log).unwrap());
+            let said = fs::read_to_string(&log).unwrap();
+            return Err(format!("the broker said {ready:?} ({status}):\n{said}"));
         };
-        Broker { child, kafka, admin, ready, log }
+        Ok(Broker { child, kafka, admin, ready, log })
     }
 
     /// What it logged, and those before it in the same directory.

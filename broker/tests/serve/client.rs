@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use bytes::Bytes;
-use penstock_format::{BatchBuilder, NewRecord, Records, split_batches};
+use penstock_format::{Batch, BatchBuilder, NewRecord, Records, split_batches};
 use penstock_protocol::frame::{decode_response, encode_request};
 use penstock_protocol::messages::create_topics_request::CreatableTopic;
 use penstock_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -147,13 +147,15 @@ pub(crate) fn values_of(response: &FetchResponse) -> Vec<String> {
         let bytes = partition.records.as_ref().unwrap().to_bytes();
         for batch in split_batches(&bytes, usize::MAX).unwrap() {
             assert!(batch.crc_ok());
-            let records = Records::open(&batch, 1 << 20).unwrap();
-            values.extend(
-                records
-                    .iter()
-                    .map(|record| String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap()),
-            );
+            values.extend(values_in(&batch));
         }
     }
     values
+}
+
+/// The values of a batch's records.
+pub(crate) fn values_in(batch: &Batch) -> Vec<String> {
+    let records = Records::open(batch, 1 << 20).unwrap();
+    let values = records.iter().map(|record| record.unwrap().value.unwrap().to_vec());
+    values.map(|value| String::from_utf8(value).unwrap()).collect()
 }

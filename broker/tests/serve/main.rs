@@ -5,6 +5,7 @@
 
 mod broker;
 mod client;
+mod flips;
 mod histograms;
 mod large;
 mod limits;
