@@ -43,9 +43,26 @@ impl Broker {
 
     /// As `start_with`; what it said if it ended instead of serving.
     pub(crate) fn try_start(dir: &Path, shards: usize, settings: &[&str]) -> Result<Broker, String> {
+        Broker::start_command(command(dir), dir, shards, settings)
+    }
+
+    /// A broker that may have so many files and connections open.
+    pub(crate) fn start_limited(dir: &Path, files: usize, shards: usize) -> Broker {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]);
+        let command = command(dir);
+        limited.arg(command.get_program()).args(command.get_args());
+        Broker::start_command(limited, dir, shards, &[]).unwrap_or_else(|said| panic!("{said}"))
+    }
+
+    fn start_command(
+        mut command: Command,
+        dir: &Path,
+        shards: usize,
+        settings: &[&str],
+    ) -> Result<Broker, String> {
         let log = dir.join("stderr");
         let stderr = OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let mut command = command(dir);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.args(["--shards", &shards.to_string()]);
         settings.iter().for_each(|setting| {

@@ -5,6 +5,7 @@
 
 mod broker;
 mod client;
+mod descriptors;
 mod flips;
 mod histograms;
 mod large;
