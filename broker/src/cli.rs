@@ -65,6 +65,10 @@ pub(crate) struct ServeArgs {
     /// usable core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) shards: Option<u16>,
+    /// Memory for records, requests, indexes and the like in MiB [default: penstock.memory.bytes, else half of what the
+    /// machine has to give].
+    #[arg(long, value_name = "MIB")]
+    pub(crate) memory: Option<u64>,
     /// Sets one broker configuration key; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,

@@ -8,7 +8,7 @@
 //! - A log whose segment cannot be written or flushed leaves every commit that is not acknowledged yet; the others of
 //!   the commit are acknowledged without it ([`crate::rescue`]).
 //! - Writes of later commits overlap the flush of earlier ones. Bounds: [`WRITING_MAX`], [`IN_FLIGHT_MAX`],
-//!   [`IN_FLIGHT_BYTES_MAX`], and the queue by the journal's room.
+//!   [`crate::StoreConfig::frame_bytes_max`], and the queue by the journal's room.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -30,8 +30,6 @@ use crate::wait::WaitList;
 const WRITING_MAX: usize = 4;
 /// Commits placed and not yet stable.
 const IN_FLIGHT_MAX: usize = 16;
-/// Bytes of their frames, which stay in memory until they are stable: no further one is placed beyond this.
-pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
 
 /// Consecutive batches of one log in one segment, part of a commit.
 pub(crate) struct Share<D: Disk> {
@@ -302,8 +300,7 @@ impl<D: Disk> Pipeline<D> {
         let ahead = in_flight - self.flushing.get();
         let large = front.bytes >= store.config.commit_bytes_target;
         let start = ahead == 0 || (large && self.writing.get() < WRITING_MAX);
-        let bytes: usize = self.in_flight.borrow().iter().map(|commit| commit.frame.data.len()).sum();
-        if !start || in_flight >= IN_FLIGHT_MAX || bytes >= IN_FLIGHT_BYTES_MAX {
+        if !start || in_flight >= IN_FLIGHT_MAX || self.frame_bytes() >= store.config.frame_bytes_max {
             return None;
         }
         if queue.len() == 1 {
@@ -312,6 +309,11 @@ impl<D: Disk> Pipeline<D> {
         let commit = queue.pop_front()?;
         self.queue_frame_bytes.set(self.queue_frame_bytes.get() - commit.frame_len_max as u64);
         Some(commit)
+    }
+
+    /// Bytes of the frames in flight, which stay in memory until they are stable.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        self.in_flight.borrow().iter().map(|commit| commit.frame.data.len()).sum()
     }
 
     /// Whether nothing waits and nothing is in flight.

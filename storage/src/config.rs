@@ -18,6 +18,8 @@ pub struct StoreConfig {
     pub journal_files: u32,
     /// Bytes that may be appended and not yet be settled in their segments; at the bound [`crate::Store::reserve`] waits.
     pub unsettled_bytes_max: usize,
+    /// Bytes of frames that are not stable yet, kept in memory until they are; no further one is placed beyond it.
+    pub frame_bytes_max: usize,
     /// Bytes of settled batches kept in memory for readers.
     pub cache_bytes_max: usize,
     /// Bytes of segment indexes kept in memory.
@@ -93,6 +95,7 @@ impl Default for StoreConfig {
             journal_file_bytes: 64 << 20,
             journal_files: 8,
             unsettled_bytes_max: 64 << 20,
+            frame_bytes_max: 32 << 20,
             cache_bytes_max: 128 << 20,
             index_bytes_max: 32 << 20,
             index_worth_bytes: 1 << 20,

@@ -52,6 +52,11 @@ impl<D: Disk> SealedIndexes<D> {
         }
     }
 
+    /// Bytes of all indexes, those of active segments as of the last look.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.get() + self.active_bytes.get()
+    }
+
     /// The segment takes no more batches, or its index was made whole again.
     pub(crate) fn hold(&self, segment: &Rc<Segment<D>>) {
         let bytes = segment.index.borrow().memory_bytes();

@@ -239,6 +239,10 @@ impl ProducerTable {
         if producer.batches.len() == BATCHES_KEPT {
             producer.batches.remove(0);
         }
+        if producer.batches.len() == producer.batches.capacity() {
+            // Most producers write once to a partition, or often.
+            producer.batches.reserve_exact(BATCHES_KEPT - producer.batches.len());
+        }
         producer.batches.push(ProducedBatch::of(header));
         if header.is_transactional() {
             producer.transaction_first_offset.get_or_insert(header.base_offset);

@@ -68,6 +68,12 @@ pub struct StoreStats {
     pub unsettled_bytes: usize,
     /// Memory of batches, settled or not, in bytes.
     pub cache_bytes: usize,
+    /// Bytes of frames that are not stable yet.
+    pub frame_bytes: usize,
+    /// Bytes of segment indexes in memory.
+    pub index_bytes: usize,
+    /// Idempotent producers known in all logs.
+    pub producers: usize,
     /// Checkpoints taken.
     pub checkpoints: u64,
     /// Segment files open.
@@ -414,6 +420,9 @@ impl<D: Disk> Store<D> {
             journal_used_bytes: store.journal.used_bytes(),
             unsettled_bytes: levels.unsettled_bytes.get(),
             cache_bytes: levels.cache_bytes.get(),
+            frame_bytes: store.pipeline.frame_bytes(),
+            index_bytes: store.indexes.bytes(),
+            producers: levels.producers.get(),
             checkpoints: levels.checkpoints.get(),
             open_files: store.files.count(),
             scrub_batches: levels.scrub.batches.get(),

@@ -4,6 +4,8 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use penstock_core::config::memory::{MemoryPart, PRODUCER_BYTES};
+
 use crate::shard::{KINDS, LATENCY_BOUNDS_US, ShardMetrics, Shared};
 
 type Read = fn(&ShardMetrics) -> &AtomicU64;
@@ -74,6 +76,7 @@ pub(super) fn render(shared: &Shared) -> String {
     for (shard, pulse) in shared.pulses.iter().enumerate() {
         line(&mut page, "stalls_total", &format!("shard=\"{shard}\""), pulse.stalls());
     }
+    memory(&mut page, shared);
     latencies(&mut page, shared);
     head(&mut page, "broker_connections", "gauge", "Connections open on all shards.");
     line(&mut page, "broker_connections", "", shared.admission.open() as u64);
@@ -81,6 +84,36 @@ pub(super) fn render(shared: &Shared) -> String {
     head(&mut page, "topics", "gauge", "Topics.");
     line(&mut page, "topics", "", image.topics().len() as u64);
     page
+}
+
+/// The budget of each part of a shard's memory, and what is used of it where that is counted in bytes.
+fn memory(page: &mut String, shared: &Shared) {
+    head(page, "memory_budget_bytes", "gauge", "Bytes that a part of the shard's memory may take.");
+    for shard in 0..shared.metrics.len() {
+        for part in MemoryPart::ALL {
+            let labels = format!("shard=\"{shard}\",part=\"{}\"", part.name());
+            line(page, "memory_budget_bytes", &labels, shared.memory.bytes(part));
+        }
+    }
+    head(page, "memory_used_bytes", "gauge", "Bytes that a part of the shard's memory takes.");
+    for (shard, metrics) in shared.metrics.iter().enumerate() {
+        let levels = &metrics.levels;
+        for part in MemoryPart::ALL {
+            let used = match part {
+                MemoryPart::Cache => get(&levels.cache_bytes).saturating_sub(get(&levels.unsettled_bytes)),
+                MemoryPart::Unflushed => get(&levels.unsettled_bytes),
+                MemoryPart::Frames => get(&levels.frame_bytes),
+                MemoryPart::Requests => get(&levels.request_bytes),
+                MemoryPart::Answers => get(&levels.answer_bytes),
+                MemoryPart::Indexes => get(&levels.index_bytes),
+                MemoryPart::Producers => get(&levels.producers) * PRODUCER_BYTES,
+                // Bounded by numbers, and not counted.
+                MemoryPart::Coordinators | MemoryPart::Cleaner => continue,
+            };
+            let labels = format!("shard=\"{shard}\",part=\"{}\"", part.name());
+            line(page, "memory_used_bytes", &labels, used);
+        }
+    }
 }
 
 fn latencies(page: &mut String, shared: &Shared) {

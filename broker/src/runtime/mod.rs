@@ -5,6 +5,7 @@ pub(crate) mod cpus;
 pub(crate) mod executors;
 pub(crate) mod guard;
 pub(crate) mod mailbox;
+pub(crate) mod memory;
 pub(crate) mod os;
 pub(crate) mod pace;
 pub(crate) mod panics;

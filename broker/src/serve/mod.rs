@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use penstock_core::config::memory::MemoryPart;
 use penstock_storage::disk::preflight;
 
 use crate::admin;
@@ -64,6 +65,7 @@ fn serve(args: &ServeArgs) -> Result<(), Refusal> {
     dir.path().clone_into(&mut options.data_dir);
     let (meta, before) = claim(&dir, &options)?;
     let segment_files = share_descriptors(&mut options);
+    tell_memory(&options);
     let sockets = SocketOptions {
         backlog: options.config.socket_backlog,
         send_buffer_bytes: options.config.socket_send_buffer_bytes,
@@ -109,6 +111,14 @@ fn claim(dir: &DataDir, options: &Options) -> Result<(Meta, Option<Meta>), Refus
     };
     let meta = Meta { cluster_id, node_id: options.config.node_id, shards: options.shards };
     Ok((meta, before))
+}
+
+/// Says how the memory is shared out.
+fn tell_memory(options: &Options) {
+    let mib = |bytes: u64| bytes >> 20;
+    let parts = MemoryPart::ALL.map(|part| format!("{} {}", part.name(), mib(options.memory.bytes(part))));
+    let (total, shards) = (mib(options.memory.total()), options.shards);
+    tracing::info!("memory of each of {shards} shards: {total} MiB ({})", parts.join(", "));
 }
 
 /// Raises the limit of open files and keeps connections below it; gives the segment files that each shard may hold open.

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use penstock_core::config::memory::MemoryPlan;
 use penstock_core::config::properties::{parse_assignment, parse_properties};
 use penstock_core::config::{BrokerConfig, Listener, Overrides, StaticConfig};
 
 use super::{Refusal, refusal};
 use crate::cli::ServeArgs;
-use crate::runtime::cpus;
+use crate::runtime::{cpus, memory};
 
 /// Data directory when nothing names one, below the current directory.
 const DEFAULT_DATA_DIR: &str = "penstock-data";
@@ -24,6 +25,8 @@ pub(super) struct Options {
     /// HOST:PORT of the admin listener.
     pub(super) admin: String,
     pub(super) shards: usize,
+    /// What each shard may keep in memory.
+    pub(super) memory: MemoryPlan,
 }
 
 impl Options {
@@ -52,11 +55,14 @@ impl Options {
         };
         let data_dir = args.data_dir.clone().or_else(|| config.log_dir.as_ref().map(PathBuf::from));
         let shards = args.shards.map(usize::from).or(config.limits.shards);
+        let shards = shards.unwrap_or_else(|| cpus::usable().len()).clamp(1, SHARDS_MAX);
+        let memory = MemoryPlan::new(&config.limits, memory::available(), shards).map_err(refusal)?;
         Ok(Options {
             data_dir: data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
             listen,
             admin: args.admin.clone(),
-            shards: shards.unwrap_or_else(|| cpus::usable().len()).clamp(1, SHARDS_MAX),
+            shards,
+            memory,
             config,
         })
     }
@@ -87,6 +93,9 @@ fn take_flags(args: &ServeArgs, values: &mut Overrides) {
     }
     if let Some(dir) = args.data_dir.as_ref().and_then(|dir| dir.to_str()).filter(|dir| !dir.contains(',')) {
         values.insert("log.dirs".to_owned(), dir.to_owned());
+    }
+    if let Some(mib) = args.memory {
+        values.insert("penstock.memory.bytes".to_owned(), mib.saturating_mul(1 << 20).to_string());
     }
     if let Some(shards) = args.shards {
         values.insert("penstock.shards".to_owned(), shards.to_string());
@@ -124,8 +133,9 @@ mod tests {
     }
 
     fn args() -> ServeArgs {
-        let (config, data_dir, listen, shards) = (None, None, None, None);
-        ServeArgs { config, data_dir, listen, admin: "127.0.0.1:0".to_owned(), shards, set: Vec::new() }
+        let (config, data_dir, listen, shards, memory) = (None, None, None, None, None);
+        let admin = "127.0.0.1:0".to_owned();
+        ServeArgs { config, data_dir, listen, admin, shards, memory, set: Vec::new() }
     }
 
     #[test]

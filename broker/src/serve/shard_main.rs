@@ -10,6 +10,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use penstock_core::config::BrokerConfig;
+use penstock_core::config::memory::{MemoryPart, MemoryPlan};
 use penstock_core::metadata::MetadataMachine;
 use penstock_protocol::WireString;
 use penstock_storage::disk::real::RealDisk;
@@ -41,6 +42,7 @@ pub(super) struct Seat {
     /// Segment files that the store may hold open.
     pub(super) segment_files: usize,
     pub(super) config: BrokerConfig,
+    pub(super) memory: MemoryPlan,
     pub(super) listener: TcpListener,
     pub(super) pulse: Arc<Pulse>,
     pub(super) disk_workers: DiskWorkers,
@@ -128,7 +130,7 @@ impl Seat {
         let opened = Store::open(
             disk.clone(),
             &dir,
-            store_config(&self.config, index, self.segment_files),
+            store_config((&self.config, &self.memory), index, self.segment_files),
             task::now_ms(),
         )
         .await;
@@ -178,20 +180,26 @@ pub(super) fn journal_files(config: &BrokerConfig) -> u32 {
     u32::try_from(files).unwrap_or(u32::MAX)
 }
 
-fn store_config(config: &BrokerConfig, shard: usize, segment_files: usize) -> StoreConfig {
-    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+fn store_config(
+    (config, memory): (&BrokerConfig, &MemoryPlan),
+    shard: usize,
+    segment_files: usize,
+) -> StoreConfig {
+    let bytes = |part: MemoryPart| usize::try_from(memory.bytes(part)).unwrap_or(usize::MAX);
     StoreConfig {
         id_space: u16::try_from(shard).unwrap_or(u16::MAX),
         journal_file_bytes: JOURNAL_FILE_BYTES,
         journal_files: journal_files(config),
         open_files_max: segment_files,
-        unsettled_bytes_max: bytes(config.limits.unflushed_bytes),
-        cache_bytes_max: bytes(config.limits.cache_bytes),
+        unsettled_bytes_max: bytes(MemoryPart::Unflushed),
+        cache_bytes_max: bytes(MemoryPart::Cache),
+        frame_bytes_max: bytes(MemoryPart::Frames),
+        index_bytes_max: bytes(MemoryPart::Indexes),
         reserve_bytes: config.limits.disk_reserve_bytes,
         retention_check_interval_ms: config.retention_check_interval_ms,
         producers_per_log_max: config.limits.partition_producers,
-        producers_max: config.limits.shard_producers,
         scrub_bytes_per_second: config.limits.scrub_bytes_per_second,
+        producers_max: memory.producers(),
         ..StoreConfig::default()
     }
 }
@@ -220,7 +228,7 @@ impl Seat {
             None => shard.min(self.shards - 1),
         };
         let resharding = Resharding { to: self.shards, assign: &assign };
-        let config = store_config(&self.config, self.index, self.segment_files);
+        let config = store_config((&self.config, &self.memory), self.index, self.segment_files);
         let moved = reshard(disk, &self.dir, &config, &resharding, task::now_ms()).await;
         let moved = moved.map_err(|e| format!("cannot move logs between shards: {e}"))?;
         tracing::info!(moved, shards = self.shards, "logs were moved to their shards");

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use penstock_core::config::BrokerConfig;
+use penstock_core::config::memory::{MemoryPart, MemoryPlan};
 use penstock_core::fetch_session::FetchSessions;
 use penstock_core::metadata::MetadataImage;
 use penstock_storage::Store;
@@ -66,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) shards: usize,
     /// Broker configs as they were at start: what sizes and limits are taken from.
     pub(crate) config: BrokerConfig,
+    /// What each shard may keep in memory.
+    pub(crate) memory: MemoryPlan,
     /// The directory of all data.
     pub(crate) data_dir: PathBuf,
     /// Host and port that clients are told to connect to.
@@ -162,7 +165,7 @@ pub(crate) struct ShardParts {
 impl Shard {
     pub(crate) fn new(parts: ShardParts) -> Rc<Shard> {
         let ShardParts { index, shared, ring, store, workers, desk, random } = parts;
-        let budget = usize::try_from(shared.config.limits.inflight_bytes).unwrap_or(usize::MAX);
+        let budget = |part| usize::try_from(shared.memory.bytes(part)).unwrap_or(usize::MAX);
         // The broker's slots are shared out evenly: a session stays with the shard of its connection.
         let slots = shared.config.fetch_sessions_max.div_ceil(shared.shards);
         // Ids of different shards begin far apart, so that none takes another's for its own.
@@ -180,8 +183,8 @@ impl Shard {
             workers,
             desk,
             connections: Connections::default(),
-            budget: RequestBudget::new(budget),
-            answer_budget: Semaphore::new(budget),
+            budget: RequestBudget::new(budget(MemoryPart::Requests)),
+            answer_budget: Semaphore::new(budget(MemoryPart::Answers)),
             fetch_sessions: RefCell::new(fetch_sessions),
             metrics: shared.metrics[index].clone(),
             stages,

@@ -51,6 +51,9 @@ fn publish_levels(shard: &Shard) {
     set(&levels.writeback_bytes, stats.writeback_bytes);
     set(&levels.unsettled_bytes, stats.unsettled_bytes as u64);
     set(&levels.cache_bytes, stats.cache_bytes as u64);
+    set(&levels.frame_bytes, stats.frame_bytes as u64);
+    set(&levels.index_bytes, stats.index_bytes as u64);
+    set(&levels.producers, stats.producers as u64);
     set(&levels.open_files, stats.open_files as u64);
     set(&levels.offline_partitions, stats.offline_logs as u64);
     set(&levels.disk_full, u64::from(stats.disk_full));

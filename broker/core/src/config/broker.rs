@@ -113,30 +113,32 @@ pub struct BrokerConfig {
 /// The `penstock.` limits, each per shard unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// `penstock.cache.bytes.max`.
-    pub cache_bytes: u64,
+    /// `penstock.cache.bytes.max`; `None` is its part of the memory, see [`super::memory`].
+    pub cache_bytes: Option<u64>,
     /// `penstock.connection.requests.max`, per connection.
     pub connection_requests: usize,
     /// `penstock.disk.reserve.bytes`, of the file system; `None` goes by its size.
     pub disk_reserve_bytes: Option<u64>,
-    /// `penstock.inflight.bytes.max`.
-    pub inflight_bytes: u64,
+    /// `penstock.inflight.bytes.max`, likewise.
+    pub inflight_bytes: Option<u64>,
     /// `penstock.journal.bytes`.
     pub journal_bytes: u64,
+    /// `penstock.memory.bytes`, of the whole broker; `None` goes by the machine.
+    pub memory_bytes: Option<u64>,
     /// `penstock.partitions.max`, of the whole broker.
     pub partitions: usize,
     /// `penstock.partition.producers.max`, per partition.
     pub partition_producers: usize,
     /// `penstock.scrub.bytes.per.second`, per shard; 0 for none.
     pub scrub_bytes_per_second: u64,
-    /// `penstock.shard.producers.max`, per shard.
-    pub shard_producers: usize,
+    /// `penstock.shard.producers.max`, per shard; `None` is what the memory has room for.
+    pub shard_producers: Option<usize>,
     /// `penstock.slow.request.ms`; 0 for none.
     pub slow_request_ms: u64,
     /// `penstock.shards`, of the whole broker; `None` is one per usable core.
     pub shards: Option<usize>,
-    /// `penstock.unflushed.bytes.max`.
-    pub unflushed_bytes: u64,
+    /// `penstock.unflushed.bytes.max`, as `cache_bytes`.
+    pub unflushed_bytes: Option<u64>,
 }
 
 impl BrokerConfig {
@@ -168,19 +170,21 @@ impl BrokerConfig {
         let buffer = |name: &str| reader.number(name).map(|value| usize::try_from(value).ok());
         let bytes = |name: &str| reader.number(name).map(|value| u64::try_from(value).unwrap_or(0));
         let small = |name: &str| reader.number(name).map(|value| i32::try_from(value).unwrap_or(i32::MAX));
+        let part = |name: &str| bytes(name).map(|bytes| Some(bytes).filter(|bytes| *bytes > 0));
         let limits = Limits {
-            cache_bytes: bytes("penstock.cache.bytes.max")?,
+            cache_bytes: part("penstock.cache.bytes.max")?,
             connection_requests: count("penstock.connection.requests.max")?,
             disk_reserve_bytes: u64::try_from(reader.number("penstock.disk.reserve.bytes")?).ok(),
-            inflight_bytes: bytes("penstock.inflight.bytes.max")?,
+            inflight_bytes: part("penstock.inflight.bytes.max")?,
+            memory_bytes: part("penstock.memory.bytes")?,
             journal_bytes: bytes("penstock.journal.bytes")?,
             partitions: count("penstock.partitions.max")?,
             partition_producers: count("penstock.partition.producers.max")?,
             scrub_bytes_per_second: bytes("penstock.scrub.bytes.per.second")?,
-            shard_producers: count("penstock.shard.producers.max")?,
+            shard_producers: Some(count("penstock.shard.producers.max")?).filter(|count| *count > 0),
             shards: Some(count("penstock.shards")?).filter(|shards| *shards > 0),
             slow_request_ms: bytes("penstock.slow.request.ms")?,
-            unflushed_bytes: bytes("penstock.unflushed.bytes.max")?,
+            unflushed_bytes: part("penstock.unflushed.bytes.max")?,
         };
         Ok(BrokerConfig {
             advertised_listeners: reader.listeners("advertised.listeners", &[])?,

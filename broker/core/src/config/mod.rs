@@ -14,6 +14,7 @@
 pub mod broker;
 pub mod definition;
 pub mod describe;
+pub mod memory;
 pub mod properties;
 pub mod synonym;
 pub mod topic;

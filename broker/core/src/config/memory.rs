@@ -1,0 +1,188 @@
+//! The memory of a broker, shared out to its shards and their parts. Pure: what the machine has is an input.
+
+use super::broker::Limits;
+use super::value::ConfigError;
+
+/// Share of what the machine has to give that is taken where nothing is configured, in percent. The rest is for what has no
+/// part: connections, metadata, the allocator, other programs.
+const MACHINE_SHARE: u64 = 50;
+
+/// A part of each shard's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryPart {
+    /// Record batches kept for readers.
+    Cache,
+    /// Record batches that are not in their segments yet; producers wait beyond it.
+    Unflushed,
+    /// Frames of the journal that are not stable yet; further commits wait beyond it.
+    Frames,
+    /// Requests held; sockets are not read beyond it.
+    Requests,
+    /// Fetched records on their way to consumers.
+    Answers,
+    /// Indexes of segments.
+    Indexes,
+    /// Idempotent producers; the longest silent are forgotten beyond it.
+    Producers,
+    /// Consumer groups and their offsets. Kept free for them: they are bounded by their numbers.
+    Coordinators,
+    /// What cleaning of compacted logs keeps of keys.
+    Cleaner,
+}
+
+impl MemoryPart {
+    /// All of them.
+    pub const ALL: [MemoryPart; 9] = [
+        MemoryPart::Cache,
+        MemoryPart::Unflushed,
+        MemoryPart::Frames,
+        MemoryPart::Requests,
+        MemoryPart::Answers,
+        MemoryPart::Indexes,
+        MemoryPart::Producers,
+        MemoryPart::Coordinators,
+        MemoryPart::Cleaner,
+    ];
+
+    /// Its name in metrics and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            MemoryPart::Cache => "cache",
+            MemoryPart::Unflushed => "unflushed",
+            MemoryPart::Frames => "frames",
+            MemoryPart::Requests => "requests",
+            MemoryPart::Answers => "answers",
+            MemoryPart::Indexes => "indexes",
+            MemoryPart::Producers => "producers",
+            MemoryPart::Coordinators => "coordinators",
+            MemoryPart::Cleaner => "cleaner",
+        }
+    }
+
+    /// Its share of the shard's memory in percent, and what it takes at least, and at most where nothing is configured, in
+    /// MiB.
+    fn share(self) -> (u64, u64, u64) {
+        match self {
+            MemoryPart::Cache => (20, 1, 256),
+            MemoryPart::Unflushed => (25, 4, 512),
+            MemoryPart::Frames => (5, 1, 32),
+            MemoryPart::Requests | MemoryPart::Answers => (15, 1, 256),
+            MemoryPart::Indexes => (5, 1, 32),
+            MemoryPart::Producers => (5, 1, 256),
+            MemoryPart::Coordinators | MemoryPart::Cleaner => (5, 1, 128),
+        }
+    }
+}
+
+/// What an idempotent producer takes of a log's memory, in bytes, with all its batches.
+pub const PRODUCER_BYTES: u64 = 256;
+
+/// Bytes of each part of one shard's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryPlan([u64; MemoryPart::ALL.len()]);
+
+impl MemoryPlan {
+    /// Shares out the bytes configured, or else a share of what the machine has; parts that have a setting of their own
+    /// take what it says. A machine that has very little to give just now does not keep a broker from starting: each part
+    /// then takes the least it can do with, some 12 MiB of a shard together.
+    ///
+    /// # Errors
+    /// A part would get less than it needs of the bytes configured; says which, and how much would do.
+    pub fn new(limits: &Limits, machine: Option<u64>, shards: usize) -> Result<MemoryPlan, ConfigError> {
+        let shards = shards.max(1) as u64;
+        let configured = limits.memory_bytes;
+        let total = configured.or(machine.map(|bytes| bytes / 100 * MACHINE_SHARE)).unwrap_or(u64::MAX);
+        let mut parts = [0; MemoryPart::ALL.len()];
+        for part in MemoryPart::ALL {
+            let (percent, mib_min, mib_max) = part.share();
+            let (least, most) = (mib_min << 20, mib_max << 20);
+            let share = total / shards / 100 * percent;
+            let share = if configured.is_some() { share } else { share.clamp(least, most) };
+            let own = match part {
+                MemoryPart::Cache => limits.cache_bytes,
+                MemoryPart::Unflushed => limits.unflushed_bytes,
+                MemoryPart::Requests | MemoryPart::Answers => limits.inflight_bytes,
+                MemoryPart::Producers => limits.shard_producers.map(|count| count as u64 * PRODUCER_BYTES),
+                MemoryPart::Frames | MemoryPart::Indexes | MemoryPart::Coordinators | MemoryPart::Cleaner => {
+                    None
+                }
+            };
+            if own.is_none() && configured.is_some() && share < least {
+                let needed = (mib_min * 100).div_ceil(percent) * shards;
+                return Err(ConfigError::Conflict(format!(
+                    "penstock.memory.bytes of {} MiB leaves {} KiB of each of {shards} shards to {}, which needs \
+                     {mib_min} MiB: give {needed} MiB or more, or fewer shards",
+                    total >> 20,
+                    share >> 10,
+                    part.name()
+                )));
+            }
+            parts[part as usize] = own.unwrap_or(share);
+        }
+        Ok(MemoryPlan(parts))
+    }
+
+    /// Bytes of a part, of each shard.
+    pub fn bytes(&self, part: MemoryPart) -> u64 {
+        self.0[part as usize]
+    }
+
+    /// Bytes of all parts, of each shard.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Idempotent producers that each shard may remember.
+    pub fn producers(&self) -> usize {
+        // What a checkpoint can hold.
+        usize::try_from(self.bytes(MemoryPart::Producers) / PRODUCER_BYTES)
+            .unwrap_or(usize::MAX)
+            .min(3_000_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BrokerConfig, Overrides, StaticConfig};
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn plan(settings: &[(&str, &str)], machine: Option<u64>, shards: usize) -> Result<MemoryPlan, String> {
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let statics = StaticConfig::new(settings.collect::<Overrides>()).unwrap();
+        let limits = BrokerConfig::from_static(statics).unwrap().limits;
+        MemoryPlan::new(&limits, machine, shards).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_machines_half_is_shared_out_and_never_more() {
+        for (machine, shards) in [(1024 * MIB, 1), (4096 * MIB, 2), (64 << 30, 16), (1 << 44, 4)] {
+            let plan = plan(&[], Some(machine), shards).unwrap();
+            assert!(plan.total() * shards as u64 <= machine / 2, "{machine} {shards}: {plan:?}");
+        }
+        let large = plan(&[], Some(1 << 44), 4).unwrap();
+        assert_eq!(
+            large.bytes(MemoryPart::Cache),
+            256 * MIB,
+            "a large machine is not filled without being told to"
+        );
+        assert_eq!(large.producers(), 1 << 20);
+        assert_eq!(plan(&[], None, 4).unwrap(), large);
+        assert!(plan(&[], Some(0), 4).unwrap().total() < 16 * MIB, "it starts with the least");
+    }
+
+    #[test]
+    fn settings_win_and_too_little_is_told_by_name() {
+        let memory = ("penstock.memory.bytes", "2147483648");
+        let of = plan(&[memory, ("penstock.cache.bytes.max", "5000000")], Some(MIB), 2).unwrap();
+        assert_eq!(of.bytes(MemoryPart::Cache), 5_000_000);
+        assert_eq!(of.bytes(MemoryPart::Unflushed), (1 << 30) / 100 * 25);
+        let refused = plan(&[("penstock.memory.bytes", "20971520")], None, 2).unwrap_err();
+        assert!(
+            refused.contains("penstock.memory.bytes of 20 MiB") && refused.contains("unflushed"),
+            "{refused}"
+        );
+        assert!(refused.contains("32 MiB or more"), "{refused}");
+    }
+}
