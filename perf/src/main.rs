@@ -22,6 +22,7 @@ mod load;
 mod loopback;
 mod machine;
 mod process;
+mod producers;
 mod raw_writer;
 mod recovery;
 mod ring;
@@ -51,6 +52,8 @@ enum Command {
     Recovery(recovery::RecoveryArgs),
     /// All shards on one busy core under a small load: every answer must come in time
     Soak(soak::SoakArgs),
+    /// Idempotent producers come and go over very many partitions: the memory must stay within its budget
+    Producers(producers::ProducersArgs),
 }
 
 /// The disk's ceiling.
@@ -122,6 +125,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Recovery(args) => recovery::run(&args),
         Command::Soak(args) => soak::run(&args),
+        Command::Producers(args) => producers::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
