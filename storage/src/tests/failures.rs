@@ -263,7 +263,10 @@ async fn fail_and_remove(world: SimWorld, pause: u64, told: Rc<Cell<bool>>) -> (
     let failed = bad.durable(lost.ticket).await;
     failed.unwrap_err();
     let failed_at = world.steps();
-    disk.sleep(Duration::from_micros(pause * 700)).await;
+    disk.sleep(Duration::from_micros(pause * 1000)).await;
+    // The removal's frame waits for room while the checkpoint comes to its end.
+    let effect = Effect::Fail(libc::ENOSPC);
+    world.inject(Fault { effect, ..fault(Operation::Write, "/journal/", 1) });
     store.remove_log("a-0").await.unwrap();
     told.set(true);
     store.checkpoint().await.unwrap();
