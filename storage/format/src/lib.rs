@@ -13,6 +13,7 @@ pub mod codec;
 mod control;
 mod crc;
 mod error;
+mod filter;
 mod header;
 mod recompress;
 mod records;
@@ -24,6 +25,7 @@ pub use builder::{BatchBuilder, BuildError, NewRecord};
 pub use codec::CodecError;
 pub use control::{ControlRecord, ControlRecordError, EndTransactionMarker};
 pub use error::BatchError;
+pub use filter::{FilterRules, Filtered, filter};
 pub use header::{
     BATCH_HEADER_LEN, BATCH_LENGTH_MIN, BATCH_LOG_OVERHEAD, BatchHeader, CRC_START, Compression, MAGIC_V2,
     NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, TimestampType, add_sequence,

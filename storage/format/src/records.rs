@@ -139,6 +139,12 @@ impl Records {
         RecordIter { header: &self.header, reader: Reader { rest: &self.bytes }, index: 0, ended: false }
     }
 
+    /// The records with their fields as they stand.
+    pub(crate) fn raw(&self) -> impl Iterator<Item = Result<(RawRecord<'_>, RecordRef<'_>), RecordsError>> {
+        let mut records = self.iter();
+        std::iter::from_fn(move || records.next_raw())
+    }
+
     /// The records' bytes, uncompressed.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -175,6 +181,12 @@ impl<'a> Iterator for RecordIter<'a> {
     type Item = Result<RecordRef<'a>, RecordsError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        Some(self.next_raw()?.map(|(_, record)| record))
+    }
+}
+
+impl<'a> RecordIter<'a> {
+    fn next_raw(&mut self) -> Option<Result<(RawRecord<'a>, RecordRef<'a>), RecordsError>> {
         if self.ended {
             return None;
         }
@@ -186,7 +198,7 @@ impl<'a> Iterator for RecordIter<'a> {
         match self.reader.record() {
             Ok(raw) => {
                 self.index += 1;
-                Some(Ok(raw.resolve(self.header)))
+                Some(Ok((raw, raw.resolve(self.header))))
             }
             Err(fault) => {
                 self.ended = true;
@@ -207,6 +219,26 @@ pub(crate) struct RawRecord<'a> {
 }
 
 impl<'a> RawRecord<'a> {
+    /// At least the bytes that [`RawRecord::write`] and a length before them take.
+    pub(crate) fn len_max(&self) -> usize {
+        let parts = [self.key, self.value].into_iter().flatten().map(<[u8]>::len).sum::<usize>();
+        1 + varint::VARLONG_LEN_MAX + 5 * varint::VARINT_LEN_MAX + parts + self.headers.rest.len()
+    }
+
+    /// Writes what follows a record's length field, with another timestamp delta.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, timestamp_delta: i64) {
+        out.push(0); // attributes: none defined
+        varint::write_i64(out, timestamp_delta);
+        varint::write_i32(out, self.offset_delta);
+        for part in [self.key, self.value] {
+            // Its length was read from 32 bits.
+            varint::write_i32(out, part.map_or(-1, |part| part.len() as i32));
+            out.extend_from_slice(part.unwrap_or_default());
+        }
+        varint::write_i32(out, self.headers.count);
+        out.extend_from_slice(self.headers.rest);
+    }
+
     fn resolve(&self, header: &BatchHeader) -> RecordRef<'a> {
         let timestamp = match header.timestamp_type() {
             TimestampType::CreateTime => header.base_timestamp.wrapping_add(self.timestamp_delta),

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use penstock_format::{
-    Batch, BatchBuilder, BatchHeader, Compression, ControlRecord, NewRecord, Records, TimestampType,
-    needs_codec, recompress, split_batches,
+    Batch, BatchBuilder, BatchHeader, Compression, ControlRecord, FilterRules, Filtered, NewRecord, Records,
+    TimestampType, filter, needs_codec, recompress, split_batches,
 };
 
 const DATA: &str = include_str!("data/batches.txt");
@@ -178,4 +178,46 @@ fn a_run_of_batches_is_split() {
     for (batch, sample) in batches.iter().zip(&samples) {
         assert_eq!(batch.header, sample.header, "{}", sample.name);
     }
+}
+
+#[test]
+fn what_cleaning_leaves_is_what_kafka_leaves() {
+    const HORIZON_MS: i64 = 1_700_000_500_000 + 86_400_000;
+    let samples = samples();
+    let mut compared = 0;
+    for line in include_str!("data/filtered.txt").lines().filter(|line| !line.is_empty()) {
+        let [name, kept, empty, marks, left] = line.split('\t').collect::<Vec<_>>()[..] else { continue };
+        let sample = samples.iter().find(|sample| sample.name == name).unwrap();
+        let (batch, _) = Batch::parse(&sample.bytes).unwrap();
+        let rules = FilterRules {
+            keep_empty: empty == "empty",
+            marks_nothing: marks == "marks-nothing",
+            delete_horizon_ms: HORIZON_MS,
+            decompressed_bytes_max: BYTES_MAX,
+        };
+        let mut letters = kept.chars();
+        let found = filter(&batch, &rules, |_| letters.next() == Some('k')).unwrap();
+        match (found, left) {
+            (Filtered::Nothing, "-") => {}
+            (Filtered::Whole, "=") => {}
+            (Filtered::Empty(found), _) => {
+                let expected = if left == "=" { sample.bytes.clone() } else { Bytes::from(unhex(left)) };
+                assert_eq!(found.to_bytes(), expected, "{line}");
+            }
+            (Filtered::Rebuilt(found), _) if found.header.compression() == Ok(Compression::None) => {
+                assert_eq!(found.to_bytes(), unhex(left), "{line}");
+            }
+            (Filtered::Rebuilt(found), _) => {
+                let (expected, _) = Batch::parse(&Bytes::from(unhex(left))).unwrap();
+                let opened = |batch: &Batch| Records::open(batch, BYTES_MAX).unwrap().bytes().clone();
+                assert_eq!(opened(&found), opened(&expected), "{line}");
+                assert!(found.crc_ok());
+                let (batch_length, crc) = (expected.header.batch_length, expected.header.crc);
+                assert_eq!(BatchHeader { batch_length, crc, ..found.header }, expected.header, "{line}");
+            }
+            (found, _) => panic!("{line}: found {found:?}"),
+        }
+        compared += 1;
+    }
+    assert_eq!(compared, 74);
 }
