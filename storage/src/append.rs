@@ -281,7 +281,7 @@ pub(crate) fn rolls<D: Disk>(
     let Some(active) = state.segments.back() else { return true };
     let rules = RollRules {
         segment_bytes: store.segment_bytes(state.config.segment_bytes),
-        segment_ms: state.config.segment_ms,
+        segment_ms: state.config.roll_ms(),
     };
     let incoming = Incoming {
         bytes: header.total_len() as u64,

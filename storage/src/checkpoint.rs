@@ -5,15 +5,21 @@
 //! A file and its copy ([`crate::checkpoint_file`]), each replaced atomically: after a crash the old or the new, whole.
 
 use crate::bytes_io::{Reader, put_string};
+use crate::config::JOURNAL_FILES_MAX;
 
 const MAGIC: [u8; 4] = *b"PSCP";
 /// Version of the checkpoint format.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
+/// Oldest version that is read: logs were not cleaned then.
+const VERSION_MIN: u16 = 1;
 /// Longest checkpoint: far above what the limits of a shard allow. Read by [`crate::disk::Disk::read_small`].
 pub(crate) const LEN_MAX: usize = 1 << 30;
 const HEADER_LEN: usize = 64;
 const LOG_LEN_MIN: usize = 8 + 2 + 8 + 8 + 4 + 4 + 4 + 4;
-const SEGMENT_LEN: usize = 48;
+/// Of version 1; later ones have more.
+const SEGMENT_LEN_MIN: usize = 48;
+/// The segment was written by the cleaner.
+const CLEANED: u64 = 1;
 const EPOCH_LEN: usize = 12;
 
 /// Where the journal stood.
@@ -48,6 +54,10 @@ pub(crate) struct SegmentRecord {
     pub max_timestamp_offset: i64,
     /// Largest timestamp of the first batch.
     pub first_timestamp: i64,
+    /// Earliest delete horizon of a batch that something goes from when it passes, -1 if there is none.
+    pub horizon_ms: i64,
+    /// Written by the cleaner.
+    pub cleaned: bool,
 }
 
 /// A log as of the redo frame.
@@ -57,6 +67,8 @@ pub(crate) struct LogRecord {
     pub name: String,
     pub start_offset: i64,
     pub end_offset: i64,
+    /// Everything below was cleaned by key.
+    pub cleaned_to: i64,
     pub segments: Vec<SegmentRecord>,
     /// Leader epochs with the offsets where they begin.
     pub epochs: Vec<(i32, i64)>,
@@ -97,6 +109,7 @@ impl Encoder {
         put_string(out, &log.name);
         out.extend_from_slice(&log.start_offset.to_le_bytes());
         out.extend_from_slice(&log.end_offset.to_le_bytes());
+        out.extend_from_slice(&log.cleaned_to.to_le_bytes());
         put_count(out, log.segments.len());
         for segment in &log.segments {
             out.extend_from_slice(&segment.base.to_le_bytes());
@@ -105,6 +118,8 @@ impl Encoder {
             out.extend_from_slice(&segment.max_timestamp.to_le_bytes());
             out.extend_from_slice(&segment.max_timestamp_offset.to_le_bytes());
             out.extend_from_slice(&segment.first_timestamp.to_le_bytes());
+            out.extend_from_slice(&segment.horizon_ms.to_le_bytes());
+            out.extend_from_slice(&(if segment.cleaned { CLEANED } else { 0 }).to_le_bytes());
         }
         put_count(out, log.epochs.len());
         for (epoch, offset) in &log.epochs {
@@ -171,9 +186,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
 
 fn read(content: &[u8]) -> Option<Checkpoint> {
     let mut header = Reader::new(content.get(..HEADER_LEN)?);
-    if header.bytes(4)? != MAGIC || header.u16()? != VERSION {
+    if header.bytes(4)? != MAGIC {
         return None;
     }
+    let version = header.u16().filter(|version| (VERSION_MIN..=VERSION).contains(version))?;
     let clean = header.u16()? & 1 != 0;
     let redo = Redo {
         run: header.u64()?,
@@ -184,21 +200,25 @@ fn read(content: &[u8]) -> Option<Checkpoint> {
         file_count: header.u32()?,
         clean,
     };
+    if redo.file_count > JOURNAL_FILES_MAX {
+        return None;
+    }
     let log_count = header.u32()? as usize;
     let mut reader = Reader::new(&content[HEADER_LEN..]);
     if log_count.checked_mul(LOG_LEN_MIN)? > reader.remaining() {
         return None;
     }
-    let logs = (0..log_count).map(|_| read_log(&mut reader)).collect::<Option<Vec<_>>>()?;
+    let logs = (0..log_count).map(|_| read_log(&mut reader, version)).collect::<Option<Vec<_>>>()?;
     (reader.remaining() == 0).then_some(Checkpoint { redo, logs })
 }
 
-fn read_log(reader: &mut Reader<'_>) -> Option<LogRecord> {
+fn read_log(reader: &mut Reader<'_>, version: u16) -> Option<LogRecord> {
     let id = reader.u64()?;
     let name = reader.string().filter(|name| crate::store::is_valid_name(name))?.to_owned();
     let (start_offset, end_offset) = (reader.i64()?, reader.i64()?);
-    let segments =
-        (0..reader.count(SEGMENT_LEN)?).map(|_| read_segment(reader)).collect::<Option<Vec<_>>>()?;
+    let cleaned_to = if version > 1 { reader.i64()? } else { 0 };
+    let segment_count = reader.count(SEGMENT_LEN_MIN)?;
+    let segments = (0..segment_count).map(|_| read_segment(reader, version)).collect::<Option<Vec<_>>>()?;
     let epoch_count = reader.count(EPOCH_LEN)?;
     let epochs =
         (0..epoch_count).map(|_| Some((reader.i32()?, reader.i64()?))).collect::<Option<Vec<_>>>()?;
@@ -206,18 +226,25 @@ fn read_log(reader: &mut Reader<'_>) -> Option<LogRecord> {
     let producers = reader.bytes(producers_len)?.to_vec();
     let damage_len = reader.count(1)?;
     let damage = String::from_utf8(reader.bytes(damage_len)?.to_vec()).ok()?;
-    Some(LogRecord { id, name, start_offset, end_offset, segments, epochs, producers, damage })
+    Some(LogRecord { id, name, start_offset, end_offset, cleaned_to, segments, epochs, producers, damage })
 }
 
-fn read_segment(reader: &mut Reader<'_>) -> Option<SegmentRecord> {
-    Some(SegmentRecord {
+fn read_segment(reader: &mut Reader<'_>, version: u16) -> Option<SegmentRecord> {
+    let mut segment = SegmentRecord {
         base: reader.i64()?,
         life: reader.u64()?,
         end: reader.u64()?,
         max_timestamp: reader.i64()?,
         max_timestamp_offset: reader.i64()?,
         first_timestamp: reader.i64()?,
-    })
+        horizon_ms: -1,
+        cleaned: false,
+    };
+    if version > 1 {
+        segment.horizon_ms = reader.i64()?;
+        segment.cleaned = reader.u64()? & CLEANED != 0;
+    }
+    Some(segment)
 }
 
 #[cfg(test)]
@@ -241,12 +268,15 @@ pub(crate) mod tests {
             max_timestamp: 77,
             max_timestamp_offset: 6,
             first_timestamp: 70,
+            horizon_ms: 99,
+            cleaned: true,
         };
         let log = LogRecord {
             id: 1,
             name: "a-0".into(),
             start_offset: 5,
             end_offset: 8,
+            cleaned_to: 6,
             segments: vec![segment],
             epochs: vec![(2, 5)],
             producers: vec![1, 2, 3],
@@ -266,9 +296,20 @@ pub(crate) mod tests {
     fn golden_bytes() {
         let (redo, log) = sample();
         let hex: String = encoded().iter().map(|b| format!("{b:02x}")).collect();
-        let golden = include_str!("../tests/golden/checkpoint.hex").split_whitespace().collect::<String>();
+        let golden = include_str!("../tests/golden/checkpoint-v2.hex").split_whitespace().collect::<String>();
         assert_eq!(hex, golden);
         assert_eq!(decode(&encoded()), Ok(Checkpoint { redo, logs: vec![log] }));
+    }
+
+    #[test]
+    fn version_1_is_read() {
+        let (redo, mut log) = sample();
+        log.cleaned_to = 0;
+        (log.segments[0].horizon_ms, log.segments[0].cleaned) = (-1, false);
+        let golden = include_str!("../tests/golden/checkpoint-v1.hex").split_whitespace().collect::<String>();
+        let byte = |at: usize| u8::from_str_radix(&golden[at..at + 2], 16).unwrap();
+        let bytes: Vec<u8> = (0..golden.len()).step_by(2).map(byte).collect();
+        assert_eq!(decode(&bytes), Ok(Checkpoint { redo, logs: vec![log] }));
     }
 
     #[test]
@@ -289,7 +330,7 @@ pub(crate) mod tests {
             assert!(decode(&bytes[..at]).is_err(), "length {at}");
         }
         let mut newer = bytes;
-        newer[4] = 2;
-        assert_eq!(decode(&newer), Err(CheckpointError::NewerVersion(2)));
+        newer[4] = 3;
+        assert_eq!(decode(&newer), Err(CheckpointError::NewerVersion(3)));
     }
 }

@@ -6,6 +6,9 @@ use crate::producer::ENCODED_BYTES_MAX;
 /// a large part of what it is of.
 pub(crate) const INDEX_INTERVAL_BYTES_MIN: u32 = 512;
 
+/// Most files of a journal's ring: a checkpoint that names more is damaged.
+pub(crate) const JOURNAL_FILES_MAX: u32 = 1 << 16;
+
 /// Limits of one store. Everything the engine keeps in memory or on disk besides the logs is bounded here.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -14,7 +17,7 @@ pub struct StoreConfig {
     pub id_space: u16,
     /// Size of one journal file in bytes, a multiple of 4096. A frame lies within one file.
     pub journal_file_bytes: u64,
-    /// Files in the journal's ring, at least 4. They are written in full once, then reused.
+    /// Files in the journal's ring, 4 to 65,536. They are written in full once, then reused.
     pub journal_files: u32,
     /// Bytes that may be appended and not yet be settled in their segments; at the bound [`crate::Store::reserve`] waits.
     pub unsettled_bytes_max: usize,
@@ -54,6 +57,46 @@ pub struct StoreConfig {
     pub scrub_bytes_per_second: u64,
     /// Milliseconds between two looks for producers past their log's `producer_expiration_ms`.
     pub producer_check_interval_ms: i64,
+    /// Cleaning of logs by key, until [`crate::Store::set_cleaner`].
+    pub cleaner: CleanerConfig,
+}
+
+/// Limits of a store's cleaner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CleanerConfig {
+    /// Logs are cleaned at all.
+    pub enabled: bool,
+    /// Bytes of the map from keys to offsets, 24 for a key and what the load leaves free. It is there while a log is
+    /// cleaned, and no larger than that log needs.
+    pub map_bytes_max: usize,
+    /// Largest part of the map that is taken, in percent, 1-99.
+    pub map_load_percent: u8,
+    /// Bytes read at once, but for a single larger batch.
+    pub io_bytes: usize,
+    /// Bytes read and written per second at most.
+    pub io_bytes_per_second: u64,
+    /// Milliseconds until the next look for a log to clean, when there was none.
+    pub backoff_ms: i64,
+    /// Key of the hash that stands for a record's key, not to be guessed: who knows it can write keys that meet.
+    pub hash_key: [u64; 2],
+    /// Bound on the records of one batch, decompressed, in bytes; a log with a larger batch is not cleaned.
+    pub decompressed_bytes_max: usize,
+}
+
+impl Default for CleanerConfig {
+    /// Kafka's defaults, but for the hash key, which has to be set.
+    fn default() -> Self {
+        CleanerConfig {
+            enabled: true,
+            map_bytes_max: 128 << 20,
+            map_load_percent: 90,
+            io_bytes: 512 << 10,
+            io_bytes_per_second: u64::MAX,
+            backoff_ms: 15_000,
+            hash_key: [0; 2],
+            decompressed_bytes_max: penstock_format::DECOMPRESSED_BYTES_MAX,
+        }
+    }
 }
 
 impl StoreConfig {
@@ -78,8 +121,11 @@ impl StoreConfig {
         if self.id_space >= 1 << 12 {
             return Err("id_space must be below 4096");
         }
-        if self.journal_files < 4 {
-            return Err("journal_files must be at least 4");
+        if !(1..=99).contains(&self.cleaner.map_load_percent) {
+            return Err("the cleaner's map_load_percent must be 1 to 99");
+        }
+        if !(4..=JOURNAL_FILES_MAX).contains(&self.journal_files) {
+            return Err("journal_files must be 4 to 65536");
         }
         if self.segment_bytes_max < 2 * block || !self.segment_bytes_max.is_multiple_of(block) {
             return Err("segment_bytes_max must be a multiple of 4096 and at least 8192");
@@ -111,6 +157,7 @@ impl Default for StoreConfig {
             producers_max: 1_000_000,
             scrub_bytes_per_second: 0,
             producer_check_interval_ms: 600_000,
+            cleaner: CleanerConfig::default(),
         }
     }
 }
@@ -133,6 +180,32 @@ pub struct LogConfig {
     pub flush_messages: u64,
     /// `producer.id.expiration.ms`: idle time after which a producer is forgotten, in milliseconds.
     pub producer_expiration_ms: i64,
+    /// `cleanup.policy` with `compact`: of records with the same key the newest stays.
+    pub compaction: Option<Compaction>,
+}
+
+/// How a log is cleaned by key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compaction {
+    /// `min.cleanable.dirty.ratio` in millionths: a log is cleaned when more of its bytes than that were not.
+    pub min_dirty_millionths: u32,
+    /// `min.compaction.lag.ms`: younger records stay.
+    pub min_lag_ms: i64,
+    /// `max.compaction.lag.ms`: a log that has older records not cleaned is cleaned.
+    pub max_lag_ms: i64,
+    /// `delete.retention.ms`: how long tombstones stay after they were cleaned first.
+    pub delete_retention_ms: i64,
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Compaction {
+            min_dirty_millionths: 500_000,
+            min_lag_ms: 0,
+            max_lag_ms: i64::MAX,
+            delete_retention_ms: 86_400_000,
+        }
+    }
 }
 
 impl Default for LogConfig {
@@ -146,6 +219,7 @@ impl Default for LogConfig {
             index_interval_bytes: 4096,
             flush_messages: 1,
             producer_expiration_ms: 86_400_000,
+            compaction: None,
         }
     }
 }
@@ -154,6 +228,12 @@ impl LogConfig {
     /// Bytes between two entries of an index, at least [`INDEX_INTERVAL_BYTES_MIN`].
     pub(crate) fn index_interval(&self) -> u32 {
         self.index_interval_bytes.max(INDEX_INTERVAL_BYTES_MIN)
+    }
+
+    /// Age at which a segment is rolled: what is to be cleaned by a time must not be active until after it.
+    pub(crate) fn roll_ms(&self) -> i64 {
+        let max_lag_ms = self.compaction.map_or(i64::MAX, |compaction| compaction.max_lag_ms.max(0));
+        self.segment_ms.min(max_lag_ms)
     }
 
     /// Whether records are acknowledged and shown only when stable.

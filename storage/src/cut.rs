@@ -310,6 +310,7 @@ pub(crate) async fn cut_settled<D: Disk>(
     state.end_offset = end_offset;
     state.start_offset = state.start_offset.min(end_offset);
     state.durable_offset = end_offset;
+    state.cleaned_to = state.cleaned_to.min(end_offset);
     state.epochs.truncate_end(end_offset);
     if let Some(producers) = producers {
         state.producers = producers;

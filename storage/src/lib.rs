@@ -11,6 +11,7 @@ mod bytes_io;
 mod checkpoint;
 mod checkpoint_file;
 mod checkpointer;
+mod clean;
 mod cold;
 mod commit;
 mod committer;
@@ -51,7 +52,7 @@ mod wait;
 mod walk;
 mod writeback;
 
-pub use config::{LogConfig, StoreConfig};
+pub use config::{CleanerConfig, Compaction, LogConfig, StoreConfig};
 pub use error::{AppendError, Offline, OpenError, ReadError, StoreError};
 pub use log::{AppendContext, Appended, Log, Origin, ProducerState, ReadBatches, Ticket, TimestampOffset};
 pub use lookup::BatchSearch;

@@ -257,6 +257,17 @@ impl<D: Disk> Log<D> {
         cut::truncate(&self.store, &self.inner, offset).await
     }
 
+    /// Everything below was cleaned by key.
+    pub fn cleaned_offset(&self) -> i64 {
+        let state = self.inner.state.borrow();
+        state.cleaned_to.max(state.start_offset)
+    }
+
+    /// Why the log is not cleaned any more until the store is opened anew, if it is not.
+    pub fn uncleanable(&self) -> Option<Rc<str>> {
+        self.inner.state.borrow().uncleanable.clone()
+    }
+
     /// Bytes of all batches.
     pub fn size_bytes(&self) -> u64 {
         self.inner.state.borrow().size_bytes()

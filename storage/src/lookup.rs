@@ -103,7 +103,8 @@ pub(crate) async fn offset_for_time<D: Disk>(
             if found.bytes == 0 {
                 break;
             }
-            let late = |batch: &Batch| batch.header.max_timestamp >= timestamp;
+            let late =
+                |batch: &Batch| batch.header.record_count > 0 && batch.header.max_timestamp >= timestamp;
             for batch in batches_of(&found).into_iter().filter(late) {
                 let search = BatchSearch { batch, start, wanted: WantedTime::AtLeast(timestamp) };
                 if let Some(place) = open(search).await {
@@ -171,7 +172,7 @@ async fn newest_record<D: Disk>(
         }
         for batch in batches_of(&found) {
             let timestamp = batch.header.max_timestamp;
-            if timestamp <= newest {
+            if timestamp <= newest || batch.header.record_count == 0 {
                 continue;
             }
             if batch.header.base_offset < start {

@@ -57,10 +57,11 @@ pub(crate) async fn read<D: Disk>(
             if wanted.from >= wanted.upper {
                 break;
             }
-            if let Some(found) = from_memory(&state, &wanted) {
-                return Ok(found);
+            match from_memory(&state, &wanted) {
+                Some(found) if found.bytes > 0 => return Ok(found),
+                Some(_) => break,
+                None => find_cold(&state, at),
             }
-            find_cold(&state, wanted.from)
         };
         let Some(mut cold) = cold else { break };
         let known = cold.segment.indexed_from.get() == DATA_START;

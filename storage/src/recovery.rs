@@ -17,16 +17,17 @@ use std::rc::Rc;
 use crate::checkpoint::{self, Checkpoint, Encoder, LogRecord};
 use crate::checkpoint_file::{self, checkpoint_path, load_checkpoint};
 use crate::config::{LogConfig, StoreConfig};
-use crate::disk::{DirEntry, Disk, TEMP_SUFFIX};
+use crate::disk::{DirEntry, Disk};
 use crate::epochs::{EpochStart, LeaderEpochs};
 use crate::error::{Offline, OpenError};
 use crate::index::SegmentIndex;
+use crate::indexes::index_path;
 use crate::journal::journal_dir;
 use crate::look::look_at_active_segments;
 use crate::plan::block_ceil;
 use crate::producer::{ProducerTable, SNAPSHOT_VERSION, SnapshotError};
 use crate::recycle::recycle_dir;
-use crate::segment::{DATA_START, Segment, parse_file_name};
+use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, StoreInner, logs_dir};
 use crate::store::RecoveryReport;
 use chain::{Chain, JournalReader};
@@ -127,10 +128,11 @@ fn load_log<D: Disk>(
         if known.end < DATA_START || state.segments.back().is_some_and(|last| last.base >= known.base) {
             return Err(damaged("segments do not follow each other"));
         }
-        let segment = Segment::new(&dir, known.base, known.life, now_ms);
+        let segment = Segment::named(&dir, (known.base, known.life, known.cleaned), now_ms);
         segment.end.set(known.end);
         segment.max_timestamp.set((known.max_timestamp, known.max_timestamp_offset));
         segment.first_timestamp.set(known.first_timestamp);
+        segment.horizon_ms.set(known.horizon_ms);
         segment.prepared_to.set(block_ceil(known.end));
         segment.indexed_from.set(known.end);
         *segment.index.borrow_mut() = SegmentIndex::new(known.base, known.end);
@@ -153,6 +155,7 @@ fn load_log<D: Disk>(
     }
     (state.start_offset, state.end_offset) = (record.start_offset, record.end_offset);
     state.durable_offset = record.end_offset;
+    state.cleaned_to = record.cleaned_to;
     if !record.damage.is_empty() {
         state.offline = Some(Offline::new(&record.damage));
         state.damaged = true;
@@ -239,9 +242,12 @@ fn is_of_log<D: Disk>(log: &LogInner<D>, file: &DirEntry) -> bool {
     if log.state.borrow().damaged {
         return true;
     }
-    let name = file.name.strip_suffix(".index").map_or(file.name.clone(), |stem| format!("{stem}.log"));
-    let base = parse_file_name(&name).filter(|_| !file.name.ends_with(TEMP_SUFFIX));
-    base.is_some_and(|base| log.state.borrow().segments.iter().any(|segment| segment.base == base))
+    let name = Path::new(&file.name);
+    let is_its = |segment: &Segment<D>| {
+        segment.path.file_name().is_some_and(|of| of == name)
+            || index_path(segment).file_name().is_some_and(|of| of == name)
+    };
+    log.state.borrow().segments.iter().any(|segment| is_its(segment))
 }
 
 /// The first checkpoint of the run: from here on frames of older runs mean nothing.

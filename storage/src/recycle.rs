@@ -57,6 +57,8 @@ impl<D: Disk> Drop for Turn<'_, D> {
 struct Retired<D: Disk> {
     segment: Rc<Segment<D>>,
     freed_by: u64,
+    /// No checkpoint is taken for it yet.
+    waits: bool,
 }
 
 /// Directory of files for reuse and of what is being removed.
@@ -161,44 +163,71 @@ impl<D: Disk> Recycle<D> {
     /// The segment was deleted, durably. Its file stays until a checkpoint that began after this: until then recovery
     /// replays frames that wrote to it, and learns of producers from them.
     pub(crate) fn retire_deleted(&self, store: &StoreInner<D>, segment: Rc<Segment<D>>) {
-        self.retire(store, segment, store.pipeline.checkpoint_wanted.get() + 1);
+        self.retire(store, segment, (store.pipeline.checkpoint_wanted.get() + 1, false));
+    }
+
+    /// The segment was cleaned. Its file stays until a checkpoint that began after this: a crash before goes back to it.
+    /// None is taken for it alone before [`Recycle::free_cleaned`], unless such files pile up.
+    pub(crate) fn retire_cleaned(&self, store: &StoreInner<D>, segment: Rc<Segment<D>>) {
+        self.retire(store, segment, (store.pipeline.checkpoint_wanted.get() + 1, true));
+        let waiting = |retired: &&Retired<D>| retired.waits;
+        let bytes: u64 =
+            self.retired.borrow().iter().filter(waiting).map(|retired| retired.segment.size()).sum();
+        if bytes >= store.config.checkpoint_bytes {
+            self.free_cleaned();
+        }
+    }
+
+    /// The next checkpoint may be taken for cleaned segments' sake.
+    pub(crate) fn free_cleaned(&self) {
+        self.retired.borrow_mut().iter_mut().for_each(|retired| retired.waits = false);
     }
 
     /// The segment was cut off, and the checkpoint without it is stable.
     pub(crate) fn retire_cut(&self, store: &StoreInner<D>, segment: Rc<Segment<D>>) {
-        self.retire(store, segment, 0);
+        self.retire(store, segment, (0, false));
     }
 
-    fn retire(&self, store: &StoreInner<D>, segment: Rc<Segment<D>>, freed_by: u64) {
+    fn retire(&self, store: &StoreInner<D>, segment: Rc<Segment<D>>, (freed_by, waits): (u64, bool)) {
         segment.retired.set(true);
         let unsettled = segment.pending.borrow_mut().clear();
         store.settled(unsettled);
-        self.retired.borrow_mut().push(Retired { segment, freed_by });
+        self.retired.borrow_mut().push(Retired { segment, freed_by, waits });
     }
 
     /// Whether only a checkpoint keeps files from being freed.
     pub(crate) fn wants_checkpoint(&self, store: &StoreInner<D>) -> bool {
         let wanted = store.pipeline.checkpoint_wanted.get();
-        self.retired.borrow().iter().any(|retired| retired.freed_by > wanted)
+        self.retired.borrow().iter().any(|retired| retired.freed_by > wanted && !retired.waits)
     }
 
     /// Gives up the retired segments of a log whose directory is about to go: another log of that name may have files
     /// of the same names. Waits until none is being collected.
     pub(crate) async fn forget(&self, store: &Rc<StoreInner<D>>, log_dir: &Path) -> Vec<Rc<Segment<D>>> {
-        self.forget_from(store, log_dir, i64::MIN).await
+        self.forget_those(store, |segment| segment.path.parent() == Some(log_dir)).await
     }
 
-    /// The same for those of its segments that began at `base` or later: the log may come to have others that do.
+    /// The same for those of its segments that began at `base` or later: the log may come to have others that do. A
+    /// cleaned one has a name of its own.
     pub(crate) async fn forget_from(
         &self,
         store: &Rc<StoreInner<D>>,
         log_dir: &Path,
         base: i64,
     ) -> Vec<Rc<Segment<D>>> {
-        let of_log = |Retired { segment, .. }: &mut Retired<D>| {
-            segment.base >= base && segment.path.parent() == Some(log_dir)
+        let has_name = |segment: &Segment<D>| {
+            segment.base >= base && !segment.cleaned && segment.path.parent() == Some(log_dir)
         };
-        let forgotten: Vec<_> = self.retired.borrow_mut().extract_if(.., of_log).collect();
+        self.forget_those(store, has_name).await
+    }
+
+    async fn forget_those(
+        &self,
+        store: &Rc<StoreInner<D>>,
+        those: impl Fn(&Segment<D>) -> bool,
+    ) -> Vec<Rc<Segment<D>>> {
+        let forgotten: Vec<_> =
+            self.retired.borrow_mut().extract_if(.., |retired| those(&retired.segment)).collect();
         store.work.until(|| (!self.collecting.get()).then_some(())).await;
         forgotten.into_iter().map(|retired| retired.segment).collect()
     }
@@ -214,7 +243,7 @@ impl<D: Disk> Recycle<D> {
         let done = store.pipeline.checkpoint_done.get();
         let idle: Vec<_> = {
             let mut retired = self.retired.borrow_mut();
-            let is_idle = |Retired { segment, freed_by }: &mut Retired<D>| {
+            let is_idle = |Retired { segment, freed_by, .. }: &mut Retired<D>| {
                 *freed_by <= done && Rc::strong_count(segment) == 1 && !segment.preparing.get()
             };
             retired.extract_if(.., is_idle).map(|retired| retired.segment).collect()

@@ -87,12 +87,16 @@ pub(crate) struct Segment<D: Disk> {
     pub base: i64,
     pub life: u64,
     pub path: PathBuf,
+    /// Written by the cleaner, which its file's name tells.
+    pub cleaned: bool,
     /// File position after the last batch, durable or not.
     pub end: Cell<u64>,
     /// Largest timestamp and the base offset of the first batch that has it; -1 if none.
     pub max_timestamp: Cell<(i64, i64)>,
     /// Largest timestamp of the first batch.
     pub first_timestamp: Cell<i64>,
+    /// Earliest delete horizon of a batch that something goes from when it passes, -1 if none is known.
+    pub horizon_ms: Cell<i64>,
     /// The index file tells what the index does.
     pub index_stored: Cell<bool>,
     /// When it began, or the store was opened, in milliseconds.
@@ -132,13 +136,29 @@ pub(crate) struct Segment<D: Disk> {
 impl<D: Disk> Segment<D> {
     /// A segment without a file, or one whose file is not open yet.
     pub(crate) fn new(log_dir: &Path, base: i64, life: u64, opened_ms: i64) -> Rc<Segment<D>> {
+        Segment::named(log_dir, (base, life, false), opened_ms)
+    }
+
+    /// One that the cleaner writes.
+    pub(crate) fn cleaned(log_dir: &Path, base: i64, life: u64, opened_ms: i64) -> Rc<Segment<D>> {
+        Segment::named(log_dir, (base, life, true), opened_ms)
+    }
+
+    /// Either, by base, life and whether it was cleaned.
+    pub(crate) fn named(
+        log_dir: &Path,
+        (base, life, cleaned): (i64, u64, bool),
+        opened_ms: i64,
+    ) -> Rc<Segment<D>> {
         Rc::new(Segment {
             base,
             life,
-            path: log_dir.join(file_name(base)),
+            path: log_dir.join(file_name(base, cleaned.then_some(life))),
+            cleaned,
             end: Cell::new(DATA_START),
             max_timestamp: Cell::new((-1, -1)),
             first_timestamp: Cell::new(-1),
+            horizon_ms: Cell::new(-1),
             opened_ms,
             index_stored: Cell::new(false),
             indexing: Cell::new(false),
@@ -187,15 +207,12 @@ impl<D: Disk> Segment<D> {
     }
 }
 
-/// Name of a segment file.
-pub(crate) fn file_name(base: i64) -> String {
-    format!("{base:020}.log")
-}
-
-/// Base offset that a file name tells, if it is a segment's.
-pub(crate) fn parse_file_name(name: &str) -> Option<i64> {
-    let digits = name.strip_suffix(".log")?;
-    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+/// Name of a segment's file; that of a cleaned one has its life in it, since it stands beside those that it replaces.
+pub(crate) fn file_name(base: i64, cleaned_life: Option<u64>) -> String {
+    match cleaned_life {
+        None => format!("{base:020}.log"),
+        Some(life) => format!("{base:020}-{life:016x}.log"),
+    }
 }
 
 #[cfg(test)]
@@ -230,9 +247,7 @@ mod tests {
 
     #[test]
     fn file_names() {
-        assert_eq!(file_name(42), "00000000000000000042.log");
-        assert_eq!(parse_file_name("00000000000000000042.log"), Some(42));
-        assert_eq!(parse_file_name("0042.log"), None);
-        assert_eq!(parse_file_name("+0000000000000000042.log"), None);
+        assert_eq!(file_name(42, None), "00000000000000000042.log");
+        assert_eq!(file_name(42, Some(0xab)), "00000000000000000042-00000000000000ab.log");
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::checkpoint::{LogRecord, SegmentRecord};
+use crate::clean::Cleaner;
 use crate::commit::Pipeline;
 use crate::config::{LogConfig, StoreConfig};
 use crate::disk::{Disk, DiskFile};
@@ -43,6 +44,7 @@ pub(crate) struct StoreInner<D: Disk> {
     pub recycle: Recycle<D>,
     pub indexes: SealedIndexes<D>,
     pub writeback: Writeback<D>,
+    pub cleaner: Cleaner,
     pub levels: Levels,
     pub meter: OnceCell<Rc<dyn CommitMeter>>,
     /// Logs with unsettled bytes, oldest first.
@@ -97,6 +99,11 @@ pub(crate) struct Levels {
     pub flushes: Cell<u64>,
     pub checkpoints: Cell<u64>,
     pub scrub: ScrubLevels,
+    /// Cleanings of a log.
+    pub cleaner_rounds: Cell<u64>,
+    pub cleaner_read_bytes: Cell<u64>,
+    pub cleaner_written_bytes: Cell<u64>,
+    pub cleaner_dropped_records: Cell<u64>,
 }
 
 /// First log id or life of a run: 12 bits of the shard, 24 of the run, 28 of a counter.
@@ -123,6 +130,7 @@ impl<D: Disk> StoreInner<D> {
             recycle: Recycle::new(dir, config.recycle_bytes_max),
             indexes: SealedIndexes::new(config.index_bytes_max),
             space: Space::new(config.reserve_bytes),
+            cleaner: Cleaner::new(config.cleaner.clone()),
             config,
             logs: RefCell::default(),
             removing: RefCell::default(),
@@ -291,6 +299,12 @@ pub(crate) struct LogState<D: Disk> {
     pub damaged: bool,
     /// A truncation is under way.
     pub busy: bool,
+    /// Everything below was cleaned by key.
+    pub cleaned_to: i64,
+    /// A cleaning is under way: files are being written to the log's directory.
+    pub cleaning: bool,
+    /// Why no cleaning is tried any more: one met damage.
+    pub uncleanable: Option<Rc<str>>,
     pub removed: bool,
     /// Truncations so far: readers notice one that happened while they waited.
     pub truncations: u64,
@@ -324,6 +338,9 @@ impl<D: Disk> LogInner<D> {
                 offline: None,
                 damaged: false,
                 busy: false,
+                cleaned_to: 0,
+                cleaning: false,
+                uncleanable: None,
                 removed: false,
                 truncations: 0,
                 on_change: None,
@@ -381,6 +398,8 @@ impl<D: Disk> LogState<D> {
             max_timestamp: segment.max_timestamp.get().0,
             max_timestamp_offset: segment.max_timestamp.get().1,
             first_timestamp: segment.first_timestamp.get(),
+            horizon_ms: segment.horizon_ms.get(),
+            cleaned: segment.cleaned,
         };
         let damage = self.offline.as_ref().filter(|_| self.damaged);
         LogRecord {
@@ -388,6 +407,7 @@ impl<D: Disk> LogState<D> {
             name: log.name.to_string(),
             start_offset: self.start_offset,
             end_offset: self.end_offset,
+            cleaned_to: self.cleaned_to,
             segments: self.segments.iter().map(segment).collect(),
             epochs: self.epochs.entries().iter().map(|entry| (entry.epoch, entry.start_offset)).collect(),
             producers: if self.producers.is_empty() {

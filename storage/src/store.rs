@@ -7,8 +7,9 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 
 use crate::checkpointer::run_checkpointer;
+use crate::clean;
 use crate::committer::{run_committer, run_flusher};
-use crate::config::{LogConfig, StoreConfig};
+use crate::config::{CleanerConfig, LogConfig, StoreConfig};
 use crate::cut::{check_open, retain, retained};
 use crate::disk::Disk;
 use crate::error::{OpenError, StoreError};
@@ -96,6 +97,18 @@ pub struct StoreStats {
     pub free_bytes: u64,
     /// Bytes that have to be free for clients' appends to be taken.
     pub reserve_bytes: u64,
+    /// Times that a log was cleaned.
+    pub cleaner_rounds: u64,
+    /// Bytes that cleaning read.
+    pub cleaner_read_bytes: u64,
+    /// Bytes that cleaning wrote.
+    pub cleaner_written_bytes: u64,
+    /// Records that cleaning dropped.
+    pub cleaner_dropped_records: u64,
+    /// Largest part of a log that is to be cleaned and was not yet, in millionths.
+    pub cleaner_dirty_millionths_max: u32,
+    /// Logs that cannot be cleaned for damage.
+    pub cleaner_uncleanable_logs: usize,
 }
 
 /// All logs of one shard. Clones are handles on the same store.
@@ -167,6 +180,7 @@ impl<D: Disk> Store<D> {
         if inner.config.scrub_bytes_per_second > 0 {
             inner.spawn("scrubber", run_scrubber(inner.clone()));
         }
+        inner.spawn("cleaner", clean::run_cleaner(inner.clone()));
         Ok((Store { inner }, report))
     }
 
@@ -283,7 +297,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Work of the clock, to be called about once a second: retention, expiry of producers, checkpoint, and after a second
-    /// or two without a commit the frame that says that the last one is stable.
+    /// or two without a commit the frame that says that the last one is stable. It is also the cleaner's clock.
     pub async fn tick(&self, now_ms: i64) {
         let store = &self.inner;
         let logs: Vec<_> = store.logs.borrow().values().cloned().collect();
@@ -310,6 +324,7 @@ impl<D: Disk> Store<D> {
         }
         store.look_at_space().await;
         store.evict();
+        clean::tick(store, now_ms);
         if store.wants_checkpoint() || store.recycle.wants_checkpoint(store) {
             store.pipeline.request_checkpoint(store);
         }
@@ -354,7 +369,8 @@ impl<D: Disk> Store<D> {
             }
         }
         let quiet = || {
-            let busy = store.logs.borrow().values().any(|log| log.state.borrow().busy);
+            let is_busy = |log: &Rc<LogInner<D>>| log.state.borrow().busy || log.state.borrow().cleaning;
+            let busy = store.logs.borrow().values().any(is_busy);
             let quiet = !busy && store.removing.borrow().is_empty();
             (quiet || full() || store.is_offline().is_some()).then_some(())
         };
@@ -405,6 +421,12 @@ impl<D: Disk> Store<D> {
         if self.inner.is_offline().is_some() { logs.len() } else { logs.values().filter(offline).count() }
     }
 
+    /// Changes the cleaner's limits, also for the log that is being cleaned. Whether it runs at all stays as it was.
+    pub fn set_cleaner(&self, config: CleanerConfig) {
+        let mut current = self.inner.cleaner.config.borrow_mut();
+        *current = CleanerConfig { enabled: current.enabled, ..config };
+    }
+
     /// Counters and levels.
     pub fn stats(&self) -> StoreStats {
         let store = &self.inner;
@@ -434,6 +456,12 @@ impl<D: Disk> Store<D> {
             disk_full: store.refuses_clients(),
             free_bytes: store.space.usable().unwrap_or(0),
             reserve_bytes: store.space.wanted(),
+            cleaner_rounds: levels.cleaner_rounds.get(),
+            cleaner_read_bytes: levels.cleaner_read_bytes.get(),
+            cleaner_written_bytes: levels.cleaner_written_bytes.get(),
+            cleaner_dropped_records: levels.cleaner_dropped_records.get(),
+            cleaner_dirty_millionths_max: store.cleaner.dirty_millionths_max.get(),
+            cleaner_uncleanable_logs: store.cleaner.uncleanable_logs.get(),
         }
     }
 }
@@ -445,6 +473,9 @@ async fn discard<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
     log.to_rescue.set(false);
     store.work.wake_all();
     store.work.until(|| (!log.rescuing.get()).then_some(())).await;
+    // The cleaner sees that the log goes, and leaves nothing behind.
+    let cleaned = || (!log.state.borrow().cleaning || store.stopped.get()).then_some(());
+    store.work.until(cleaned).await;
     let mut segments: Vec<_> = {
         let mut state = log.state.borrow_mut();
         let freed = state.memory.truncate(i64::MIN);

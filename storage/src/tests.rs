@@ -2,6 +2,7 @@
 
 mod basics;
 mod changes;
+mod clean;
 mod crash;
 mod damage;
 mod failures;

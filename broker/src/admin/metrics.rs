@@ -56,6 +56,25 @@ const PER_SHARD: [(&str, &str, &str, Read); 26] = [
     ("disk_reserve_bytes", "gauge", "Bytes that have to be free for appends of clients to be taken.", |m| {
         &m.levels.disk_reserve_bytes
     }),
+    ("cleaner_rounds_total", "counter", "Times that a compacted log was cleaned.", |m| {
+        &m.levels.cleaner_rounds
+    }),
+    ("cleaner_read_bytes_total", "counter", "Bytes that cleaning read.", |m| &m.levels.cleaner_read_bytes),
+    ("cleaner_written_bytes_total", "counter", "Bytes that cleaning wrote.", |m| {
+        &m.levels.cleaner_written_bytes
+    }),
+    ("cleaner_dropped_records_total", "counter", "Records that cleaning dropped.", |m| {
+        &m.levels.cleaner_dropped_records
+    }),
+    (
+        "cleaner_dirty_millionths_max",
+        "gauge",
+        "Largest part of a compacted log that was not cleaned yet, in millionths.",
+        |m| &m.levels.cleaner_dirty_millionths_max,
+    ),
+    ("cleaner_uncleanable_logs", "gauge", "Compacted logs that are not cleaned for damage in them.", |m| {
+        &m.levels.cleaner_uncleanable_logs
+    }),
 ];
 
 /// The page.

@@ -25,7 +25,9 @@ use crate::network::{connections, listener};
 use crate::runtime::guard::Pulse;
 use crate::runtime::task;
 use crate::runtime::workers::Workers;
-use crate::shard::{PartitionKey, Shard, ShardDisk, ShardParts, Shared, periodic, serve_inbox};
+use crate::shard::{
+    PartitionKey, Shard, ShardDisk, ShardParts, Shared, cleaner_config, periodic, serve_inbox,
+};
 
 /// Time between two looks whether all connections have ended.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -46,6 +48,10 @@ pub(super) struct Seat {
     pub(super) listener: TcpListener,
     pub(super) pulse: Arc<Pulse>,
     pub(super) disk_workers: DiskWorkers,
+    /// Works for the cleaners of all shards.
+    pub(super) computers: DiskWorkers,
+    /// Key of the hash that stands for records' keys in cleaning.
+    pub(super) cleaner_hash_key: [u64; 2],
     pub(super) workers: Workers,
     pub(super) desk: Workers,
     pub(super) orders: UnboundedReceiver<Order>,
@@ -64,6 +70,7 @@ async fn stages(seat: &mut Seat) -> Result<(), String> {
     let ring = Ring::new(RingOptions::default()).map_err(|e| format!("cannot set up its ring: {e}"))?;
     ring.hold_open(&seat.lock).map_err(|e| format!("cannot hold the lock of its directory: {e}"))?;
     let disk = RealDisk::new(ring.clone(), seat.disk_workers.clone());
+    let disk = disk.with_computers(seat.computers.clone());
     let Some((store, driver)) = seat.open(&disk).await? else { return Ok(()) };
     let Some(Order::Run(shared)) = seat.orders.recv().await else { return Ok(()) };
     let shard = seat.start(shared, (ring.clone(), store), driver).await?;
@@ -127,13 +134,7 @@ impl Seat {
 
     async fn open_store(&self, disk: &ShardDisk, index: usize) -> Result<Store<ShardDisk>, String> {
         let dir = shard_dir(&self.dir, index);
-        let opened = Store::open(
-            disk.clone(),
-            &dir,
-            store_config((&self.config, &self.memory), index, self.segment_files),
-            task::now_ms(),
-        )
-        .await;
+        let opened = Store::open(disk.clone(), &dir, self.store_config(index), task::now_ms()).await;
         let (store, report) = opened.map_err(|e| format!("cannot open {}: {e}", dir.display()))?;
         log_recovery(index, &report);
         Ok(store)
@@ -160,7 +161,9 @@ impl Seat {
     ) -> Result<Rc<Shard>, String> {
         let (workers, desk) = (self.workers.for_shard(), self.desk.for_shard());
         let random = RandomIds::open().map_err(|e| format!("cannot open /dev/urandom: {e}"))?;
-        let shard = Shard::new(ShardParts { index: self.index, shared, ring, store, workers, desk, random });
+        let (index, cleaner_hash_key) = (self.index, self.cleaner_hash_key);
+        let parts = ShardParts { index, shared, ring, store, workers, desk, random, cleaner_hash_key };
+        let shard = Shard::new(parts);
         if let Some(driver) = driver {
             // A shard is new here, so nobody has set it before.
             let _ = shard.metadata.set(driver);
@@ -180,27 +183,27 @@ pub(super) fn journal_files(config: &BrokerConfig) -> u32 {
     u32::try_from(files).unwrap_or(u32::MAX)
 }
 
-fn store_config(
-    (config, memory): (&BrokerConfig, &MemoryPlan),
-    shard: usize,
-    segment_files: usize,
-) -> StoreConfig {
-    let bytes = |part: MemoryPart| usize::try_from(memory.bytes(part)).unwrap_or(usize::MAX);
-    StoreConfig {
-        id_space: u16::try_from(shard).unwrap_or(u16::MAX),
-        journal_file_bytes: JOURNAL_FILE_BYTES,
-        journal_files: journal_files(config),
-        open_files_max: segment_files,
-        unsettled_bytes_max: bytes(MemoryPart::Unflushed),
-        cache_bytes_max: bytes(MemoryPart::Cache),
-        frame_bytes_max: bytes(MemoryPart::Frames),
-        index_bytes_max: bytes(MemoryPart::Indexes),
-        reserve_bytes: config.limits.disk_reserve_bytes,
-        retention_check_interval_ms: config.retention_check_interval_ms,
-        producers_per_log_max: config.limits.partition_producers,
-        scrub_bytes_per_second: config.limits.scrub_bytes_per_second,
-        producers_max: memory.producers(),
-        ..StoreConfig::default()
+impl Seat {
+    fn store_config(&self, shard: usize) -> StoreConfig {
+        let bytes = |part: MemoryPart| usize::try_from(self.memory.bytes(part)).unwrap_or(usize::MAX);
+        let config = &self.config;
+        StoreConfig {
+            id_space: u16::try_from(shard).unwrap_or(u16::MAX),
+            journal_file_bytes: JOURNAL_FILE_BYTES,
+            journal_files: journal_files(config),
+            open_files_max: self.segment_files,
+            unsettled_bytes_max: bytes(MemoryPart::Unflushed),
+            cache_bytes_max: bytes(MemoryPart::Cache),
+            frame_bytes_max: bytes(MemoryPart::Frames),
+            index_bytes_max: bytes(MemoryPart::Indexes),
+            reserve_bytes: config.limits.disk_reserve_bytes,
+            retention_check_interval_ms: config.retention_check_interval_ms,
+            producers_per_log_max: config.limits.partition_producers,
+            producers_max: self.memory.producers(),
+            scrub_bytes_per_second: config.limits.scrub_bytes_per_second,
+            cleaner: cleaner_config(&config.cleaner, self.shards, self.cleaner_hash_key),
+            ..StoreConfig::default()
+        }
     }
 }
 
@@ -228,7 +231,7 @@ impl Seat {
             None => shard.min(self.shards - 1),
         };
         let resharding = Resharding { to: self.shards, assign: &assign };
-        let config = store_config((&self.config, &self.memory), self.index, self.segment_files);
+        let config = self.store_config(self.index);
         let moved = reshard(disk, &self.dir, &config, &resharding, task::now_ms()).await;
         let moved = moved.map_err(|e| format!("cannot move logs between shards: {e}"))?;
         tracing::info!(moved, shards = self.shards, "logs were moved to their shards");

@@ -2,6 +2,7 @@
 //! run, accept; drain, close. Seen from the main thread.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,6 +89,9 @@ impl Fleet {
         // Both pools before the shards pin themselves: their threads run on any core.
         let disk_workers = DiskWorkers::new(DISK_THREADS).map_err(threads)?;
         let workers = Workers::start("codec", options.shards.div_ceil(2), options.shards).map_err(threads)?;
+        // One thread: cleaning may take a core, and no more.
+        let computers = DiskWorkers::named("cleaner", 1).map_err(threads)?;
+        let cleaner_hash_key = [(); 2].map(|()| RandomState::new().build_hasher().finish());
         // One thread: requests of the largest kind take turns, and no more than one core.
         let desk = Workers::start("desk", 1, options.shards).map_err(threads)?;
         let pulses: Vec<Arc<Pulse>> = (0..options.shards).map(|_| Arc::default()).collect();
@@ -107,6 +111,8 @@ impl Fleet {
                 listener,
                 pulse: pulses[index].clone(),
                 disk_workers: disk_workers.clone(),
+                computers: computers.clone(),
+                cleaner_hash_key,
                 workers: workers.clone(),
                 desk: desk.clone(),
                 orders: receiver,

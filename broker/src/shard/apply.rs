@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use penstock_core::config::TopicConfig;
 use penstock_core::metadata::{MetadataImage, TopicImage};
 use penstock_protocol::{Uuid, WireString};
-use penstock_storage::LogConfig;
+use penstock_storage::{Compaction, LogConfig};
 
 use super::{Partition, PartitionKey, Shard};
 use crate::runtime::pace::Pace;
@@ -166,5 +166,11 @@ pub(crate) fn log_config(topic: &TopicConfig, producer_expiration_ms: i64) -> Lo
         index_interval_bytes: u32::try_from(topic.index_interval_bytes).unwrap_or(u32::MAX),
         flush_messages: topic.flush_messages,
         producer_expiration_ms,
+        compaction: topic.compact.then_some(Compaction {
+            min_dirty_millionths: topic.min_cleanable_dirty_millionths,
+            min_lag_ms: topic.min_compaction_lag_ms,
+            max_lag_ms: topic.max_compaction_lag_ms,
+            delete_retention_ms: topic.delete_retention_ms,
+        }),
     }
 }

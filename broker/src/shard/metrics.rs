@@ -46,6 +46,12 @@ pub(crate) struct Levels {
     pub(crate) scrub_mended: AtomicU64,
     pub(crate) disk_free_bytes: AtomicU64,
     pub(crate) disk_reserve_bytes: AtomicU64,
+    pub(crate) cleaner_rounds: AtomicU64,
+    pub(crate) cleaner_read_bytes: AtomicU64,
+    pub(crate) cleaner_written_bytes: AtomicU64,
+    pub(crate) cleaner_dropped_records: AtomicU64,
+    pub(crate) cleaner_dirty_millionths_max: AtomicU64,
+    pub(crate) cleaner_uncleanable_logs: AtomicU64,
 }
 
 /// All counters of a shard.

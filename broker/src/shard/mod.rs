@@ -24,8 +24,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use penstock_core::config::BrokerConfig;
 use penstock_core::config::memory::{MemoryPart, MemoryPlan};
+use penstock_core::config::{BrokerConfig, CleanerLimits};
 use penstock_core::fetch_session::FetchSessions;
 use penstock_core::metadata::MetadataImage;
 use penstock_storage::Store;
@@ -37,7 +37,7 @@ pub(crate) use fetch::ReadRequest;
 pub(crate) use inbox::{ShardReply, ShardRequest, serve_inbox};
 pub(crate) use metrics::{InFlight, KINDS, LATENCY_BOUNDS_US, ShardMetrics};
 pub(crate) use partition::{Partition, PartitionKey};
-pub(crate) use periodic::periodic;
+pub(crate) use periodic::{cleaner_config, periodic};
 pub(crate) use query::{PartitionQuery, Query, QueryAnswer};
 pub(crate) use stages::{Readings, Stage, Stages};
 pub(crate) use watch::{Signal, first_signal};
@@ -131,6 +131,10 @@ pub(crate) struct Shard {
     /// Some partition could not be brought to what the metadata says.
     behind: Cell<bool>,
     pub(crate) producer_ids: ProducerIds,
+    /// Limits that the store's cleaner has.
+    cleaner_limits: Cell<CleanerLimits>,
+    /// Key of the hash that stands for records' keys in cleaning.
+    cleaner_hash_key: [u64; 2],
     /// Consumer groups whose partition of `__consumer_offsets` is here.
     pub(crate) groups: Groups,
     /// On shard 0, once it has replayed the metadata.
@@ -160,11 +164,12 @@ pub(crate) struct ShardParts {
     pub(crate) workers: ShardWorkers,
     pub(crate) desk: ShardWorkers,
     pub(crate) random: RandomIds,
+    pub(crate) cleaner_hash_key: [u64; 2],
 }
 
 impl Shard {
     pub(crate) fn new(parts: ShardParts) -> Rc<Shard> {
-        let ShardParts { index, shared, ring, store, workers, desk, random } = parts;
+        let ShardParts { index, shared, ring, store, workers, desk, random, cleaner_hash_key } = parts;
         let budget = |part| usize::try_from(shared.memory.bytes(part)).unwrap_or(usize::MAX);
         // The broker's slots are shared out evenly: a session stays with the shard of its connection.
         let slots = shared.config.fetch_sessions_max.div_ceil(shared.shards);
@@ -196,6 +201,8 @@ impl Shard {
             apply_turn: Semaphore::new(1),
             behind: Cell::new(false),
             producer_ids: ProducerIds::default(),
+            cleaner_limits: Cell::new(shared.config.cleaner),
+            cleaner_hash_key,
             groups: Groups::new(random),
             metadata: OnceCell::new(),
             shared,

@@ -4,6 +4,9 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use penstock_core::config::CleanerLimits;
+use penstock_storage::CleanerConfig;
+
 use super::Shard;
 use crate::runtime::task;
 
@@ -18,6 +21,7 @@ pub(crate) async fn periodic(shard: Rc<Shard>) {
         if shard.draining() {
             return;
         }
+        shard.follow_cleaner_limits();
         shard.store.tick(task::now_ms()).await;
         publish_levels(&shard);
         shard.stages.hand_over();
@@ -34,6 +38,31 @@ pub(crate) async fn periodic(shard: Rc<Shard>) {
             // An error sets `behind` again, and was logged.
             let _ = shard.open_partitions().await;
         }
+    }
+}
+
+impl Shard {
+    /// The cleaner's limits may change at run time.
+    fn follow_cleaner_limits(&self) {
+        let limits = self.shared.image.load().broker().cleaner;
+        if self.cleaner_limits.replace(limits) != limits {
+            self.store.set_cleaner(cleaner_config(&limits, self.shared.shards, self.cleaner_hash_key));
+        }
+    }
+}
+
+/// A shard's part of the broker's limits.
+pub(crate) fn cleaner_config(limits: &CleanerLimits, shards: usize, hash_key: [u64; 2]) -> CleanerConfig {
+    let share = |of_all: u64| of_all / (shards as u64).max(1);
+    CleanerConfig {
+        enabled: limits.enabled,
+        map_bytes_max: usize::try_from(share(limits.map_bytes)).unwrap_or(usize::MAX),
+        map_load_percent: limits.map_load_percent,
+        io_bytes: limits.io_bytes,
+        io_bytes_per_second: share(limits.io_bytes_per_second),
+        backoff_ms: limits.backoff_ms,
+        hash_key,
+        ..CleanerConfig::default()
     }
 }
 
@@ -64,4 +93,10 @@ fn publish_levels(shard: &Shard) {
     set(&levels.scrub_mended, stats.scrub_mended);
     set(&levels.disk_free_bytes, stats.free_bytes);
     set(&levels.disk_reserve_bytes, stats.reserve_bytes);
+    set(&levels.cleaner_rounds, stats.cleaner_rounds);
+    set(&levels.cleaner_read_bytes, stats.cleaner_read_bytes);
+    set(&levels.cleaner_written_bytes, stats.cleaner_written_bytes);
+    set(&levels.cleaner_dropped_records, stats.cleaner_dropped_records);
+    set(&levels.cleaner_dirty_millionths_max, u64::from(stats.cleaner_dirty_millionths_max));
+    set(&levels.cleaner_uncleanable_logs, stats.cleaner_uncleanable_logs as u64);
 }

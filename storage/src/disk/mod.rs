@@ -111,6 +111,10 @@ pub trait Disk: Clone + 'static {
     /// told its name.
     fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + 'static);
 
+    /// Runs a computation beside this thread, which it holds up no more than its start and its end do. It runs even if
+    /// the future is dropped. Fails if it panicked.
+    async fn compute<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> io::Result<T>;
+
     /// Waits for at least `duration`.
     async fn sleep(&self, duration: Duration);
 

@@ -26,12 +26,18 @@ const READ_BYTES_MAX: usize = 1 << 20;
 pub struct RealDisk {
     ring: Ring,
     workers: Workers,
+    computers: Workers,
 }
 
 impl RealDisk {
     /// A disk on the ring of this thread.
     pub fn new(ring: Ring, workers: Workers) -> RealDisk {
-        RealDisk { ring, workers }
+        RealDisk { ring, computers: workers.clone(), workers }
+    }
+
+    /// The same with other workers for computations, which take longer than what disks block for.
+    pub fn with_computers(self, computers: Workers) -> RealDisk {
+        RealDisk { computers, ..self }
     }
 
     fn file(&self, (file, size): (File, u64)) -> RealFile {
@@ -120,6 +126,10 @@ impl Disk for RealDisk {
 
     fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + 'static) {
         tasks::spawn(name, task);
+    }
+
+    async fn compute<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        self.computers.run(move || Ok(job())).await
     }
 
     async fn sleep(&self, duration: Duration) {

@@ -392,6 +392,11 @@ impl Disk for SimDisk {
         self.0.executor.spawn(Box::pin(task));
     }
 
+    async fn compute<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        let delay = Duration::from_micros(10 + self.0.executor.random(1_000));
+        Ok(self.0.executor.submit(delay, job).await)
+    }
+
     async fn sleep(&self, duration: Duration) {
         self.0.executor.submit(duration, || ()).await;
     }

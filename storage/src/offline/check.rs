@@ -149,9 +149,12 @@ fn check_log(files: &impl Files, log: &OfflineLog, epochs: LeaderEpochs, report:
         check_segment(files, log, segment, (&mut progress, report));
         let end = end_offset.unwrap_or(log.end_offset);
         let has_batches = segment.end > DATA_START;
-        // A log ends with its last record; between segments compaction may have left a gap.
+        // A log ends with its last record; between segments cleaning may have left a gap, and a truncation may have made
+        // one the log's end.
+        let cleaned_to = log.record.as_ref().map_or(0, |record| record.cleaned_to);
         let ends_right = match end_offset {
             Some(next) => progress.next_offset <= next,
+            None if end <= cleaned_to => progress.next_offset <= end,
             None => progress.next_offset == end || !has_batches || log.broken,
         };
         // Where something was found, how the segment ends says nothing more.

@@ -127,7 +127,7 @@ impl<F: Files> Replay<'_, F> {
         }
         let is_new = log.segments.last().is_none_or(|last| last.base != append.segment_base);
         if is_new {
-            let path = logs_dir(self.dir).join(&log.name).join(file_name(append.segment_base));
+            let path = logs_dir(self.dir).join(&log.name).join(file_name(append.segment_base, None));
             log.segments.push(OfflineSegment::new(append, path));
         }
         let Some(segment) = log.segments.last_mut() else { unreachable!("there is one now") };
@@ -143,7 +143,7 @@ impl<F: Files> Replay<'_, F> {
     fn damaged(&mut self, append: &AppendEntry, deleted: bool, reason: &str) {
         let (mut name, mut file) = (None, None);
         if let Some(log) = self.logs.get_mut(&append.log_id) {
-            let path = logs_dir(self.dir).join(&log.name).join(file_name(append.segment_base));
+            let path = logs_dir(self.dir).join(&log.name).join(file_name(append.segment_base, None));
             // Nobody misses records that were deleted since, and the log goes on behind them.
             if deleted {
                 log.end_offset = append.next_offset;

@@ -157,7 +157,7 @@ impl OfflineLog {
             base: known.base,
             life: known.life,
             end: known.end,
-            path: log_dir.join(file_name(known.base)),
+            path: log_dir.join(file_name(known.base, known.cleaned.then_some(known.life))),
             needs_file: true,
             pieces: Vec::new(),
         };

@@ -48,6 +48,8 @@ pub struct LogView {
     pub start_offset: i64,
     /// Offset after the last record.
     pub end_offset: i64,
+    /// Everything below was cleaned by key.
+    pub cleaned_to: i64,
     /// Its segments, oldest first.
     pub segments: Vec<SegmentView>,
     /// Leader epochs and the offsets where they begin.
@@ -68,6 +70,10 @@ pub struct SegmentView {
     pub end: u64,
     /// Largest timestamp in milliseconds, -1 for none.
     pub max_timestamp: i64,
+    /// Earliest delete horizon in milliseconds, -1 for none.
+    pub horizon_ms: i64,
+    /// The cleaner wrote it.
+    pub cleaned: bool,
 }
 
 /// A segment's header.
@@ -181,12 +187,15 @@ pub fn checkpoint(files: &impl Files, path: &Path) -> Result<CheckpointView, Ope
         life: known.life,
         end: known.end,
         max_timestamp: known.max_timestamp,
+        horizon_ms: known.horizon_ms,
+        cleaned: known.cleaned,
     };
     let log = |record: checkpoint::LogRecord| LogView {
         id: record.id,
         name: record.name,
         start_offset: record.start_offset,
         end_offset: record.end_offset,
+        cleaned_to: record.cleaned_to,
         segments: record.segments.iter().map(segment).collect(),
         epochs: record.epochs,
         damage: record.damage,

@@ -14,7 +14,7 @@ use crate::segment::DATA_START;
 
 /// The files of a disk at one moment.
 #[derive(Clone, Default)]
-struct Dump(BTreeMap<PathBuf, Vec<u8>>);
+pub(super) struct Dump(BTreeMap<PathBuf, Vec<u8>>);
 
 impl Files for Dump {
     fn read(&self, path: &Path, position: u64, len: u64) -> io::Result<Bytes> {
@@ -39,7 +39,7 @@ impl Files for Dump {
     }
 }
 
-async fn dump(disk: &SimDisk) -> Dump {
+pub(super) async fn dump(disk: &SimDisk) -> Dump {
     let mut files = BTreeMap::new();
     let mut dirs = vec![PathBuf::from(DIR)];
     while let Some(dir) = dirs.pop() {
@@ -65,7 +65,7 @@ async fn dump(disk: &SimDisk) -> Dump {
     Dump(files)
 }
 
-fn check(files: &Dump) -> CheckReport {
+pub(super) fn check(files: &Dump) -> CheckReport {
     check_store(files, Path::new(DIR)).unwrap()
 }
 

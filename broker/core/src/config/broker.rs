@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::cleaner::{CleanerLimits, load_percent};
 use super::definition::{ConfigDef, Scope, Update, broker_defs, find};
 use super::value::{ConfigError, Value};
 use super::{Overrides, TopicConfig, synonym};
@@ -58,6 +59,8 @@ pub struct BrokerConfig {
     pub advertised_listeners: Vec<Listener>,
     /// `auto.create.topics.enable`.
     pub auto_create_topics: bool,
+    /// Cleaning of logs by key.
+    pub cleaner: CleanerLimits,
     /// `penstock.cluster.id`.
     pub cluster_id: Option<String>,
     /// `connections.max.idle.ms`; `None` never closes idle connections.
@@ -189,6 +192,7 @@ impl BrokerConfig {
         Ok(BrokerConfig {
             advertised_listeners: reader.listeners("advertised.listeners", &[])?,
             auto_create_topics: reader.value("auto.create.topics.enable")?.as_bool(),
+            cleaner: reader.cleaner()?,
             cluster_id: reader.raw("penstock.cluster.id").map(str::to_owned),
             retention_check_interval_ms: reader.number("log.retention.check.interval.ms")?,
             connections_max_idle_ms: u64::try_from(reader.number("connections.max.idle.ms")?).ok(),
@@ -341,6 +345,18 @@ impl<'a> Reader<'a> {
             offsets_topic_replication_factor: i16::try_from(self.number("offsets.topic.replication.factor")?)
                 .unwrap_or(i16::MAX),
             offsets_topic_segment_bytes: self.number("offsets.topic.segment.bytes")?,
+        })
+    }
+
+    fn cleaner(&self) -> Result<CleanerLimits, ConfigError> {
+        let double = |name: &str| self.value(name).map(|value| value.as_double());
+        Ok(CleanerLimits {
+            enabled: self.value("log.cleaner.enable")?.as_bool(),
+            map_bytes: u64::try_from(self.number("log.cleaner.dedupe.buffer.size")?).unwrap_or(0),
+            map_load_percent: load_percent(double("log.cleaner.io.buffer.load.factor")?),
+            io_bytes: usize::try_from(self.number("log.cleaner.io.buffer.size")?).unwrap_or(0),
+            io_bytes_per_second: double("log.cleaner.io.max.bytes.per.second")? as u64,
+            backoff_ms: self.number("log.cleaner.backoff.ms")?,
         })
     }
 

@@ -12,6 +12,7 @@
 //! - [`describe`]: what DescribeConfigs answers, sources and synonyms included.
 
 pub mod broker;
+mod cleaner;
 pub mod definition;
 pub mod describe;
 pub mod memory;
@@ -21,6 +22,7 @@ pub mod topic;
 pub mod value;
 
 pub use broker::{BrokerConfig, Listener, StaticConfig};
+pub use cleaner::CleanerLimits;
 pub use definition::{ConfigDef, Effect, Kind, Scope, Update, broker_defs, topic_defs};
 pub use topic::{StoredCompression, TopicConfig};
 pub use value::{ConfigError, Value};

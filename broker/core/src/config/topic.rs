@@ -2,6 +2,7 @@
 
 use penstock_format::{Compression, TimestampType};
 
+use super::cleaner::millionths;
 use super::definition::{Scope, find};
 use super::value::{ConfigError, Value};
 use super::{BrokerConfig, Overrides};
@@ -22,6 +23,14 @@ pub struct TopicConfig {
     pub delete: bool,
     /// Only the newest record of each key is kept: records must have keys.
     pub compact: bool,
+    /// Milliseconds for which tombstones stay after they were cleaned first.
+    pub delete_retention_ms: i64,
+    /// A log is cleaned when a larger part of it than that was not, in millionths.
+    pub min_cleanable_dirty_millionths: u32,
+    /// Milliseconds for which records are not cleaned.
+    pub min_compaction_lag_ms: i64,
+    /// Milliseconds after which records are cleaned in any case.
+    pub max_compaction_lag_ms: i64,
     /// How batches are stored.
     pub compression: StoredCompression,
     /// Acknowledge after so many records are stable; 1 acknowledges nothing before.
@@ -63,6 +72,10 @@ impl TopicConfig {
         TopicConfig {
             delete: policy.as_list().iter().any(|element| element == "delete"),
             compact: policy.as_list().iter().any(|element| element == "compact"),
+            delete_retention_ms: number("delete.retention.ms"),
+            min_cleanable_dirty_millionths: millionths(value("min.cleanable.dirty.ratio").as_double()),
+            min_compaction_lag_ms: number("min.compaction.lag.ms"),
+            max_compaction_lag_ms: number("max.compaction.lag.ms"),
             compression: stored_compression(&value),
             flush_messages: size("flush.messages"),
             flush_ms: number("flush.ms"),
@@ -156,6 +169,9 @@ mod tests {
         assert_eq!(config.max_message_bytes, 1_048_588);
         assert_eq!(config.compression, StoredCompression::Producer);
         assert!(config.delete && !config.compact);
+        assert_eq!(config.min_cleanable_dirty_millionths, 500_000);
+        assert_eq!((config.min_compaction_lag_ms, config.max_compaction_lag_ms), (0, i64::MAX));
+        assert_eq!(config.delete_retention_ms, 86_400_000);
     }
 
     #[test]

@@ -126,6 +126,11 @@ impl Value {
         if let Value::Number(value) = self { *value } else { 0 }
     }
 
+    /// The number of a double key; 0 of any other.
+    pub fn as_double(&self) -> f64 {
+        if let Value::Double(value) = self { *value } else { 0.0 }
+    }
+
     /// The elements of a list key; none of any other.
     pub fn as_list(&self) -> &[String] {
         if let Value::List(values) = self { values } else { &[] }

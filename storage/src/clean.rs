@@ -1,0 +1,175 @@
+//! Cleaning of logs by key (Kafka's log compaction): what a newer record of the same key replaced goes, and after a while
+//! tombstones with it. One task per store cleans one log after the other, the one first of which most is dirty.
+//!
+//! It runs beside the data path: one read or write of it is in flight, and all work on bytes is done beside the shard
+//! ([`Disk::compute`]). Bounds: the key map (`map_bytes_max`; where more keys are dirty it takes several rounds), pieces of
+//! `io_bytes` or one batch, and the rate.
+//!
+//! Invariants: a log has one cleaning at a time; its active segment, and what is not stable or belongs to an open
+//! transaction, are never touched; a batch that does not match its crc ends the cleaning of its log for good, and nothing
+//! of it is dropped. See `broker/docs/decisions/0011-cleaning-logs-by-key.md`.
+
+mod key_map;
+mod pass;
+mod plan;
+mod rewrite;
+mod transactions;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::config::{CleanerConfig, Compaction};
+use crate::disk::Disk;
+use crate::segment::Segment;
+use crate::state::{LogInner, LogState, StoreInner, add};
+use plan::{LogView, Round, SegmentView, plan_round};
+use rewrite::{Cleaning, Stop};
+
+/// Logs looked at before others go first.
+const LOOKS_AT_ONCE: usize = 16;
+
+/// The cleaner's clock, and what it saw last.
+pub(crate) struct Cleaner {
+    pub config: RefCell<CleanerConfig>,
+    now_ms: Cell<i64>,
+    /// When to look next for a log to clean.
+    due_ms: Cell<i64>,
+    /// Largest share of a log that is dirty, in millionths, as of the last look.
+    pub dirty_millionths_max: Cell<u32>,
+    /// Logs that cannot be cleaned, as of the last look.
+    pub uncleanable_logs: Cell<usize>,
+    told_no_space: Cell<bool>,
+}
+
+impl Cleaner {
+    pub(crate) fn new(config: CleanerConfig) -> Cleaner {
+        Cleaner {
+            config: RefCell::new(config),
+            now_ms: Cell::new(i64::MIN),
+            due_ms: Cell::new(i64::MIN),
+            dirty_millionths_max: Cell::new(0),
+            uncleanable_logs: Cell::new(0),
+            told_no_space: Cell::new(false),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.now_ms.get() > i64::MIN && self.now_ms.get() >= self.due_ms.get()
+    }
+}
+
+/// Tells the cleaner what time it is.
+pub(crate) fn tick<D: Disk>(store: &StoreInner<D>, now_ms: i64) {
+    store.cleaner.now_ms.set(now_ms);
+    if store.cleaner.is_due() {
+        store.work.wake_all();
+    }
+}
+
+/// Cleans logs until the store stops or closes.
+pub(crate) async fn run_cleaner<D: Disk>(store: Rc<StoreInner<D>>) {
+    let ends = || store.stopped.get() || store.closing.get() || !store.cleaner.config.borrow().enabled;
+    loop {
+        let next = || if ends() { Some(false) } else { store.cleaner.is_due().then_some(true) };
+        if !store.work.until(next).await {
+            return;
+        }
+        let now_ms = store.cleaner.now_ms.get();
+        if !turn(&store, now_ms).await {
+            store.recycle.free_cleaned();
+            let backoff_ms = store.cleaner.config.borrow().backoff_ms.max(1);
+            store.cleaner.due_ms.set(now_ms.saturating_add(backoff_ms));
+        }
+    }
+}
+
+/// Cleans the log that needs it most; says no if there was none, or it could not be.
+async fn turn<D: Disk>(store: &Rc<StoreInner<D>>, now_ms: i64) -> bool {
+    let Some((log, round, compaction)) = dirtiest(store, now_ms).await else { return false };
+    {
+        let mut state = log.state.borrow_mut();
+        if state.busy || state.removed || store.closing.get() || store.stopped.get() {
+            return false;
+        }
+        state.cleaning = true;
+    }
+    let cleaning = Cleaning::new(store, &log, (round, compaction.delete_retention_ms), now_ms);
+    let outcome = cleaning.run().await;
+    log.state.borrow_mut().cleaning = false;
+    store.work.wake_all();
+    match outcome {
+        Ok(cleaned) => {
+            store.cleaner.told_no_space.set(false);
+            add(&store.levels.cleaner_rounds, 1);
+            add(&store.levels.cleaner_dropped_records, cleaned.dropped);
+            tracing::debug!(log = %log.name, ?cleaned, "cleaned");
+            true
+        }
+        Err(Stop::NotNow) => false,
+        Err(Stop::NoSpace(error)) => {
+            if !store.cleaner.told_no_space.replace(true) {
+                tracing::warn!(log = %log.name, "cleaning waits for room: {error}");
+            }
+            false
+        }
+        Err(Stop::Fault(reason)) => {
+            tracing::error!(log = %log.name, "the log cannot be cleaned and keeps all its records: {reason}");
+            log.state.borrow_mut().uncleanable = Some(reason.into());
+            true
+        }
+    }
+}
+
+/// The due log with the largest dirty share.
+async fn dirtiest<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    now_ms: i64,
+) -> Option<(Rc<LogInner<D>>, Round, Compaction)> {
+    let logs: Vec<_> = store.logs.borrow().values().cloned().collect();
+    let (mut chosen, mut most, mut uncleanable) = (None::<(Rc<LogInner<D>>, Round, Compaction)>, 0, 0);
+    for (at, log) in logs.into_iter().enumerate() {
+        if at % LOOKS_AT_ONCE == LOOKS_AT_ONCE - 1 {
+            store.disk.yield_now().await;
+        }
+        let state = log.state.borrow();
+        let Some(compaction) = state.config.compaction else { continue };
+        if state.uncleanable.is_some() {
+            uncleanable += 1;
+            continue;
+        }
+        if state.offline.is_some() || state.busy || state.removed {
+            continue;
+        }
+        let Some(round) = plan_round(&view(&state), &compaction, now_ms) else { continue };
+        drop(state);
+        most = most.max(round.dirty_millionths);
+        let before = chosen.as_ref().map(|(_, round, _)| round.dirty_millionths);
+        if round.due && before.is_none_or(|before| before < round.dirty_millionths) {
+            chosen = Some((log, round, compaction));
+        }
+    }
+    store.cleaner.dirty_millionths_max.set(most);
+    store.cleaner.uncleanable_logs.set(uncleanable);
+    chosen
+}
+
+/// The log as cleaning sees it.
+fn view<D: Disk>(state: &LogState<D>) -> LogView {
+    let open = state.producers.iter().filter_map(|(_, producer)| producer.transaction_first_offset).min();
+    LogView {
+        segments: state.segments.iter().map(|segment| segment_view(segment)).collect(),
+        start_offset: state.start_offset,
+        cleaned_to: state.cleaned_to,
+        stable_to: open.map_or(state.durable_offset, |open| open.min(state.durable_offset)),
+    }
+}
+
+fn segment_view<D: Disk>(segment: &Segment<D>) -> SegmentView {
+    SegmentView {
+        base: segment.base,
+        bytes: segment.size(),
+        max_timestamp: segment.max_timestamp.get().0,
+        first_timestamp: segment.first_timestamp.get(),
+        horizon_ms: segment.horizon_ms.get(),
+    }
+}

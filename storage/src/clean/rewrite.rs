@@ -1,0 +1,464 @@
+//! Cleans one log: reads the keys of its dirty part, then writes its segments anew, group by group, each swapped in when
+//! it is stable.
+//!
+//! The new segment has a life and a file of its own. It takes the place of the old ones in memory in one step, and on
+//! disk with the next checkpoint: until that is stable, the old files stay, and a crash goes back to them. Nothing is
+//! written to the journal: frames are only about the active segment, which is never cleaned.
+//!
+//! After each piece it is looked whether the log may still be cleaned. What was not swapped in by then is removed.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::pass::{Blocks, Fault, Filtering, Indexing, LastWritten, Output, Step, StepEnd};
+use super::plan::{Round, SegmentView, group};
+use super::transactions::{Marker, Scan, Transactions};
+use super::{key_map::KeyMap, view};
+use crate::disk::{BLOCK, Disk, DiskFile};
+use crate::error::ReadError;
+use crate::plan::block_ceil;
+use crate::prepare::{passes, write_header};
+use crate::read::{Wanted, batches_of, read, read_piece};
+use crate::segment::{DATA_START, Segment};
+use crate::state::{LogInner, StoreInner, add};
+use crate::writeback;
+
+/// Longest pause at once, so that closing does not wait for long.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+/// Pause before looking again whether what is to be cleaned is settled.
+const SETTLE_PAUSE: Duration = Duration::from_millis(5);
+
+/// Work on a piece of a segment.
+type Work<S> = fn(&mut S, &Bytes) -> Result<(Step, Option<Blocks>), Fault>;
+
+/// Why the cleaning of a log ended early.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The log, or the store, does not let itself be cleaned now.
+    NotNow,
+    /// There is no room for what is written anew.
+    NoSpace(String),
+    /// The log cannot be cleaned: something in it is damaged, or the disk failed.
+    Fault(String),
+}
+
+/// What a round did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Cleaned {
+    /// Everything below is clean now.
+    pub to: i64,
+    pub bytes_before: u64,
+    pub bytes_after: u64,
+    pub dropped: u64,
+}
+
+/// The cleaning of one log.
+pub(crate) struct Cleaning<'a, D: Disk> {
+    pub store: &'a Rc<StoreInner<D>>,
+    pub log: &'a Rc<LogInner<D>>,
+    pub round: Round,
+    pub now_ms: i64,
+    pub delete_retention_ms: i64,
+    truncations: u64,
+}
+
+impl<'a, D: Disk> Cleaning<'a, D> {
+    pub(crate) fn new(
+        store: &'a Rc<StoreInner<D>>,
+        log: &'a Rc<LogInner<D>>,
+        (round, delete_retention_ms): (Round, i64),
+        now_ms: i64,
+    ) -> Cleaning<'a, D> {
+        let truncations = log.state.borrow().truncations;
+        Cleaning { store, log, round, now_ms, delete_retention_ms, truncations }
+    }
+
+    /// Cleans the log.
+    pub(crate) async fn run(&self) -> Result<Cleaned, Stop> {
+        let segments = self.segments(self.round.end);
+        self.settle(&segments).await?;
+        let indexing = self.index(&segments).await?;
+        let transactions = indexing.transactions.clone().unwrap_or_default();
+        let cleaned = self.rewrite_all(indexing, transactions.restarted()).await?;
+        let mut state = self.log.state.borrow_mut();
+        state.cleaned_to = state.cleaned_to.max(cleaned.to.min(state.end_offset));
+        Ok(cleaned)
+    }
+
+    /// Whether the log may still be cleaned.
+    fn check(&self) -> Result<(), Stop> {
+        let store = self.store;
+        let state = self.log.state.borrow();
+        let gone = store.stopped.get() || store.closing.get() || state.removed || state.offline.is_some();
+        let changed =
+            state.busy || state.truncations != self.truncations || state.config.compaction.is_none();
+        if gone || changed { Err(Stop::NotNow) } else { Ok(()) }
+    }
+
+    /// The segments that begin before `end`, but for the active one.
+    fn segments(&self, end: i64) -> Vec<Rc<Segment<D>>> {
+        let state = self.log.state.borrow();
+        let sealed = state.segments.len().saturating_sub(1);
+        state.segments.iter().take(sealed).filter(|segment| segment.base < end).cloned().collect()
+    }
+
+    /// Waits until all bytes of the segments are in their files.
+    async fn settle(&self, segments: &[Rc<Segment<D>>]) -> Result<(), Stop> {
+        loop {
+            self.check()?;
+            if segments.iter().all(|segment| segment.pending.borrow().is_empty()) {
+                return Ok(());
+            }
+            if self.store.disk_full.get() > 0 {
+                return Err(Stop::NoSpace("the disk is full".to_owned()));
+            }
+            writeback::pass(self.store).await;
+            self.store.disk.sleep(SETTLE_PAUSE).await;
+        }
+    }
+
+    /// Reads the keys of the dirty part into a map.
+    async fn index(&self, segments: &[Rc<Segment<D>>]) -> Result<Indexing, Stop> {
+        let Round { dirty_from, end, .. } = self.round;
+        let cleaner = self.store.cleaner.config.borrow().clone();
+        let (bytes_max, load, hash_key) = (cleaner.map_bytes_max, cleaner.map_load_percent, cleaner.hash_key);
+        let keys = (end - dirty_from).max(0) as u64;
+        let decompressed_bytes_max = cleaner.decompressed_bytes_max;
+        let make = move || Indexing {
+            map: KeyMap::new(keys, bytes_max, load, hash_key),
+            from: dirty_from,
+            limit: end,
+            latest: dirty_from - 1,
+            transactions: None,
+            decompressed_bytes_max,
+            records: 0,
+        };
+        let mut indexing = self.compute(make).await?;
+        for (at, segment) in segments.iter().enumerate() {
+            let next_base = segments.get(at + 1).map_or(end, |next| next.base);
+            if next_base <= dirty_from {
+                continue;
+            }
+            let mut position = DATA_START;
+            while position < segment.end.get() {
+                let (returned, step, _) = self.step(segment, position, indexing, Indexing::piece).await?;
+                indexing = returned;
+                position += step.consumed as u64;
+                match step.end {
+                    StepEnd::Piece => {}
+                    StepEnd::Full => return self.indexed(indexing),
+                    StepEnd::Transaction(from) => {
+                        let (transactions, known_to) = self.scan(from).await?;
+                        indexing.transactions = Some(transactions);
+                        indexing.limit = indexing.limit.min(known_to);
+                        // The marker of the first is written and not stable yet.
+                        if indexing.limit <= dirty_from {
+                            return Err(Stop::NotNow);
+                        }
+                    }
+                }
+            }
+            // Offsets up to the next segment may be gone.
+            indexing.latest = indexing.latest.max(next_base - 1);
+        }
+        Ok(indexing)
+    }
+
+    /// The map took not all. That must not be nothing.
+    fn indexed(&self, indexing: Indexing) -> Result<Indexing, Stop> {
+        if indexing.latest >= self.round.dirty_from {
+            return Ok(indexing);
+        }
+        Err(Stop::Fault(format!(
+            "the keys of the batch at offset {} do not fit in the cleaner's buffer, which holds {}",
+            self.round.dirty_from,
+            indexing.map.len()
+        )))
+    }
+
+    /// Finds the aborted transactions from `from` on, and up to where all of them are known.
+    async fn scan(&self, from: i64) -> Result<(Transactions, i64), Stop> {
+        let stable_to = view(&self.log.state.borrow()).stable_to;
+        let mut scan = Scan::default();
+        let mut position = from;
+        while position < stable_to && !(position >= self.round.end && scan.is_done(self.round.end)) {
+            self.check()?;
+            let bytes_max = self.store.cleaner.config.borrow().io_bytes;
+            position = position.max(self.log.state.borrow().start_offset);
+            let wanted = Wanted { from: position, bytes_max, upper: stable_to, at_least_one: true };
+            let found = read(self.store, self.log, &wanted).await.map_err(|error| self.failed(&error))?;
+            if found.bytes == 0 {
+                break;
+            }
+            for batch in batches_of(&found) {
+                scan.note(&batch.header, || Marker::of(&batch));
+            }
+            position = found.next_offset;
+            self.pace(found.bytes as u64).await?;
+        }
+        let (aborted, known_to) = scan.finish(position.max(self.round.end.min(stable_to)));
+        Ok((Transactions::new(aborted), known_to))
+    }
+
+    /// Writes all groups of segments anew.
+    async fn rewrite_all(&self, indexing: Indexing, transactions: Transactions) -> Result<Cleaned, Stop> {
+        let to = indexing.latest + 1;
+        let segments = self.segments(to);
+        let views: Vec<SegmentView> = segments.iter().map(|segment| super::segment_view(segment)).collect();
+        let bytes_max = {
+            let state = self.log.state.borrow();
+            self.store.segment_bytes(state.config.segment_bytes)
+        };
+        let mut cleaned = Cleaned { to, ..Cleaned::default() };
+        let mut filtering = Filtering {
+            latest: indexing.latest,
+            end: self.round.end,
+            now_ms: self.now_ms,
+            delete_retention_ms: self.delete_retention_ms,
+            decompressed_bytes_max: indexing.decompressed_bytes_max,
+            last_written: self.last_written(),
+            transactions,
+            output: Output::new(0, u32::MAX),
+            dropped: 0,
+            map: indexing.map,
+        };
+        for group in group(&views, self.round.end, bytes_max) {
+            let old = &segments[group];
+            let (returned, bytes_after) = self.rewrite(old, filtering).await?;
+            filtering = returned;
+            cleaned.bytes_before += old.iter().map(|segment| segment.size()).sum::<u64>();
+            cleaned.bytes_after += bytes_after;
+        }
+        cleaned.dropped = filtering.dropped;
+        // Giving back so much memory takes long.
+        self.compute(move || drop(filtering)).await?;
+        Ok(cleaned)
+    }
+
+    fn last_written(&self) -> std::collections::HashMap<i64, LastWritten> {
+        let state = self.log.state.borrow();
+        let last = |(id, producer): (i64, &crate::producer::Producer)| {
+            let offset = producer.batches().last().map(|batch| batch.last_offset);
+            (id, LastWritten { offset, epoch: producer.epoch })
+        };
+        state.producers.iter().map(last).collect()
+    }
+
+    /// Writes one group of segments anew and swaps the new one in; gives its bytes.
+    async fn rewrite(
+        &self,
+        old: &[Rc<Segment<D>>],
+        mut filtering: Filtering,
+    ) -> Result<(Filtering, u64), Stop> {
+        let Some(first) = old.first() else { return Ok((filtering, 0)) };
+        let dir = self.store.log_dir(&self.log.name);
+        let segment = Segment::cleaned(&dir, first.base, self.store.unique(), first.opened_ms);
+        let interval = self.log.state.borrow().config.index_interval();
+        filtering.output = Output::new(first.base, interval);
+        let mut new = NewSegment { cleaning: self, segment, file: None, begun: false };
+        let swapped = match new.write_all(old, filtering).await {
+            Ok(filtering) => {
+                let bytes = filtering.output.end() - DATA_START;
+                self.swap(old, &new, &filtering.output).map(|()| (filtering, bytes))
+            }
+            Err(stop) => Err(stop),
+        };
+        if swapped.is_err() {
+            new.remove().await;
+        }
+        swapped
+    }
+
+    /// Puts the new segment in the place of the old ones, or nothing if it has no batches.
+    fn swap(&self, old: &[Rc<Segment<D>>], new: &NewSegment<'_, D>, output: &Output) -> Result<(), Stop> {
+        self.check()?;
+        let (store, mut state) = (self.store, self.log.state.borrow_mut());
+        let at =
+            state.segments.iter().position(|segment| Rc::ptr_eq(segment, &old[0])).ok_or(Stop::NotNow)?;
+        let is_there = |(at, old): (usize, &Rc<Segment<D>>)| {
+            state.segments.get(at).is_some_and(|segment| Rc::ptr_eq(segment, old))
+        };
+        // Retention may have taken some away meanwhile.
+        if !(at..).zip(old).all(is_there) {
+            return Err(Stop::NotNow);
+        }
+        assert!(at + old.len() < state.segments.len(), "the active segment is never cleaned");
+        assert!(old.iter().all(|segment| segment.pending.borrow().is_empty()), "what is cleaned is settled");
+        let retired: Vec<_> = state.segments.drain(at..at + old.len()).collect();
+        let next_base = state.segments[at].base;
+        // What memory holds of them is told by positions in the old files.
+        let freed = state.memory.drop_segments_below(next_base);
+        store.uncached(freed);
+        if let Some(file) = &new.file {
+            let segment = &new.segment;
+            segment.end.set(output.end());
+            segment.max_timestamp.set(output.max_timestamp);
+            segment.first_timestamp.set(output.first_timestamp);
+            segment.horizon_ms.set(output.horizon_ms);
+            segment.prepared_to.set(block_ceil(output.end()));
+            *segment.index.borrow_mut() = output.index.clone();
+            segment.indexed_from.set(DATA_START);
+            state.segments.insert(at, segment.clone());
+            store.files.keep(segment, file.clone());
+            store.indexes.hold(segment);
+        }
+        drop(state);
+        for segment in retired {
+            store.recycle.retire_cleaned(store, segment);
+        }
+        Ok(())
+    }
+
+    /// Reads a piece of the segment and has it worked on beside the shard. At least one batch is consumed, unless the
+    /// work ends for another reason than the piece's end.
+    async fn step<S: Send + 'static>(
+        &self,
+        segment: &Rc<Segment<D>>,
+        position: u64,
+        mut state: S,
+        work: Work<S>,
+    ) -> Result<(S, Step, Option<Blocks>), Stop> {
+        let end = segment.end.get();
+        let mut len = self.store.cleaner.config.borrow().io_bytes.max(BLOCK) as u64;
+        loop {
+            let to = end.min(position + len);
+            let piece = read_piece(self.store, self.log, segment, position..to).await;
+            let piece = piece.map_err(|error| self.failed(&error))?;
+            add(&self.store.levels.cleaner_read_bytes, piece.len() as u64);
+            self.pace(piece.len() as u64).await?;
+            let job = move || {
+                let done = work(&mut state, &piece);
+                (state, done)
+            };
+            let (returned, done) = self.compute(job).await?;
+            state = returned;
+            let damaged = |Fault { at, reason }: Fault| {
+                let position = position + at as u64;
+                Stop::Fault(format!("segment {}, position {position}: {reason}", segment.base))
+            };
+            let (step, blocks) = done.map_err(damaged)?;
+            if step.consumed > 0 || step.end != StepEnd::Piece {
+                return Ok((state, step, blocks));
+            }
+            if to == end {
+                let reason = "a batch goes beyond the segment's end".to_owned();
+                return Err(damaged(Fault { at: 0, reason }));
+            }
+            len = (step.needed as u64).max(len * 2);
+        }
+    }
+
+    /// Runs a computation beside the shard.
+    async fn compute<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, Stop> {
+        self.store.disk.compute(job).await.map_err(|error| Stop::Fault(error.to_string()))
+    }
+
+    /// Waits as long as the rate asks for after so many bytes, and lets others go first.
+    async fn pace(&self, bytes: u64) -> Result<(), Stop> {
+        let rate = self.store.cleaner.config.borrow().io_bytes_per_second.max(1);
+        let micros = u128::from(bytes) * 1_000_000 / u128::from(rate);
+        let mut left = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
+        self.store.disk.yield_now().await;
+        while !left.is_zero() {
+            self.check()?;
+            let pause = left.min(PAUSE_MAX);
+            self.store.disk.sleep(pause).await;
+            left -= pause;
+        }
+        self.check()
+    }
+
+    fn failed(&self, error: &ReadError) -> Stop {
+        match (self.check(), error) {
+            (Err(stop), _) => stop,
+            // The start moved meanwhile.
+            (Ok(()), ReadError::OutOfRange { .. }) => Stop::NotNow,
+            (Ok(()), _) => Stop::Fault(error.to_string()),
+        }
+    }
+}
+
+/// A segment that is being written.
+struct NewSegment<'a, D: Disk> {
+    cleaning: &'a Cleaning<'a, D>,
+    segment: Rc<Segment<D>>,
+    /// Made with the first block: a segment without batches has none.
+    file: Option<D::File>,
+    /// There may be a file.
+    begun: bool,
+}
+
+impl<D: Disk> NewSegment<'_, D> {
+    /// Filters the old segments into this one's file, and makes that stable.
+    async fn write_all(
+        &mut self,
+        old: &[Rc<Segment<D>>],
+        mut filtering: Filtering,
+    ) -> Result<Filtering, Stop> {
+        for segment in old {
+            let mut position = DATA_START;
+            while position < segment.end.get() {
+                let step = self.cleaning.step(segment, position, filtering, Filtering::piece).await?;
+                filtering = step.0;
+                position += step.1.consumed as u64;
+                self.write(step.2).await?;
+            }
+        }
+        self.write(filtering.output.take_rest()).await?;
+        if let Some(file) = &self.file {
+            let dir = self.cleaning.store.log_dir(&self.cleaning.log.name);
+            file.sync_data().await.map_err(|error| self.failed(error))?;
+            self.cleaning.store.disk.sync_dir(&dir).await.map_err(|error| self.failed(error))?;
+        }
+        Ok(filtering)
+    }
+
+    async fn write(&mut self, blocks: Option<Blocks>) -> Result<(), Stop> {
+        let Some(Blocks { data, position }) = blocks else { return Ok(()) };
+        self.cleaning.check()?;
+        let len = data.len() as u64;
+        let file = self.file().await.map_err(|error| self.failed(error))?;
+        file.write_at(data, position).await.map_err(|error| self.failed(error))?;
+        add(&self.cleaning.store.levels.cleaner_written_bytes, len);
+        self.cleaning.pace(len).await
+    }
+
+    async fn file(&mut self) -> io::Result<D::File> {
+        if let Some(file) = &self.file {
+            return Ok(file.clone());
+        }
+        self.begun = true;
+        let Cleaning { store, log, .. } = self.cleaning;
+        let file = store.disk.create(&self.segment.path, BLOCK as u64).await?;
+        write_header(log, &self.segment, &file).await?;
+        self.file = Some(file.clone());
+        Ok(file)
+    }
+
+    fn failed(&self, error: io::Error) -> Stop {
+        match self.cleaning.check() {
+            Err(stop) => stop,
+            Ok(()) if passes(&error) => Stop::NoSpace(error.to_string()),
+            Ok(()) => Stop::Fault(format!("writing {}: {error}", self.segment.path.display())),
+        }
+    }
+
+    /// Removes what was written, so that a clean close leaves nothing behind.
+    async fn remove(&self) {
+        if !self.begun {
+            return;
+        }
+        let Cleaning { store, log, .. } = self.cleaning;
+        let remove = async || match store.disk.remove(&self.segment.path).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => store.disk.sync_dir(&store.log_dir(&log.name)).await,
+        };
+        if let Err(error) = remove().await {
+            tracing::warn!(path = %self.segment.path.display(), "removing what cleaning left: {error}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Cleaning by key: what it leaves behind on disk and in memory, and what ends it. Its rules are tested beside them, and
+//! against a model in `tests/log/clean.rs`.
+
+use std::time::Duration;
+
+use penstock_format::{BatchBuilder, NewRecord, Records};
+
+use super::offline::{check, dump};
+use super::*;
+use crate::disk::sim::Crash;
+use crate::disk::{BLOCK, Disk, DiskFile};
+use crate::offline::OfflineStore;
+use crate::{CleanerConfig, Compaction};
+
+fn config() -> StoreConfig {
+    let cleaner = CleanerConfig { backoff_ms: 1, io_bytes: 8 << 10, ..CleanerConfig::default() };
+    StoreConfig { cleaner, ..small() }
+}
+
+fn compacted() -> LogConfig {
+    let compaction = Some(Compaction { min_dirty_millionths: 0, ..Compaction::default() });
+    LogConfig { segment_bytes: 8 << 10, index_interval_bytes: 512, compaction, ..LogConfig::default() }
+}
+
+fn keyed(key: &str, len: usize) -> Batch {
+    let mut builder = BatchBuilder::new();
+    let value = vec![7; len];
+    let (key, value) = (Some(key.as_bytes()), Some(&value[..]));
+    builder.append(&NewRecord { timestamp: 1000, key, value, headers: &[] }).unwrap();
+    builder.finish().unwrap()
+}
+
+/// Appends a batch of a kilobyte for each key, durably.
+async fn append(store: &Store<SimDisk>, log: &Log<SimDisk>, keys: impl IntoIterator<Item = String>) {
+    for key in keys {
+        let batch = keyed(&key, 1000);
+        let room = store.reserve(batch.len()).await.unwrap();
+        let appended = log.append(vec![batch], client(1000)).unwrap();
+        drop(room);
+        log.durable(appended.ticket).await.unwrap();
+    }
+}
+
+/// Ticks until the cleaner has read nothing for a while.
+async fn settle(store: &Store<SimDisk>, disk: &SimDisk, now_ms: &mut i64) {
+    let (mut read_bytes, mut quiet) = (u64::MAX, 0);
+    while quiet < 20 {
+        *now_ms += 10;
+        store.tick(*now_ms).await;
+        disk.sleep(Duration::from_millis(20)).await;
+        let before = std::mem::replace(&mut read_bytes, store.stats().cleaner_read_bytes);
+        quiet = if before == read_bytes { quiet + 1 } else { 0 };
+    }
+}
+
+fn keys_of(batches: &[Batch]) -> Vec<(i64, String)> {
+    let mut keys = Vec::new();
+    for batch in batches {
+        for record in &Records::open(batch, 1 << 20).unwrap() {
+            let record = record.unwrap();
+            keys.push((record.offset, String::from_utf8(record.key.unwrap().to_vec()).unwrap()));
+        }
+    }
+    keys
+}
+
+#[test]
+fn segments_that_lose_all_go_and_reads_pass_the_gap() {
+    let world = world(21);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), config()).await;
+        let log = store.create_log("a", compacted()).await.unwrap();
+        // First and last segments hold other keys than those between.
+        let first = (0..7).map(|n| format!("first-{n}"));
+        let between = (0..49).map(|n| format!("between-{}", n % 3));
+        append(&store, &log, first.chain(between).chain(["last".to_owned()])).await;
+        let segments = log.segment_count();
+        settle(&store, &disk, &mut 1000).await;
+        assert!(segments > 7 && log.segment_count() <= 3, "{segments}, now {}", log.segment_count());
+        assert_eq!(log.cleaned_offset(), 56, "up to the active segment");
+        let keys = keys_of(&read_all(&log).await);
+        let mut expected: Vec<_> = (0..7).map(|n| (n, format!("first-{n}"))).collect();
+        expected.extend([(53, 1), (54, 2), (55, 0)].map(|(offset, n)| (offset, format!("between-{n}"))));
+        expected.push((56, "last".to_owned()));
+        assert_eq!(keys, expected);
+        for from in 0..57 {
+            let found = log.read(from, 1, i64::MAX, true).await.unwrap();
+            let next = expected.iter().map(|(offset, _)| *offset).find(|offset| *offset >= from);
+            assert_eq!(Some(found.first_offset), next, "from {from}");
+            // What may not be read yet is not passed over.
+            let upper = log.read(from, 5000, from, true).await.unwrap();
+            assert_eq!((upper.bytes, upper.next_offset), (0, from));
+            let tight = log.read(from, 1, i64::MAX, false).await.unwrap();
+            assert_eq!((tight.bytes, tight.next_offset), (0, from));
+        }
+        store.close().await.unwrap();
+        let files = dump(&disk).await;
+        assert_eq!(check(&files).findings, []);
+        let offline = OfflineStore::open(&files, Path::new(DIR)).unwrap();
+        let seen = offline.log("a").unwrap();
+        let views = seen.segments.iter().flat_map(|segment| segment.batches(&files));
+        let batches: Vec<Batch> = views.map(|view| view.unwrap().batch).collect();
+        assert_eq!(keys_of(&batches), expected);
+    });
+}
+
+#[test]
+fn damage_ends_the_cleaning_of_its_log_and_costs_nothing_else() {
+    let world = world(22);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), config()).await;
+        let log = store.create_log("a", LogConfig { compaction: None, ..compacted() }).await.unwrap();
+        let other = store.create_log("b", compacted()).await.unwrap();
+        append(&store, &log, (0..40).map(|n| format!("{}", n % 3))).await;
+        append(&store, &other, (0..40).map(|n| format!("{}", n % 3))).await;
+        store.checkpoint().await.unwrap();
+        let path = Path::new(DIR).join("logs/a/00000000000000000007.log");
+        let file = disk.open(&path).await.unwrap();
+        let mut block = file.read_at(BLOCK as u64, BLOCK).await.unwrap();
+        block[500] ^= 1;
+        file.write_at(block.freeze(), BLOCK as u64).await.unwrap();
+        let segments = log.segment_count();
+        log.set_config(compacted());
+        settle(&store, &disk, &mut 1000).await;
+        let reason = log.uncleanable().unwrap();
+        assert!(reason.contains("segment 7, position 4096: a batch does not match its crc"), "{reason}");
+        assert_eq!((log.segment_count(), log.cleaned_offset()), (segments, 0));
+        assert_eq!(log.read(0, 1 << 20, 7, true).await.unwrap().next_offset, 7, "what is sound is served");
+        assert_eq!(keys_of(&read_all(&other).await).len() as i64, 3 + 40 - other.cleaned_offset());
+        assert_eq!(store.stats().cleaner_uncleanable_logs, 1);
+        append(&store, &log, ["more".to_owned()]).await;
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_log_may_go_or_the_store_close_while_it_is_cleaned() {
+    for seed in 0..60 {
+        let world = world(seed);
+        let (disk, inner) = (world.disk(), world.clone());
+        world.block_on(async move {
+            let (store, _) = open(disk.clone(), config()).await;
+            let log = store.create_log("a", compacted()).await.unwrap();
+            append(&store, &log, (0..40).map(|n| format!("{}", n % 3))).await;
+            store.tick(2000).await;
+            disk.sleep(Duration::from_millis(inner.random(60))).await;
+            if seed % 2 == 0 {
+                store.remove_log("a").await.unwrap();
+                let log = store.create_log("a", compacted()).await.unwrap();
+                append(&store, &log, ["new".to_owned()]).await;
+                assert_eq!(keys_of(&read_all(&log).await), [(0, "new".to_owned())], "seed {seed}");
+            }
+            store.close().await.unwrap();
+        });
+        let world = world.crash(Crash::Kill);
+        let disk = world.disk();
+        world.block_on(async move {
+            assert_eq!(check(&dump(&disk).await).findings, [], "seed {seed}");
+            let (store, report) = open(disk.clone(), config()).await;
+            assert_eq!(report.frames_replayed, 0);
+            let log = store.log("a").unwrap();
+            let names = disk.list(&Path::new(DIR).join("logs/a")).await.unwrap();
+            let segments = names.iter().filter(|entry| entry.name.ends_with(".log")).count();
+            assert_eq!(segments, log.segment_count(), "seed {seed}: {names:?}");
+            let keys: Vec<_> = keys_of(&read_all(&log).await).into_iter().rev().map(|(_, key)| key).collect();
+            let newest = if seed % 2 == 0 { &["new"][..] } else { &["0", "2", "1"][..] };
+            assert_eq!(keys[..newest.len()], *newest, "seed {seed}");
+        });
+    }
+}

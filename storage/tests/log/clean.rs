@@ -1,0 +1,549 @@
+//! Cleaning by key against "the latest value per key": in one life, over restarts, and over crashes at any step.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use oorandom::Rand64;
+use penstock_format::{Batch, BatchBuilder, EndTransactionMarker, NewRecord, Records, split_batches};
+use penstock_storage::disk::Disk;
+use penstock_storage::disk::sim::{Crash, Effect, Fault, Operation, SimDisk, SimWorld};
+use penstock_storage::{
+    AppendContext, BatchSearch, CleanerConfig, Compaction, Log, LogConfig, Origin, Store, StoreConfig,
+};
+
+use crate::crash;
+use crate::traffic::{PATIENCE, now_ms};
+
+const DIR: &str = "/data/s";
+const KEYS: u64 = 12;
+const BYTES_MAX: usize = 1 << 20;
+
+/// A record that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rec {
+    offset: i64,
+    key: Option<u8>,
+    value: Option<Vec<u8>>,
+    timestamp: i64,
+    /// Its transaction, by the offset of its first record.
+    transaction: Option<i64>,
+}
+
+/// What is being asked of the log and was not answered yet.
+#[derive(Debug, Clone)]
+enum Asked {
+    Append { records: Vec<Rec>, next_offset: i64, producer: Option<(i64, Batch)> },
+    Marker { producer: i64, offset: i64, commit: bool },
+}
+
+/// What the log was told.
+#[derive(Debug, Default)]
+struct Twin {
+    records: Vec<Rec>,
+    end: i64,
+    asked: Option<Asked>,
+    /// Each producer's last batch with its offset.
+    last: BTreeMap<i64, (Batch, i64)>,
+    /// Open transactions: first offset by producer.
+    open: BTreeMap<i64, i64>,
+    aborted: BTreeSet<i64>,
+    start_asked: i64,
+}
+
+impl Twin {
+    /// What was asked took place.
+    fn took_place(&mut self) {
+        match self.asked.take() {
+            None => {}
+            Some(Asked::Append { records, next_offset, producer }) => {
+                let base = self.end;
+                if let Some(first) = records.iter().find_map(|record| record.transaction)
+                    && let Some((id, _)) = &producer
+                {
+                    self.open.entry(*id).or_insert(first);
+                }
+                if let Some((id, batch)) = producer {
+                    self.last.insert(id, (batch, base));
+                }
+                self.records.extend(records);
+                self.end = next_offset;
+            }
+            Some(Asked::Marker { producer, offset, commit }) => {
+                if let Some(first) = self.open.remove(&producer).filter(|_| !commit) {
+                    self.aborted.insert(first);
+                }
+                self.end = offset + 1;
+            }
+        }
+    }
+
+    fn is_aborted(&self, record: &Rec) -> bool {
+        record.transaction.is_some_and(|first| self.aborted.contains(&first))
+    }
+
+    /// The newest record of each key that counts: aborted ones do not.
+    fn newest(&self) -> BTreeMap<u8, &Rec> {
+        let counts = self.records.iter().filter(|record| !self.is_aborted(record));
+        counts.filter_map(|record| Some((record.key?, record))).collect()
+    }
+}
+
+/// What a run varies.
+#[derive(Debug, Clone)]
+struct Profile {
+    store: StoreConfig,
+    log: LogConfig,
+    operations: u64,
+}
+
+fn profile(seed: u64) -> Profile {
+    let mut random = Rand64::new(u128::from(seed) + 77);
+    let mut one_of = |choices: &[u64]| choices[random.rand_range(0..choices.len() as u64) as usize];
+    let cleaner = CleanerConfig {
+        // The keys of a batch, a few more, or all.
+        map_bytes_max: one_of(&[24 * 6, 24 * 10, 1 << 20]) as usize,
+        map_load_percent: 75,
+        io_bytes: one_of(&[4096, 64 << 10]) as usize,
+        backoff_ms: 20,
+        hash_key: [seed, 9],
+        ..CleanerConfig::default()
+    };
+    let compaction = Compaction {
+        min_dirty_millionths: one_of(&[0, 10_000, 300_000]) as u32,
+        min_lag_ms: one_of(&[0, 0, 200]) as i64,
+        max_lag_ms: i64::MAX,
+        delete_retention_ms: one_of(&[0, 100, 1 << 40]) as i64,
+    };
+    let of_crash =
+        crash::Profile { direct_bytes_min: one_of(&[4096, 1 << 20]) as usize, ..crash::unlimited() };
+    let store = StoreConfig { cleaner, ..crash::plan(&of_crash).store };
+    let log = LogConfig {
+        segment_bytes: one_of(&[600, 3000, 12_000]),
+        index_interval_bytes: 512,
+        compaction: Some(compaction),
+        ..LogConfig::default()
+    };
+    Profile { store, log, operations: 60 }
+}
+
+type Outcome<T = ()> = Result<T, String>;
+
+struct Run {
+    world: SimWorld,
+    store: Store<SimDisk>,
+    log: Log<SimDisk>,
+    twin: Rc<RefCell<Twin>>,
+    profile: Profile,
+    random: RefCell<Rand64>,
+}
+
+async fn open(world: &SimWorld, profile: &Profile) -> Outcome<(Store<SimDisk>, Log<SimDisk>)> {
+    let opened = Store::open(world.disk(), Path::new(DIR), profile.store.clone(), now_ms(world)).await;
+    let (store, report) = opened.map_err(|error| error.to_string())?;
+    if !report.offline.is_empty() {
+        return Err(format!("{report:?}"));
+    }
+    let log = match store.log("clean") {
+        Some(log) => log,
+        None => store.create_log("clean", profile.log.clone()).await.map_err(|error| error.to_string())?,
+    };
+    log.set_config(profile.log.clone());
+    Ok((store, log))
+}
+
+impl Run {
+    /// Opens the store, checks what a crash left, and goes on from there.
+    async fn begin(world: SimWorld, profile: Profile, twin: Rc<RefCell<Twin>>) -> Outcome<Run> {
+        let (store, log) = open(&world, &profile).await?;
+        {
+            let mut twin = twin.borrow_mut();
+            let next = match &twin.asked {
+                None => twin.end,
+                Some(Asked::Append { next_offset, .. }) => *next_offset,
+                Some(Asked::Marker { offset, .. }) => offset + 1,
+            };
+            if log.log_end_offset() == next {
+                twin.took_place();
+            }
+            twin.asked = None;
+            equal("end after opening", log.log_end_offset(), twin.end)?;
+        }
+        let random = RefCell::new(Rand64::new(u128::from(world.random(u64::MAX))));
+        Ok(Run { world, store, log, twin, profile, random })
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.random.borrow_mut().rand_range(0..bound)
+    }
+
+    async fn live(&self) -> Outcome {
+        self.check().await?;
+        for _ in 0..self.profile.operations {
+            match self.below(20) {
+                0..11 => self.append(None).await?,
+                11..13 => self.append(Some(10 + self.below(3) as i64)).await?,
+                13 => self.end_transaction(10 + self.below(3) as i64).await?,
+                14 => self.repeat().await?,
+                15 => self.delete_records().await?,
+                16..19 => self.wait(self.below(60)).await,
+                _ => self.check().await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn wait(&self, ms: u64) {
+        for _ in 0..=ms / 10 {
+            self.world.disk().sleep(Duration::from_millis(10)).await;
+            self.store.tick(now_ms(&self.world)).await;
+        }
+    }
+
+    /// Appends a batch, of a transaction if its producer is named.
+    async fn append(&self, transactional: Option<i64>) -> Outcome {
+        let producer = transactional.or((self.below(3) == 0).then(|| self.below(3) as i64));
+        let mut builder = BatchBuilder::new().transactional(transactional.is_some());
+        if let Some(id) = producer {
+            let last = self.twin.borrow().last.get(&id).map(|(batch, _)| batch.header.last_sequence());
+            builder = builder.producer(id, 0, last.map_or(0, |last| last + 1));
+        }
+        let base = self.log.log_end_offset();
+        let transaction = transactional.map(|id| self.twin.borrow().open.get(&id).copied().unwrap_or(base));
+        let mut records = Vec::new();
+        for at in 0..1 + self.below(4) as i64 {
+            let key = (self.below(30) > 0).then(|| self.below(KEYS) as u8);
+            let value = (self.below(6) > 0).then(|| vec![at as u8; self.below(300) as usize]);
+            let timestamp = now_ms(&self.world) - self.below(100) as i64;
+            let rec = Rec { offset: base + at, key, value, timestamp, transaction };
+            let key = rec.key.map(|key| [key; 5]);
+            let key = key.as_ref().map(|key| &key[..]);
+            let value = rec.value.as_deref();
+            builder.append(&NewRecord { timestamp, key, value, headers: &[] }).unwrap();
+            records.push(rec);
+        }
+        let batch = builder.finish().unwrap();
+        let next_offset = base + records.len() as i64;
+        let producer = producer.map(|id| (id, batch.clone()));
+        self.twin.borrow_mut().asked = Some(Asked::Append { records, next_offset, producer });
+        self.send(batch, Origin::Client).await
+    }
+
+    async fn end_transaction(&self, producer: i64) -> Outcome {
+        if !self.twin.borrow().open.contains_key(&producer) {
+            return Ok(());
+        }
+        let commit = self.below(2) == 0;
+        let marker = EndTransactionMarker {
+            producer_id: producer,
+            producer_epoch: 0,
+            coordinator_epoch: 1,
+            committed: commit,
+            timestamp: now_ms(&self.world),
+        };
+        let offset = self.log.log_end_offset();
+        self.twin.borrow_mut().asked = Some(Asked::Marker { producer, offset, commit });
+        self.send(marker.to_batch().unwrap(), Origin::Coordinator).await
+    }
+
+    async fn send(&self, batch: Batch, origin: Origin) -> Outcome {
+        let room = self.store.reserve(batch.len()).await.map_err(|error| error.to_string())?;
+        let appended =
+            self.log.append(vec![batch], self.context(origin)).map_err(|error| error.to_string())?;
+        drop(room);
+        self.log.durable(appended.ticket).await.map_err(|error| error.to_string())?;
+        self.twin.borrow_mut().took_place();
+        Ok(())
+    }
+
+    fn context(&self, origin: Origin) -> AppendContext {
+        AppendContext { leader_epoch: 1, now_ms: now_ms(&self.world), origin }
+    }
+
+    /// A batch that was written before is known, whatever cleaning left of it.
+    async fn repeat(&self) -> Outcome {
+        let Some((batch, base)) = self.twin.borrow().last.get(&(self.below(3) as i64)).cloned() else {
+            return Ok(());
+        };
+        let appended = self.log.append(vec![batch], self.context(Origin::Client));
+        let appended = appended.map_err(|error| error.to_string())?;
+        equal("repeated", (appended.base_offset, appended.duplicate), (base, true))
+    }
+
+    async fn delete_records(&self) -> Outcome {
+        if self.below(4) > 0 {
+            return Ok(());
+        }
+        let (start, end) = (self.log.log_start_offset(), self.log.log_end_offset());
+        let offset = start + self.below((end - start) as u64 / 4 + 1) as i64;
+        {
+            let mut twin = self.twin.borrow_mut();
+            twin.start_asked = twin.start_asked.max(offset);
+        }
+        self.log.delete_records(offset).await.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// All records that can be read from `from` on.
+    async fn read(&self, mut from: i64) -> Outcome<Vec<Rec>> {
+        let (first, mut found) = (from, Vec::new());
+        while from < self.log.log_end_offset() {
+            let read = self.log.read(from, 5000, i64::MAX, true).await.map_err(|error| error.to_string())?;
+            if read.bytes == 0 || read.next_offset <= from {
+                return Err(format!("reading ends at {from}: {read:?}"));
+            }
+            for batch in split_batches(&read.slices.concat().into(), usize::MAX).unwrap() {
+                if !batch.crc_ok() {
+                    return Err(format!("batch {} is damaged", batch.header.base_offset));
+                }
+                if batch.header.is_control() {
+                    continue;
+                }
+                for record in &Records::open(&batch, BYTES_MAX).unwrap() {
+                    let record = record.unwrap();
+                    found.push(Rec {
+                        offset: record.offset,
+                        key: record.key.map(|key| key[0]),
+                        value: record.value.map(<[u8]>::to_vec),
+                        timestamp: record.timestamp,
+                        transaction: None,
+                    });
+                }
+            }
+            from = read.next_offset;
+        }
+        found.retain(|record| record.offset >= first);
+        Ok(found)
+    }
+
+    /// What is read is what was written, less what may be gone.
+    async fn check(&self) -> Outcome {
+        let cleaned_to = self.log.cleaned_offset();
+        let start = self.log.log_start_offset();
+        if start > self.twin.borrow().start_asked {
+            return Err(format!("starts at {start}"));
+        }
+        let found = self.read(start).await?;
+        self.judge(&found, start, cleaned_to)?;
+        let from = start + self.below((self.log.log_end_offset() - start) as u64 + 1) as i64;
+        let tail: Vec<_> = found.into_iter().filter(|record| record.offset >= from).collect();
+        // What cleaning did meanwhile can only have taken some away.
+        let again = self.read(from).await?;
+        if !again.iter().all(|record| tail.contains(record)) {
+            return Err(format!("read from {from}: {again:?}, before {tail:?}"));
+        }
+        Ok(())
+    }
+
+    fn judge(&self, found: &[Rec], start: i64, cleaned_to: i64) -> Outcome {
+        let twin = self.twin.borrow();
+        let newest = twin.newest();
+        let mut found_at = found.iter().peekable();
+        for written in twin.records.iter().filter(|record| record.offset >= start) {
+            let is_there = found_at.next_if(|found| found.offset == written.offset);
+            if let Some(found) = is_there {
+                let plain = Rec { transaction: None, ..written.clone() };
+                equal("record", found, &plain)?;
+            }
+            let replaced =
+                written.key.is_none_or(|key| newest.get(&key).is_some_and(|n| n.offset > written.offset));
+            let aborted = twin.is_aborted(written);
+            let may_go = replaced || aborted || written.value.is_none();
+            if is_there.is_none() && !may_go {
+                return Err(format!("{written:?} is gone"));
+            }
+            if is_there.is_some() && written.offset < cleaned_to && aborted {
+                return Err(format!("{written:?} was aborted, and is there below {cleaned_to}"));
+            }
+        }
+        if let Some(unknown) = found_at.next() {
+            return Err(format!("{unknown:?} was never written"));
+        }
+        let mut keys = BTreeSet::new();
+        for record in found.iter().filter(|record| record.offset < cleaned_to) {
+            if !record.key.is_some_and(|key| keys.insert(key)) {
+                return Err(format!("{record:?} was to be cleaned below {cleaned_to}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the cleaner do what there is to do, and checks what is left.
+    async fn settle(&self) -> Outcome {
+        let open: Vec<_> = self.twin.borrow().open.keys().copied().collect();
+        for producer in open {
+            self.end_transaction(producer).await?;
+        }
+        // It may wait for many files to be made before it reads anything.
+        let (mut read_bytes, mut quiet_seconds) = (0, 0);
+        while quiet_seconds < 10 {
+            self.wait(1000).await;
+            let before = std::mem::replace(&mut read_bytes, self.store.stats().cleaner_read_bytes);
+            quiet_seconds = if before == read_bytes { quiet_seconds + 1 } else { 0 };
+            if self.world.elapsed() > PATIENCE {
+                return Err("the cleaner does not come to rest".into());
+            }
+        }
+        equal("uncleanable", self.log.uncleanable(), None)?;
+        self.check().await?;
+        let found = self.read(self.log.log_start_offset()).await?;
+        self.judge_map(&found)?;
+        // What is cleaned while it is looked up says nothing.
+        for _ in 0..50 {
+            let before = (self.store.stats().cleaner_read_bytes, self.log.size_bytes());
+            let found = self.read(self.log.log_start_offset()).await?;
+            let looked_up = self.check_times(&found).await;
+            if (self.store.stats().cleaner_read_bytes, self.log.size_bytes()) == before {
+                return looked_up;
+            }
+            self.world.disk().sleep(Duration::from_millis(100)).await;
+        }
+        Err("the cleaner does not come to rest".into())
+    }
+
+    fn judge_map(&self, found: &[Rec]) -> Outcome {
+        let twin = self.twin.borrow();
+        let counts = |record: &&Rec| {
+            !twin.is_aborted(twin.records.iter().find(|r| r.offset == record.offset).unwrap())
+        };
+        let map: BTreeMap<_, _> =
+            found.iter().filter(counts).filter_map(|r| Some((r.key?, r.value.clone()))).collect();
+        let start = self.log.log_start_offset();
+        for (key, newest) in twin.newest().into_iter().filter(|(_, newest)| newest.offset >= start) {
+            match (map.get(&key), &newest.value) {
+                (Some(found), value) if found == value => {}
+                (None, None) => {}
+                (found, value) => return Err(format!("key {key} is {found:?}, not {value:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_times(&self, found: &[Rec]) -> Outcome {
+        let open = async |search: BatchSearch| search.run(BYTES_MAX);
+        let newest = self.log.max_timestamp(open).await.map_err(|error| error.to_string())?;
+        let largest = found.iter().map(|record| record.timestamp).max();
+        // Markers have timestamps too.
+        if newest.map(|newest| newest.timestamp) < largest {
+            return Err(format!("largest timestamp: found {newest:?}, expected {largest:?}"));
+        }
+        for wanted in found.iter().step_by(found.len() / 4 + 1).map(|record| record.timestamp) {
+            let first = found.iter().find(|record| record.timestamp >= wanted).map(|first| first.offset);
+            let at = self.log.offset_for_time(wanted, open).await.map_err(|error| error.to_string())?;
+            if at.is_none() || at.map(|at| at.offset) > first {
+                return Err(format!("first from {wanted}: found {at:?}, expected {first:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn equal<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Outcome {
+    if found == expected { Ok(()) } else { Err(format!("{what}: found {found:?}, expected {expected:?}")) }
+}
+
+fn seeds(test: u64, count: u64) -> Vec<u64> {
+    match std::env::var("PENSTOCK_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (test << 32..(test << 32) + count).collect(),
+    }
+}
+
+/// A life, closed at its end, in which the cleaner did something.
+fn whole_life(world: &SimWorld, profile: &Profile, twin: &Rc<RefCell<Twin>>) -> Outcome<u64> {
+    let (current, profile, twin) = (world.clone(), profile.clone(), twin.clone());
+    world.block_on(async move {
+        let run = Run::begin(current, profile, twin).await?;
+        run.live().await?;
+        run.settle().await?;
+        let rounds = run.store.stats().cleaner_rounds;
+        run.store.close().await.map_err(|error| format!("closing: {error}"))?;
+        Ok(rounds)
+    })
+}
+
+#[test]
+fn a_cleaned_log_has_the_latest_value_of_each_key() {
+    let mut rounds = 0;
+    for seed in seeds(11, 150) {
+        let (mut world, profile, twin) = (SimWorld::new(seed), profile(seed), Rc::default());
+        for life in 0..3 {
+            let lived = whole_life(&world, &profile, &twin);
+            rounds += lived.unwrap_or_else(|what| panic!("life {life} of seed {seed}: {what}; {profile:?}"));
+            world = world.crash(Crash::Kill);
+        }
+    }
+    assert!(rounds > 500, "{rounds} rounds");
+}
+
+#[test]
+fn a_crash_in_the_middle_of_cleaning_goes_back_to_what_was() {
+    let (mut crashes, rounds) = (0, Rc::new(Cell::new(0)));
+    for seed in seeds(12, 120) {
+        let (mut world, profile, twin) = (SimWorld::new(seed), profile(seed), Rc::<RefCell<Twin>>::default());
+        let mut random = Rand64::new(u128::from(seed));
+        for life in 0..8 {
+            let failure = Rc::new(RefCell::new(None));
+            let (current, of_life, its_twin) = (world.clone(), profile.clone(), twin.clone());
+            let (rounds, told) = (rounds.clone(), failure.clone());
+            world.spawn(async move {
+                let lived = async {
+                    let run = Run::begin(current, of_life, its_twin).await?;
+                    run.live().await?;
+                    run.wait(300).await;
+                    rounds.set(rounds.get() + run.store.stats().cleaner_rounds);
+                    Ok::<_, String>(())
+                };
+                let lived = lived.await;
+                *told.borrow_mut() = lived.err();
+            });
+            world.run_until(500 + random.rand_range(0..6000));
+            if let Some(what) = failure.borrow_mut().take() {
+                panic!("life {life} of seed {seed}: {what}; {profile:?}");
+            }
+            crashes += 1;
+            let kill = random.rand_range(0..4) == 0;
+            world = world.crash(if kill { Crash::Kill } else { Crash::PowerLoss });
+        }
+        let lived = whole_life(&world, &profile, &twin);
+        lived.unwrap_or_else(|what| panic!("last life of seed {seed}: {what}; {profile:?}"));
+    }
+    assert!(crashes > 0);
+}
+
+/// Names of the log's files.
+async fn files(world: &SimWorld) -> Vec<String> {
+    let entries = world.disk().list(&Path::new(DIR).join("logs/clean")).await.unwrap();
+    entries.into_iter().map(|entry| entry.name).filter(|name| name.ends_with(".log")).collect()
+}
+
+#[test]
+fn a_clean_close_leaves_the_files_that_count_and_no_other() {
+    for seed in seeds(13, 20) {
+        let (world, profile, twin) = (SimWorld::new(seed), profile(seed), Rc::default());
+        whole_life(&world, &profile, &twin).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        let world = world.crash(Crash::Kill);
+        let again = world.clone();
+        world.block_on(async move {
+            let (_, log) = open(&again, &profile).await.unwrap();
+            assert_eq!(files(&again).await.len(), log.segment_count(), "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn a_full_disk_costs_nothing_but_time() {
+    for seed in seeds(14, 20) {
+        let (world, profile, twin) = (SimWorld::new(seed), profile(seed), Rc::default());
+        let full = Fault {
+            operation: Operation::Write,
+            path_contains: "-0000".into(),
+            skip: 0,
+            times: 10,
+            effect: Effect::Fail(libc::ENOSPC),
+        };
+        world.inject(full);
+        whole_life(&world, &profile, &twin).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+    }
+}
