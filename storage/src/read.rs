@@ -60,7 +60,7 @@ pub(crate) async fn read<D: Disk>(
             match from_memory(&state, &wanted) {
                 Some(found) if found.bytes > 0 => return Ok(found),
                 Some(_) => break,
-                None => find_cold(&state, at),
+                None => find_cold(&state, from),
             }
         };
         let Some(mut cold) = cold else { break };
@@ -78,9 +78,9 @@ pub(crate) async fn read<D: Disk>(
             continue; // The log changed under the read: look again.
         }
         match outcome? {
-            Some(found) => return Ok(found),
+            Some(found) if found.bytes > 0 => return Ok(found),
             None if cold.limit_offset > from => from = cold.limit_offset,
-            None => break,
+            _ => break,
         }
     }
     Ok(nothing(wanted))
