@@ -285,6 +285,30 @@ pub(crate) mod tests {
         (redo, log)
     }
 
+    /// The checkpoint as version 1 has it, which knows no cleaning.
+    pub(crate) fn as_version_1(checkpoint: &Checkpoint) -> Vec<u8> {
+        let mut encoder = Encoder::new();
+        for log in &checkpoint.logs {
+            assert!(log.cleaned_to == 0 && log.segments.iter().all(|segment| !segment.cleaned));
+            let mut alone = Encoder::new();
+            alone.log(log);
+            let (head, rest) = alone.out[HEADER_LEN..].split_at(26 + log.name.len());
+            let (segments, rest) = rest[8..].split_at(4 + 64 * log.segments.len());
+            let out = &mut encoder.out;
+            out.extend_from_slice(head);
+            out.extend_from_slice(&segments[..4]);
+            segments[4..].chunks(64).for_each(|segment| out.extend_from_slice(&segment[..48]));
+            out.extend_from_slice(rest);
+            encoder.log_count += 1;
+        }
+        let mut bytes = encoder.finish(&checkpoint.redo);
+        bytes.truncate(bytes.len() - 4);
+        bytes[4..6].copy_from_slice(&1_u16.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
     fn encoded() -> Vec<u8> {
         let (redo, log) = sample();
         let mut encoder = Encoder::new();
@@ -309,7 +333,10 @@ pub(crate) mod tests {
         let golden = include_str!("../tests/golden/checkpoint-v1.hex").split_whitespace().collect::<String>();
         let byte = |at: usize| u8::from_str_radix(&golden[at..at + 2], 16).unwrap();
         let bytes: Vec<u8> = (0..golden.len()).step_by(2).map(byte).collect();
-        assert_eq!(decode(&bytes), Ok(Checkpoint { redo, logs: vec![log] }));
+        let mut checkpoint = Checkpoint { redo, logs: vec![log] };
+        checkpoint.logs[0].cleaned_to = 0;
+        assert_eq!(as_version_1(&checkpoint), bytes);
+        assert_eq!(decode(&bytes), Ok(checkpoint));
     }
 
     #[test]

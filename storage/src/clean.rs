@@ -5,14 +5,18 @@
 //! ([`Disk::compute`]). Bounds: the key map (`map_bytes_max`; where more keys are dirty it takes several rounds), pieces of
 //! `io_bytes` or one batch, and the rate.
 //!
+//! A log whose cleaning ends early, for want of room, a failing disk or because it was changed meanwhile, is tried again
+//! after a backoff, and others are cleaned first.
+//!
 //! Invariants: a log has one cleaning at a time; its active segment, and what is not stable or belongs to an open
-//! transaction, are never touched; a batch that does not match its crc ends the cleaning of its log for good, and nothing
-//! of it is dropped. See `broker/docs/decisions/0011-cleaning-logs-by-key.md`.
+//! transaction, are never touched; a batch that is damaged ends the cleaning of its log for good, and nothing
+//! of it is dropped. See `broker/docs/decisions/0013-cleaning-logs-by-key.md`.
 
 mod key_map;
 mod pass;
 mod plan;
 mod rewrite;
+mod step;
 mod transactions;
 
 use std::cell::{Cell, RefCell};
@@ -27,6 +31,8 @@ use rewrite::{Cleaning, Stop};
 
 /// Logs looked at before others go first.
 const LOOKS_AT_ONCE: usize = 16;
+/// Longest wait after failures, as so many backoffs.
+const BACKOFFS_MAX: i64 = 40;
 
 /// The cleaner's clock, and what it saw last.
 pub(crate) struct Cleaner {
@@ -38,7 +44,28 @@ pub(crate) struct Cleaner {
     pub dirty_millionths_max: Cell<u32>,
     /// Logs that cannot be cleaned, as of the last look.
     pub uncleanable_logs: Cell<usize>,
-    told_no_space: Cell<bool>,
+}
+
+/// When a log is tried again whose cleaning ended early.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Retry {
+    /// Not before this time.
+    from_ms: Option<i64>,
+    /// Failures in a row.
+    failures: u32,
+}
+
+impl Retry {
+    fn is_due(&self, now_ms: i64) -> bool {
+        self.from_ms.is_none_or(|from_ms| now_ms >= from_ms)
+    }
+
+    /// After `backoff_ms`; after a failure, twice as long as after the one before, to [`BACKOFFS_MAX`] times that.
+    fn put_off(&mut self, now_ms: i64, backoff_ms: i64, failed: bool) {
+        let times = if failed { BACKOFFS_MAX.min(1 << self.failures.min(30)) } else { 1 };
+        self.failures = if failed { self.failures.saturating_add(1) } else { self.failures };
+        self.from_ms = Some(now_ms.saturating_add(backoff_ms.max(1).saturating_mul(times)));
+    }
 }
 
 impl Cleaner {
@@ -49,7 +76,6 @@ impl Cleaner {
             due_ms: Cell::new(i64::MIN),
             dirty_millionths_max: Cell::new(0),
             uncleanable_logs: Cell::new(0),
-            told_no_space: Cell::new(false),
         }
     }
 
@@ -83,12 +109,13 @@ pub(crate) async fn run_cleaner<D: Disk>(store: Rc<StoreInner<D>>) {
     }
 }
 
-/// Cleans the log that needs it most; says no if there was none, or it could not be.
+/// Cleans the log that needs it most; says no if there was none. One that could not be cleaned is passed over for a while,
+/// so that it keeps no other waiting.
 async fn turn<D: Disk>(store: &Rc<StoreInner<D>>, now_ms: i64) -> bool {
     let Some((log, round, compaction)) = dirtiest(store, now_ms).await else { return false };
     {
         let mut state = log.state.borrow_mut();
-        if state.busy || state.removed || store.closing.get() || store.stopped.get() {
+        if store.closing.get() || store.stopped.get() {
             return false;
         }
         state.cleaning = true;
@@ -99,25 +126,33 @@ async fn turn<D: Disk>(store: &Rc<StoreInner<D>>, now_ms: i64) -> bool {
     store.work.wake_all();
     match outcome {
         Ok(cleaned) => {
-            store.cleaner.told_no_space.set(false);
+            log.state.borrow_mut().clean_retry = Retry::default();
             add(&store.levels.cleaner_rounds, 1);
             add(&store.levels.cleaner_dropped_records, cleaned.dropped);
             tracing::debug!(log = %log.name, ?cleaned, "cleaned");
-            true
         }
-        Err(Stop::NotNow) => false,
+        Err(Stop::NotNow) => put_off(store, &log, None),
         Err(Stop::NoSpace(error)) => {
-            if !store.cleaner.told_no_space.replace(true) {
-                tracing::warn!(log = %log.name, "cleaning waits for room: {error}");
-            }
-            false
+            store.recycle.free_cleaned();
+            put_off(store, &log, Some(&format!("it waits for room: {error}")));
         }
+        Err(Stop::Failed(error)) => put_off(store, &log, Some(&error)),
         Err(Stop::Fault(reason)) => {
             tracing::error!(log = %log.name, "the log cannot be cleaned and keeps all its records: {reason}");
             log.state.borrow_mut().uncleanable = Some(reason.into());
-            true
         }
     }
+    true
+}
+
+/// Has the log tried again later. Why it failed is told the first time in a row.
+fn put_off<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>, failure: Option<&str>) {
+    let backoff_ms = store.cleaner.config.borrow().backoff_ms;
+    let retry = &mut log.state.borrow_mut().clean_retry;
+    if let Some(why) = failure.filter(|_| retry.failures == 0) {
+        tracing::warn!(log = %log.name, "the log was not cleaned and is tried again: {why}");
+    }
+    retry.put_off(store.cleaner.now_ms.get(), backoff_ms, failure.is_some());
 }
 
 /// The due log with the largest dirty share.
@@ -144,7 +179,10 @@ async fn dirtiest<D: Disk>(
         drop(state);
         most = most.max(round.dirty_millionths);
         let before = chosen.as_ref().map(|(_, round, _)| round.dirty_millionths);
-        if round.due && before.is_none_or(|before| before < round.dirty_millionths) {
+        if round.due
+            && log.state.borrow().clean_retry.is_due(now_ms)
+            && before.is_none_or(|before| before < round.dirty_millionths)
+        {
             chosen = Some((log, round, compaction));
         }
     }

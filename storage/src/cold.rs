@@ -90,6 +90,15 @@ impl<'a> Known<'a> {
         Known { epochs: &state.epochs, start_offset: state.start_offset, limit, limit_offset }
     }
 
+    /// The same of what was copied from the log.
+    pub(crate) fn new(
+        epochs: &'a LeaderEpochs,
+        start_offset: i64,
+        (limit, limit_offset): (u64, i64),
+    ) -> Known<'a> {
+        Known { epochs, start_offset, limit, limit_offset }
+    }
+
     /// Whether a header may stand at `position`, where `due` or a later offset is due.
     pub(crate) fn fits(&self, header: &BatchHeader, position: u64, due: i64) -> bool {
         // Where records were deleted up to the middle of a batch, its epoch is known from there on.

@@ -141,7 +141,7 @@ pub(crate) fn retain<D: Disk>(
     let summary = |segment: &Rc<Segment<D>>| SegmentSummary {
         end_offset: state.segment_end_offset(segment.base),
         bytes: segment.size(),
-        max_timestamp: segment.max_timestamp.get().0,
+        max_timestamp: segment.retention_timestamp(),
     };
     let segments: Vec<_> = state.segments.iter().map(summary).collect();
     let count = plan_deletion(&segments, &rules, now_ms);
@@ -207,17 +207,15 @@ async fn cut<D: Disk>(
     if let Some(offline) = log.state.borrow().offline.clone() {
         return Err(StoreError::Offline(offline));
     }
-    let dropped = cut_settled(store, log, offset, Cut::Asked).await?;
+    let mut dropped = cut_settled(store, log, offset, Cut::Asked).await?;
     log.cut_untold.set(true);
     let end_offset = log.state.borrow().end_offset;
     let active = log.state.borrow().segments.back().cloned();
     if let Some(active) = active {
         forget_file(store, &active).await.map_err(|error| StoreError::Io(error.to_string()))?;
     }
-    for segment in store.recycle.forget_from(store, &store.log_dir(&log.name), end_offset).await {
-        store.files.close(&segment);
-        store.writeback.unflushed.borrow_mut().remove(&segment.life);
-    }
+    // Cleaning retired them, and their files have the names that new ones may get.
+    dropped.extend(store.recycle.forget_from(store, &store.log_dir(&log.name), end_offset).await);
     let wanted = store.pipeline.request_checkpoint(store);
     store.pipeline.wait_checkpoint(store, wanted).await?;
     log.cut_untold.set(false);

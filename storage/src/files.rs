@@ -146,12 +146,15 @@ pub(crate) fn is_of<D: Disk>(header: &SegmentHeader, log: &LogInner<D>, segment:
     (header.log_id, header.base, header.life) == (log.id, segment.base, segment.life)
 }
 
-/// Whether the first batch in the file is whole and begins where the segment does.
+/// Whether the first batch in the file is whole and begins where the segment does; in a cleaned one, whose name no other
+/// file ever had, there or later.
 pub(crate) async fn begins_right<D: Disk>(file: &D::File, segment: &Segment<D>) -> io::Result<bool> {
     let block = file.read_at(DATA_START, BLOCK).await?;
     let Ok(header) = BatchHeader::parse(&block) else { return Ok(false) };
     let len = header.total_len();
-    if header.base_offset != segment.base || DATA_START + len as u64 > segment.end.get() {
+    let begins =
+        if segment.cleaned { header.base_offset >= segment.base } else { header.base_offset == segment.base };
+    if !begins || DATA_START + len as u64 > segment.end.get() {
         return Ok(false);
     }
     let batch = file.read_at(DATA_START, block_ceil(len as u64) as usize).await?;

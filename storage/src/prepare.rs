@@ -266,7 +266,11 @@ async fn make_log_dir<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>)
     Ok(())
 }
 
-pub(crate) async fn write_header<D: Disk>(log: &LogInner<D>, segment: &Segment<D>, file: &D::File) -> io::Result<()> {
+pub(crate) async fn write_header<D: Disk>(
+    log: &LogInner<D>,
+    segment: &Segment<D>,
+    file: &D::File,
+) -> io::Result<()> {
     file.write_at(header_of(log, segment).encode().freeze(), 0).await?;
     file.sync_data().await
 }

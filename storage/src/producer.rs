@@ -244,7 +244,8 @@ impl ProducerTable {
             producer.batches.reserve_exact(BATCHES_KEPT - producer.batches.len());
         }
         producer.batches.push(ProducedBatch::of(header));
-        if header.is_transactional() {
+        // What log cleaning left without records belongs to a transaction that ended.
+        if header.is_transactional() && header.record_count > 0 {
             producer.transaction_first_offset.get_or_insert(header.base_offset);
         }
     }

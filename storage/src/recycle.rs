@@ -36,6 +36,9 @@ pub(crate) struct Recycle<D: Disk> {
     bytes: Cell<u64>,
     next_name: Cell<u64>,
     retired: RefCell<Vec<Retired<D>>>,
+    cleaned_bytes: Cell<u64>,
+    /// Bytes of cleaned segments that no checkpoint is taken for yet.
+    waiting_bytes: Cell<u64>,
     /// Files are being moved or removed.
     collecting: Cell<bool>,
 }
@@ -59,6 +62,8 @@ struct Retired<D: Disk> {
     freed_by: u64,
     /// No checkpoint is taken for it yet.
     waits: bool,
+    /// Bytes of it that [`Recycle::cleaned_bytes`] counts.
+    counted: u64,
 }
 
 /// Directory of files for reuse and of what is being removed.
@@ -75,6 +80,8 @@ impl<D: Disk> Recycle<D> {
             bytes: Cell::new(0),
             next_name: Cell::new(0),
             retired: RefCell::default(),
+            cleaned_bytes: Cell::new(0),
+            waiting_bytes: Cell::new(0),
             collecting: Cell::new(false),
         }
     }
@@ -163,36 +170,51 @@ impl<D: Disk> Recycle<D> {
     /// The segment was deleted, durably. Its file stays until a checkpoint that began after this: until then recovery
     /// replays frames that wrote to it, and learns of producers from them.
     pub(crate) fn retire_deleted(&self, store: &StoreInner<D>, segment: Rc<Segment<D>>) {
-        self.retire(store, segment, (store.pipeline.checkpoint_wanted.get() + 1, false));
+        self.retire(store, segment, (store.pipeline.checkpoint_wanted.get() + 1, false), 0);
     }
 
     /// The segment was cleaned. Its file stays until a checkpoint that began after this: a crash before goes back to it.
     /// None is taken for it alone before [`Recycle::free_cleaned`], unless such files pile up.
     pub(crate) fn retire_cleaned(&self, store: &StoreInner<D>, segment: Rc<Segment<D>>) {
-        self.retire(store, segment, (store.pipeline.checkpoint_wanted.get() + 1, true));
-        let waiting = |retired: &&Retired<D>| retired.waits;
-        let bytes: u64 =
-            self.retired.borrow().iter().filter(waiting).map(|retired| retired.segment.size()).sum();
-        if bytes >= store.config.checkpoint_bytes {
+        // One without bytes waits too.
+        let bytes = segment.size().max(1);
+        self.cleaned_bytes.set(self.cleaned_bytes.get() + bytes);
+        self.retire(store, segment, (store.pipeline.checkpoint_wanted.get() + 1, true), bytes);
+        self.waiting_bytes.set(self.waiting_bytes.get() + bytes);
+        if self.waiting_bytes.get() >= store.config.checkpoint_bytes {
             self.free_cleaned();
         }
     }
 
+    /// Bytes of cleaned segments whose files are still there.
+    pub(crate) fn cleaned_bytes(&self) -> u64 {
+        self.cleaned_bytes.get()
+    }
+
     /// The next checkpoint may be taken for cleaned segments' sake.
     pub(crate) fn free_cleaned(&self) {
+        if self.waiting_bytes.replace(0) == 0 {
+            return;
+        }
         self.retired.borrow_mut().iter_mut().for_each(|retired| retired.waits = false);
     }
 
     /// The segment was cut off, and the checkpoint without it is stable.
     pub(crate) fn retire_cut(&self, store: &StoreInner<D>, segment: Rc<Segment<D>>) {
-        self.retire(store, segment, (0, false));
+        self.retire(store, segment, (0, false), 0);
     }
 
-    fn retire(&self, store: &StoreInner<D>, segment: Rc<Segment<D>>, (freed_by, waits): (u64, bool)) {
+    fn retire(
+        &self,
+        store: &StoreInner<D>,
+        segment: Rc<Segment<D>>,
+        (freed_by, waits): (u64, bool),
+        counted: u64,
+    ) {
         segment.retired.set(true);
         let unsettled = segment.pending.borrow_mut().clear();
         store.settled(unsettled);
-        self.retired.borrow_mut().push(Retired { segment, freed_by, waits });
+        self.retired.borrow_mut().push(Retired { segment, freed_by, waits, counted });
     }
 
     /// Whether only a checkpoint keeps files from being freed.
@@ -229,7 +251,7 @@ impl<D: Disk> Recycle<D> {
         let forgotten: Vec<_> =
             self.retired.borrow_mut().extract_if(.., |retired| those(&retired.segment)).collect();
         store.work.until(|| (!self.collecting.get()).then_some(())).await;
-        forgotten.into_iter().map(|retired| retired.segment).collect()
+        forgotten.into_iter().map(|retired| self.let_go(retired)).collect()
     }
 
     /// Recycles or removes the files of retired segments that nothing uses any more.
@@ -246,7 +268,7 @@ impl<D: Disk> Recycle<D> {
             let is_idle = |Retired { segment, freed_by, .. }: &mut Retired<D>| {
                 *freed_by <= done && Rc::strong_count(segment) == 1 && !segment.preparing.get()
             };
-            retired.extract_if(.., is_idle).map(|retired| retired.segment).collect()
+            retired.extract_if(.., is_idle).map(|retired| self.let_go(retired)).collect()
         };
         for segment in idle.iter().filter(|segment| segment.is_ready()) {
             store.files.close(segment);
@@ -255,6 +277,11 @@ impl<D: Disk> Recycle<D> {
                 tracing::warn!(path = %segment.path.display(), "retiring a segment file: {error}");
             }
         }
+    }
+
+    fn let_go(&self, retired: Retired<D>) -> Rc<Segment<D>> {
+        self.cleaned_bytes.set(self.cleaned_bytes.get() - retired.counted);
+        retired.segment
     }
 
     async fn reuse(&self, store: &StoreInner<D>, segment: &Segment<D>) -> io::Result<()> {

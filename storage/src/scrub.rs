@@ -33,7 +33,7 @@ const READ_BYTES: u64 = 128 << 10;
 /// Paid for a read, however little it gave: what stands around it costs as much.
 const PAID_MIN: u64 = 32 << 10;
 /// Between two passes.
-const PASS_PAUSE: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const PASS_PAUSE: Duration = Duration::from_secs(24 * 3600);
 /// Pause while others need the disk.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// Damaged places remembered, so that each is said once.

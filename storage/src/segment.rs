@@ -201,6 +201,15 @@ impl<D: Disk> Segment<D> {
         self.unproven_from.set(self.unproven_from.get().min(position));
     }
 
+    /// Largest timestamp, as deletion by age takes it: of what cleaning left without a record, that of the first batch. -1
+    /// if there is none.
+    pub(crate) fn retention_timestamp(&self) -> i64 {
+        match self.max_timestamp.get().0 {
+            -1 if self.cleaned => self.first_timestamp.get(),
+            newest => newest,
+        }
+    }
+
     /// Bytes of batches.
     pub(crate) fn size(&self) -> u64 {
         self.end.get() - DATA_START

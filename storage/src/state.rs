@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::checkpoint::{LogRecord, SegmentRecord};
-use crate::clean::Cleaner;
+use crate::clean::{Cleaner, Retry};
 use crate::commit::Pipeline;
 use crate::config::{LogConfig, StoreConfig};
 use crate::disk::{Disk, DiskFile};
@@ -303,6 +303,7 @@ pub(crate) struct LogState<D: Disk> {
     pub cleaned_to: i64,
     /// A cleaning is under way: files are being written to the log's directory.
     pub cleaning: bool,
+    pub clean_retry: Retry,
     /// Why no cleaning is tried any more: one met damage.
     pub uncleanable: Option<Rc<str>>,
     pub removed: bool,
@@ -340,6 +341,7 @@ impl<D: Disk> LogInner<D> {
                 busy: false,
                 cleaned_to: 0,
                 cleaning: false,
+                clean_retry: Retry::default(),
                 uncleanable: None,
                 removed: false,
                 truncations: 0,

@@ -3,6 +3,7 @@
 mod basics;
 mod changes;
 mod clean;
+mod clean_faults;
 mod crash;
 mod damage;
 mod failures;

@@ -43,6 +43,29 @@ impl Walk {
         Walk { position: range.start, due: segment.base, doubtful: None, limit: range.end, limit_offset }
     }
 
+    /// A walk that stands where `due` or a later offset is due, over what is settled up to `limit` and its offset.
+    pub(crate) fn at(position: u64, due: i64, (limit, limit_offset): (u64, i64)) -> Walk {
+        Walk { position, due, doubtful: None, limit, limit_offset }
+    }
+
+    /// Goes on through a piece that begins where the walk stands. Pure. Gives the batches found right, and where one
+    /// that the piece has only the beginning of ends, if that is known; or the position of one that is damaged.
+    pub(crate) fn piece(&mut self, piece: &Bytes, known: &Known<'_>) -> Result<(Walked, Option<Walk>), u64> {
+        let (from, mut walked) = (self.position, Walked::new());
+        self.look(piece, known, &mut walked)?;
+        let rest = piece.get((self.position - from) as usize..).unwrap_or_default();
+        let cut = BatchHeader::parse(rest).ok().filter(|_| !self.is_over()).map(|header| Walk {
+            position: self.position + header.total_len() as u64,
+            due: header.next_offset(),
+            ..*self
+        });
+        // Looked at again, together with what follows it.
+        if let Some((position, _, due)) = self.doubtful.take() {
+            (self.position, self.due) = (position, due);
+        }
+        Ok((walked, cut))
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.position >= self.limit
     }

@@ -35,6 +35,8 @@ pub(crate) struct Writeback<D: Disk> {
     ended: WaitList,
     /// The cache is over its budget, and its oldest batches cannot go before they are written.
     evict_blocked: Cell<bool>,
+    /// Somebody waits until what is unsettled is written.
+    pub asked: Cell<bool>,
     /// Files written since the last checkpoint, by life of the segment, to be flushed by the next.
     pub unflushed: RefCell<BTreeMap<u64, Unflushed<D>>>,
 }
@@ -48,6 +50,7 @@ impl<D: Disk> Default for Writeback<D> {
             running: Cell::new(false),
             ended: WaitList::default(),
             evict_blocked: Cell::new(false),
+            asked: Cell::new(false),
             unflushed: RefCell::default(),
         }
     }
@@ -60,6 +63,7 @@ impl<D: Disk> StoreInner<D> {
         unsettled > self.config.unsettled_bytes_max / 2
             || (unsettled > 0 && self.levels.room_waiters.get() > 0)
             || self.writeback.evict_blocked.get()
+            || (unsettled > 0 && self.writeback.asked.get())
     }
 
     /// Drops the oldest settled batches from memory while the cache is over its budget. Unsettled ones get another

@@ -1,52 +1,97 @@
 //! The work of cleaning on bytes: reading keys into the map, and leaving of a log's batches what the map says. Pure, and
 //! free to run on another thread: what it needs travels with it.
 //!
-//! Every batch is checked (crc) before anything is believed of it. A fault ends the cleaning of the log.
+//! Every batch is checked before anything is believed of it, as reads do: its crc, its place in the chain of offsets and its
+//! leader epoch, which the crc does not cover. A fault ends the cleaning of the log.
 
 use std::collections::HashMap;
 use std::fmt;
 
 use bytes::Bytes;
-use penstock_format::{Batch, BatchHeader, FilterRules, Filtered, RecordRef, Records, filter};
+use penstock_format::{
+    BATCH_HEADER_LEN, Batch, BatchHeader, FilterRules, Filtered, RecordRef, Records, filter,
+};
 
 use super::key_map::KeyMap;
 use super::transactions::{Marker, Transactions};
+use crate::cold::Known;
 use crate::disk::{AlignedBuf, BLOCK};
+use crate::epochs::LeaderEpochs;
 use crate::index::{AppendedBatch, SegmentIndex};
 use crate::plan::block_floor;
 use crate::segment::DATA_START;
+use crate::walk::Walk;
 
 /// Why a log cannot be cleaned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// Bytes into the piece.
-    pub at: usize,
+    /// Position in the segment.
+    pub at: u64,
     pub reason: String,
 }
 
 impl Fault {
-    fn new(at: usize, reason: impl fmt::Display) -> Fault {
+    fn new(at: u64, reason: impl fmt::Display) -> Fault {
         Fault { at, reason: reason.to_string() }
     }
 }
 
-/// How far a piece was worked through.
+/// Bytes of a segment, and what is known of them from elsewhere.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub bytes: Bytes,
+    /// Where it begins, which is where a batch does.
+    pub walk: Walk,
+    /// Where the segment ends, and the offset of what follows it.
+    pub limit: (u64, i64),
+    pub epochs: LeaderEpochs,
+    pub start_offset: i64,
+}
+
+/// A batch and its position.
+pub(crate) type Placed = (u64, Batch);
+
+impl Piece {
+    /// The whole batches that are found right, and where the one behind them ends, if that is known.
+    pub(crate) fn batches(&mut self) -> Result<(Vec<Placed>, Option<Walk>), Fault> {
+        let from = self.walk.position;
+        let known = Known::new(&self.epochs, self.start_offset, self.limit);
+        let walked = self.walk.piece(&self.bytes, &known);
+        let (walked, cut) = walked.map_err(|at| Fault::new(at, "a batch is damaged"))?;
+        let place = |(position, header): (u64, BatchHeader)| {
+            let at = (position - from) as usize;
+            let body = self.bytes.slice(at + BATCH_HEADER_LEN..at + header.total_len());
+            (position, Batch { header, body })
+        };
+        Ok((walked.into_iter().map(place).collect(), cut))
+    }
+
+    /// Whether a batch that goes beyond the piece ends where another begins, or the segment ends. `head` is what stands
+    /// there.
+    pub(crate) fn may_end(&self, cut: &Walk, head: &[u8]) -> bool {
+        let known = Known::new(&self.epochs, self.start_offset, self.limit);
+        let next = BatchHeader::parse(head);
+        cut.is_over() || next.is_ok_and(|next| known.fits(&next, cut.position, cut.due))
+    }
+}
+
+/// How far batches were worked through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// Bytes of whole batches done with.
-    pub consumed: usize,
-    /// Bytes of the batch after them, as far as it is known, if the piece ends within it.
-    pub needed: usize,
+    /// Batches done with.
+    pub done: usize,
     pub end: StepEnd,
 }
 
-/// Why a piece was not worked through any further.
+/// Why batches were not worked through any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StepEnd {
-    /// It ends here.
-    Piece,
-    /// The map is full, or what follows may not be looked at.
+    /// These were all.
+    All,
+    /// The map is full.
     Full,
+    /// What follows may not be looked at.
+    Limit,
     /// The batch at this offset belongs to a transaction, and it is not known which were aborted.
     Transaction(i64),
 }
@@ -57,26 +102,6 @@ pub(crate) struct Blocks {
     pub data: Bytes,
     /// Position in the new segment's file.
     pub position: u64,
-}
-
-/// The whole batch at `at`; `None` and the bytes it takes, as far as known, if the piece ends before it does.
-fn batch_at(piece: &Bytes, at: usize) -> Result<Result<Batch, usize>, Fault> {
-    let rest = piece.slice(at..);
-    if rest.len() < penstock_format::BATCH_HEADER_LEN {
-        return Ok(Err(penstock_format::BATCH_HEADER_LEN));
-    }
-    let header = BatchHeader::parse(&rest).map_err(|error| Fault::new(at, error))?;
-    if header.base_offset < 0 || header.last_offset_delta < 0 {
-        return Err(Fault::new(at, "offsets of a batch are negative"));
-    }
-    if header.total_len() > rest.len() {
-        return Ok(Err(header.total_len()));
-    }
-    let (batch, _) = Batch::parse(&rest).map_err(|error| Fault::new(at, error))?;
-    if !batch.crc_ok() {
-        return Err(Fault::new(at, "a batch does not match its crc"));
-    }
-    Ok(Ok(batch))
 }
 
 /// Reads keys into the map.
@@ -96,41 +121,37 @@ pub(crate) struct Indexing {
 }
 
 impl Indexing {
-    /// Reads the keys of a piece.
-    pub(crate) fn piece(&mut self, piece: &Bytes) -> Result<(Step, Option<Blocks>), Fault> {
-        let mut at = 0;
-        loop {
-            let stop = |needed, end| Ok((Step { consumed: at, needed, end }, None));
-            if at == piece.len() {
-                return stop(0, StepEnd::Piece);
+    /// Reads the keys of batches.
+    pub(crate) fn batches(&mut self, batches: &[Placed]) -> Result<(Step, Option<Blocks>), Fault> {
+        for (done, (position, batch)) in batches.iter().enumerate() {
+            let end = self.batch(batch).map_err(|reason| Fault::new(*position, reason))?;
+            if end != StepEnd::All {
+                return Ok((Step { done, end }, None));
             }
-            let batch = match batch_at(piece, at)? {
-                Ok(batch) => batch,
-                Err(needed) => return stop(needed, StepEnd::Piece),
-            };
-            let header = batch.header;
-            if header.base_offset >= self.limit {
-                return stop(0, StepEnd::Full);
-            }
-            let transactional = header.is_control() || header.is_transactional();
-            if transactional && header.last_offset() >= self.from {
-                let Some(transactions) = &mut self.transactions else {
-                    return stop(0, StepEnd::Transaction(header.base_offset));
-                };
-                if header.is_control() {
-                    transactions.marks_nothing(&header, Marker::of(&batch));
-                } else if transactions.is_aborted(&header) {
-                    self.latest = self.latest.max(header.last_offset());
-                    at += batch.len();
-                    continue;
-                }
-            }
-            if !header.is_control() && !self.keys(&batch).map_err(|reason| Fault::new(at, reason))? {
-                return stop(0, StepEnd::Full);
-            }
-            self.latest = self.latest.max(header.last_offset());
-            at += batch.len();
+            self.latest = self.latest.max(batch.header.last_offset());
         }
+        Ok((Step { done: batches.len(), end: StepEnd::All }, None))
+    }
+
+    fn batch(&mut self, batch: &Batch) -> Result<StepEnd, penstock_format::RecordsError> {
+        let header = &batch.header;
+        if header.base_offset >= self.limit {
+            return Ok(StepEnd::Limit);
+        }
+        if (header.is_control() || header.is_transactional()) && header.last_offset() >= self.from {
+            let Some(transactions) = &mut self.transactions else {
+                return Ok(StepEnd::Transaction(header.base_offset));
+            };
+            if header.is_control() {
+                transactions.marks_nothing(header, Marker::of(batch));
+            } else if transactions.is_aborted(header) {
+                return Ok(StepEnd::All);
+            }
+        }
+        if !header.is_control() && !self.keys(batch)? {
+            return Ok(StepEnd::Full);
+        }
+        Ok(StepEnd::All)
     }
 
     /// Notes the keys of a batch; says no if the map is full.
@@ -178,24 +199,15 @@ pub(crate) struct Filtering {
 }
 
 impl Filtering {
-    /// Filters a piece; gives what of the output can be written in whole blocks, and where.
-    pub(crate) fn piece(&mut self, piece: &Bytes) -> Result<(Step, Option<Blocks>), Fault> {
-        let mut at = 0;
-        let needed = loop {
-            if at == piece.len() {
-                break 0;
-            }
-            let batch = match batch_at(piece, at)? {
-                Ok(batch) => batch,
-                Err(needed) => break needed,
-            };
-            let left = self.batch(&batch).map_err(|reason| Fault::new(at, reason))?;
+    /// Filters batches; gives what of the output can be written in whole blocks, and where.
+    pub(crate) fn batches(&mut self, batches: &[Placed]) -> Result<(Step, Option<Blocks>), Fault> {
+        for (position, batch) in batches {
+            let left = self.batch(batch).map_err(|reason| Fault::new(*position, reason))?;
             if let Some((left, waits)) = left {
                 self.output.push(&left, waits);
             }
-            at += batch.len();
-        };
-        Ok((Step { consumed: at, needed, end: StepEnd::Piece }, self.output.take_blocks()))
+        }
+        Ok((Step { done: batches.len(), end: StepEnd::All }, self.output.take_blocks()))
     }
 
     /// What is left of one batch, and whether there is something in it that goes when its delete horizon passes.
@@ -265,7 +277,7 @@ pub(crate) struct Output {
     pub index: SegmentIndex,
     /// Largest timestamp and the base offset of the first batch that has it; -1 if none.
     pub max_timestamp: (i64, i64),
-    /// Largest timestamp of the first batch.
+    /// Largest timestamp of the first batch; -1 where there are records and none has a timestamp.
     pub first_timestamp: i64,
     /// Earliest delete horizon of a batch that something goes from when it passes, -1 if none.
     pub horizon_ms: i64,
@@ -301,6 +313,9 @@ impl Output {
         }
         if newest > self.max_timestamp.0 {
             self.max_timestamp = (newest, base_offset);
+        } else if header.record_count > 0 && self.max_timestamp.0 < 0 {
+            // Else the segment would seem to be as old as a batch without records before them.
+            self.first_timestamp = -1;
         }
         let has_horizon = waits && header.has_delete_horizon();
         if has_horizon && (self.horizon_ms < 0 || header.base_timestamp < self.horizon_ms) {

@@ -11,28 +11,19 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use super::pass::{Blocks, Fault, Filtering, Indexing, LastWritten, Output, Step, StepEnd};
+use super::pass::{Blocks, Filtering, Indexing, LastWritten, Output, StepEnd};
 use super::plan::{Round, SegmentView, group};
 use super::transactions::{Marker, Scan, Transactions};
 use super::{key_map::KeyMap, view};
 use crate::disk::{BLOCK, Disk, DiskFile};
-use crate::error::ReadError;
 use crate::plan::block_ceil;
 use crate::prepare::{passes, write_header};
-use crate::read::{Wanted, batches_of, read, read_piece};
+use crate::read::{Wanted, batches_of, read};
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, StoreInner, add};
-use crate::writeback;
 
-/// Longest pause at once, so that closing does not wait for long.
-const PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Pause before looking again whether what is to be cleaned is settled.
 const SETTLE_PAUSE: Duration = Duration::from_millis(5);
-
-/// Work on a piece of a segment.
-type Work<S> = fn(&mut S, &Bytes) -> Result<(Step, Option<Blocks>), Fault>;
 
 /// Why the cleaning of a log ended early.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +32,9 @@ pub(crate) enum Stop {
     NotNow,
     /// There is no room for what is written anew.
     NoSpace(String),
-    /// The log cannot be cleaned: something in it is damaged, or the disk failed.
+    /// The disk failed.
+    Failed(String),
+    /// The log cannot be cleaned: something in it is damaged.
     Fault(String),
 }
 
@@ -80,16 +73,17 @@ impl<'a, D: Disk> Cleaning<'a, D> {
     pub(crate) async fn run(&self) -> Result<Cleaned, Stop> {
         let segments = self.segments(self.round.end);
         self.settle(&segments).await?;
+        // Nothing is read for nothing.
+        self.room(segments.first().map_or(0, |first| first.size())).await?;
         let indexing = self.index(&segments).await?;
+        // Who holds an old segment keeps its file.
+        drop(segments);
         let transactions = indexing.transactions.clone().unwrap_or_default();
-        let cleaned = self.rewrite_all(indexing, transactions.restarted()).await?;
-        let mut state = self.log.state.borrow_mut();
-        state.cleaned_to = state.cleaned_to.max(cleaned.to.min(state.end_offset));
-        Ok(cleaned)
+        self.rewrite_all(indexing, transactions.restarted()).await
     }
 
     /// Whether the log may still be cleaned.
-    fn check(&self) -> Result<(), Stop> {
+    pub(super) fn check(&self) -> Result<(), Stop> {
         let store = self.store;
         let state = self.log.state.borrow();
         let gone = store.stopped.get() || store.closing.get() || state.removed || state.offline.is_some();
@@ -107,17 +101,56 @@ impl<'a, D: Disk> Cleaning<'a, D> {
 
     /// Waits until all bytes of the segments are in their files.
     async fn settle(&self, segments: &[Rc<Segment<D>>]) -> Result<(), Stop> {
-        loop {
-            self.check()?;
+        let asked = &self.store.writeback.asked;
+        let settled = loop {
+            if let Err(stop) = self.check() {
+                break Err(stop);
+            }
             if segments.iter().all(|segment| segment.pending.borrow().is_empty()) {
-                return Ok(());
+                break Ok(());
             }
             if self.store.disk_full.get() > 0 {
-                return Err(Stop::NoSpace("the disk is full".to_owned()));
+                break Err(Stop::NoSpace("the disk is full".to_owned()));
             }
-            writeback::pass(self.store).await;
+            // Not written here: that may wait for room, and whoever removes the log to make some waits for its cleaning.
+            asked.set(true);
+            self.store.work.wake_all();
             self.store.disk.sleep(SETTLE_PAUSE).await;
+        };
+        asked.set(false);
+        settled
+    }
+
+    /// Waits for room for as much as `bytes` anew: the rest of the broker must not come to want any for cleaning's sake.
+    /// Where that is tight, or many old files are there still, a checkpoint lets go of those.
+    async fn room(&self, bytes: u64) -> Result<(), Stop> {
+        let store = self.store;
+        let enough = || !store.refuses_clients() && !store.space.is_tight(bytes);
+        if enough() && store.recycle.cleaned_bytes() < store.config.checkpoint_bytes {
+            return Ok(());
         }
+        if store.recycle.cleaned_bytes() > 0 {
+            store.recycle.free_cleaned();
+            let wanted = store.pipeline.request_checkpoint(store);
+            while store.pipeline.checkpoint_done.get() < wanted {
+                self.check()?;
+                if store.disk_full.get() > 0 {
+                    return Err(Stop::NoSpace("the disk is full".to_owned()));
+                }
+                store.disk.sleep(SETTLE_PAUSE).await;
+            }
+            store.recycle.collect(store).await;
+        }
+        if !enough() {
+            store.recycle.drop_spares(&store.disk).await;
+        }
+        store.look_at_space().await;
+        self.check()?;
+        if enough() {
+            return Ok(());
+        }
+        let free = store.space.usable().unwrap_or(0);
+        Err(Stop::NoSpace(format!("{bytes} bytes are wanted beyond the reserve, and {free} are free in all")))
     }
 
     /// Reads the keys of the dirty part into a map.
@@ -142,14 +175,16 @@ impl<'a, D: Disk> Cleaning<'a, D> {
             if next_base <= dirty_from {
                 continue;
             }
-            let mut position = DATA_START;
-            while position < segment.end.get() {
-                let (returned, step, _) = self.step(segment, position, indexing, Indexing::piece).await?;
-                indexing = returned;
-                position += step.consumed as u64;
-                match step.end {
-                    StepEnd::Piece => {}
+            let mut walk = self.walk(segment);
+            while !walk.is_over() {
+                let worked = self.step(segment, walk, indexing, Indexing::batches).await?;
+                (indexing, walk) = (worked.state, worked.next);
+                match worked.end {
+                    StepEnd::All => {}
                     StepEnd::Full => return self.indexed(indexing),
+                    // Of what follows, it is not told yet how its transactions end.
+                    StepEnd::Limit if indexing.latest < dirty_from => return Err(Stop::NotNow),
+                    StepEnd::Limit => return Ok(indexing),
                     StepEnd::Transaction(from) => {
                         let (transactions, known_to) = self.scan(from).await?;
                         indexing.transactions = Some(transactions);
@@ -184,7 +219,7 @@ impl<'a, D: Disk> Cleaning<'a, D> {
         let stable_to = view(&self.log.state.borrow()).stable_to;
         let mut scan = Scan::default();
         let mut position = from;
-        while position < stable_to && !(position >= self.round.end && scan.is_done(self.round.end)) {
+        while position < stable_to && !scan.is_done(position, self.round.end) {
             self.check()?;
             let bytes_max = self.store.cleaner.config.borrow().io_bytes;
             position = position.max(self.log.state.borrow().start_offset);
@@ -199,14 +234,14 @@ impl<'a, D: Disk> Cleaning<'a, D> {
             position = found.next_offset;
             self.pace(found.bytes as u64).await?;
         }
-        let (aborted, known_to) = scan.finish(position.max(self.round.end.min(stable_to)));
+        let (aborted, known_to) = scan.finish(position);
         Ok((Transactions::new(aborted), known_to))
     }
 
     /// Writes all groups of segments anew.
     async fn rewrite_all(&self, indexing: Indexing, transactions: Transactions) -> Result<Cleaned, Stop> {
         let to = indexing.latest + 1;
-        let segments = self.segments(to);
+        let mut segments = self.segments(to);
         let views: Vec<SegmentView> = segments.iter().map(|segment| super::segment_view(segment)).collect();
         let bytes_max = {
             let state = self.log.state.borrow();
@@ -226,10 +261,14 @@ impl<'a, D: Disk> Cleaning<'a, D> {
             map: indexing.map,
         };
         for group in group(&views, self.round.end, bytes_max) {
-            let old = &segments[group];
-            let (returned, bytes_after) = self.rewrite(old, filtering).await?;
+            // Not held any longer than the group takes: their files go one after the other.
+            let old: Vec<_> = segments.drain(..group.len()).collect();
+            let bytes = old.iter().map(|segment| segment.size()).sum::<u64>();
+            let clean_to = segments.is_empty().then_some(to);
+            self.room(block_ceil(bytes) + DATA_START).await?;
+            let (returned, bytes_after) = self.rewrite((old, clean_to), filtering).await?;
             filtering = returned;
-            cleaned.bytes_before += old.iter().map(|segment| segment.size()).sum::<u64>();
+            cleaned.bytes_before += bytes;
             cleaned.bytes_after += bytes_after;
         }
         cleaned.dropped = filtering.dropped;
@@ -250,7 +289,7 @@ impl<'a, D: Disk> Cleaning<'a, D> {
     /// Writes one group of segments anew and swaps the new one in; gives its bytes.
     async fn rewrite(
         &self,
-        old: &[Rc<Segment<D>>],
+        (old, clean_to): (Vec<Rc<Segment<D>>>, Option<i64>),
         mut filtering: Filtering,
     ) -> Result<(Filtering, u64), Stop> {
         let Some(first) = old.first() else { return Ok((filtering, 0)) };
@@ -259,10 +298,10 @@ impl<'a, D: Disk> Cleaning<'a, D> {
         let interval = self.log.state.borrow().config.index_interval();
         filtering.output = Output::new(first.base, interval);
         let mut new = NewSegment { cleaning: self, segment, file: None, begun: false };
-        let swapped = match new.write_all(old, filtering).await {
+        let swapped = match new.write_all(&old, filtering).await {
             Ok(filtering) => {
                 let bytes = filtering.output.end() - DATA_START;
-                self.swap(old, &new, &filtering.output).map(|()| (filtering, bytes))
+                self.swap((&old, clean_to), &new, &filtering.output).map(|()| (filtering, bytes))
             }
             Err(stop) => Err(stop),
         };
@@ -272,8 +311,14 @@ impl<'a, D: Disk> Cleaning<'a, D> {
         swapped
     }
 
-    /// Puts the new segment in the place of the old ones, or nothing if it has no batches.
-    fn swap(&self, old: &[Rc<Segment<D>>], new: &NewSegment<'_, D>, output: &Output) -> Result<(), Stop> {
+    /// Puts the new segment in the place of the old ones, or nothing if it has no batches. With the last ones the log is
+    /// clean up to `clean_to`: told in the same step, since what is cut off and written anew later is not.
+    fn swap(
+        &self,
+        (old, clean_to): (&[Rc<Segment<D>>], Option<i64>),
+        new: &NewSegment<'_, D>,
+        output: &Output,
+    ) -> Result<(), Stop> {
         self.check()?;
         let (store, mut state) = (self.store, self.log.state.borrow_mut());
         let at =
@@ -305,79 +350,13 @@ impl<'a, D: Disk> Cleaning<'a, D> {
             store.files.keep(segment, file.clone());
             store.indexes.hold(segment);
         }
+        state.cleaned_to = clean_to.map_or(state.cleaned_to, |to| to.max(state.cleaned_to));
+        assert!(state.cleaned_to <= state.end_offset, "only what is there was cleaned");
         drop(state);
         for segment in retired {
             store.recycle.retire_cleaned(store, segment);
         }
         Ok(())
-    }
-
-    /// Reads a piece of the segment and has it worked on beside the shard. At least one batch is consumed, unless the
-    /// work ends for another reason than the piece's end.
-    async fn step<S: Send + 'static>(
-        &self,
-        segment: &Rc<Segment<D>>,
-        position: u64,
-        mut state: S,
-        work: Work<S>,
-    ) -> Result<(S, Step, Option<Blocks>), Stop> {
-        let end = segment.end.get();
-        let mut len = self.store.cleaner.config.borrow().io_bytes.max(BLOCK) as u64;
-        loop {
-            let to = end.min(position + len);
-            let piece = read_piece(self.store, self.log, segment, position..to).await;
-            let piece = piece.map_err(|error| self.failed(&error))?;
-            add(&self.store.levels.cleaner_read_bytes, piece.len() as u64);
-            self.pace(piece.len() as u64).await?;
-            let job = move || {
-                let done = work(&mut state, &piece);
-                (state, done)
-            };
-            let (returned, done) = self.compute(job).await?;
-            state = returned;
-            let damaged = |Fault { at, reason }: Fault| {
-                let position = position + at as u64;
-                Stop::Fault(format!("segment {}, position {position}: {reason}", segment.base))
-            };
-            let (step, blocks) = done.map_err(damaged)?;
-            if step.consumed > 0 || step.end != StepEnd::Piece {
-                return Ok((state, step, blocks));
-            }
-            if to == end {
-                let reason = "a batch goes beyond the segment's end".to_owned();
-                return Err(damaged(Fault { at: 0, reason }));
-            }
-            len = (step.needed as u64).max(len * 2);
-        }
-    }
-
-    /// Runs a computation beside the shard.
-    async fn compute<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, Stop> {
-        self.store.disk.compute(job).await.map_err(|error| Stop::Fault(error.to_string()))
-    }
-
-    /// Waits as long as the rate asks for after so many bytes, and lets others go first.
-    async fn pace(&self, bytes: u64) -> Result<(), Stop> {
-        let rate = self.store.cleaner.config.borrow().io_bytes_per_second.max(1);
-        let micros = u128::from(bytes) * 1_000_000 / u128::from(rate);
-        let mut left = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
-        self.store.disk.yield_now().await;
-        while !left.is_zero() {
-            self.check()?;
-            let pause = left.min(PAUSE_MAX);
-            self.store.disk.sleep(pause).await;
-            left -= pause;
-        }
-        self.check()
-    }
-
-    fn failed(&self, error: &ReadError) -> Stop {
-        match (self.check(), error) {
-            (Err(stop), _) => stop,
-            // The start moved meanwhile.
-            (Ok(()), ReadError::OutOfRange { .. }) => Stop::NotNow,
-            (Ok(()), _) => Stop::Fault(error.to_string()),
-        }
     }
 }
 
@@ -399,12 +378,11 @@ impl<D: Disk> NewSegment<'_, D> {
         mut filtering: Filtering,
     ) -> Result<Filtering, Stop> {
         for segment in old {
-            let mut position = DATA_START;
-            while position < segment.end.get() {
-                let step = self.cleaning.step(segment, position, filtering, Filtering::piece).await?;
-                filtering = step.0;
-                position += step.1.consumed as u64;
-                self.write(step.2).await?;
+            let mut walk = self.cleaning.walk(segment);
+            while !walk.is_over() {
+                let worked = self.cleaning.step(segment, walk, filtering, Filtering::batches).await?;
+                (filtering, walk) = (worked.state, worked.next);
+                self.write(worked.blocks).await?;
             }
         }
         self.write(filtering.output.take_rest()).await?;
@@ -418,11 +396,16 @@ impl<D: Disk> NewSegment<'_, D> {
 
     async fn write(&mut self, blocks: Option<Blocks>) -> Result<(), Stop> {
         let Some(Blocks { data, position }) = blocks else { return Ok(()) };
+        let Cleaning { store, .. } = self.cleaning;
         self.cleaning.check()?;
+        if store.refuses_clients() {
+            return Err(Stop::NoSpace("clients' appends are refused for want of room".to_owned()));
+        }
         let len = data.len() as u64;
         let file = self.file().await.map_err(|error| self.failed(error))?;
         file.write_at(data, position).await.map_err(|error| self.failed(error))?;
-        add(&self.cleaning.store.levels.cleaner_written_bytes, len);
+        add(&store.levels.cleaner_written_bytes, len);
+        store.took_space(len);
         self.cleaning.pace(len).await
     }
 
@@ -442,7 +425,7 @@ impl<D: Disk> NewSegment<'_, D> {
         match self.cleaning.check() {
             Err(stop) => stop,
             Ok(()) if passes(&error) => Stop::NoSpace(error.to_string()),
-            Ok(()) => Stop::Fault(format!("writing {}: {error}", self.segment.path.display())),
+            Ok(()) => Stop::Failed(format!("writing {}: {error}", self.segment.path.display())),
         }
     }
 

@@ -11,8 +11,9 @@ use penstock_format::{Batch, BatchHeader, ControlRecord, Records};
 
 /// Largest marker read: it has one small record.
 const MARKER_BYTES_MAX: usize = 64 << 10;
-/// Aborted transactions known at once; a log with more of them is cleaned in several rounds.
-pub(crate) const ABORTED_MAX: usize = 100_000;
+/// Aborted transactions known at once, besides those open when there were as many; a log with more of them is cleaned in
+/// several rounds.
+const ABORTED_MAX: usize = 100_000;
 
 /// A transaction that was aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +51,21 @@ impl Marker {
 }
 
 /// Looks for aborted transactions, batch by batch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Scan {
     /// First offsets of transactions whose marker was not seen yet, by producer.
     open: BTreeMap<i64, i64>,
     aborted: Vec<Aborted>,
+    /// Transactions that begin here or later are not looked at: enough are known.
+    ends_at: Option<i64>,
+    aborted_max: usize,
+}
+
+impl Default for Scan {
+    fn default() -> Scan {
+        let (open, aborted) = (BTreeMap::new(), Vec::new());
+        Scan { open, aborted, ends_at: None, aborted_max: ABORTED_MAX }
+    }
 }
 
 impl Scan {
@@ -66,23 +77,26 @@ impl Scan {
                 let (producer_id, marker) = (header.producer_id, header.base_offset);
                 self.aborted.push(Aborted { producer_id, first, marker });
             }
-        } else if header.is_transactional() {
-            self.open.entry(header.producer_id).or_insert(header.base_offset);
+        } else if header.is_transactional() && header.record_count > 0 {
+            if self.aborted.len() >= self.aborted_max && !self.open.contains_key(&header.producer_id) {
+                self.ends_at.get_or_insert(header.base_offset);
+            }
+            if self.ends_at.is_none() {
+                self.open.entry(header.producer_id).or_insert(header.base_offset);
+            }
         }
     }
 
-    /// Whether nothing that begins before `end` is open, or no more can be known.
-    pub(crate) fn is_done(&self, end: i64) -> bool {
-        self.is_full() || self.open.values().all(|first| *first >= end)
-    }
-
-    fn is_full(&self) -> bool {
-        self.aborted.len() >= ABORTED_MAX
+    /// Whether a scan up to `position` tells of all transactions that begin before `end`, or before there are too many.
+    pub(crate) fn is_done(&self, position: i64, end: i64) -> bool {
+        let end = self.ends_at.map_or(end, |ends_at| ends_at.min(end));
+        position >= end && self.open.values().all(|first| *first >= end)
     }
 
     /// What was found of the range up to `position`, and up to where it can be told which transactions were aborted.
     pub(crate) fn finish(mut self, position: i64) -> (Arc<[Aborted]>, i64) {
-        let known_to = self.open.values().copied().min().unwrap_or(position).min(position);
+        let unknown = self.open.values().copied().chain(self.ends_at).min();
+        let known_to = unknown.unwrap_or(position).min(position);
         self.aborted.sort_unstable_by_key(|aborted| aborted.first);
         (self.aborted.into(), known_to)
     }
@@ -133,7 +147,11 @@ impl Transactions {
     pub(crate) fn marks_nothing(&mut self, header: &BatchHeader, marker: Marker) -> bool {
         self.meet(header.last_offset());
         match marker {
-            Marker::Abort => self.open_aborted.remove(&header.producer_id) != Some(true),
+            // Of one that was cleaned before, a batch without records may be left: it was met as if committed.
+            Marker::Abort => {
+                let met = self.open_aborted.remove(&header.producer_id) == Some(true);
+                !(self.open_committed.remove(&header.producer_id) || met)
+            }
             Marker::Commit => !self.open_committed.remove(&header.producer_id),
             Marker::Empty => true,
             Marker::Other => false,
@@ -155,7 +173,7 @@ mod tests {
     use super::*;
 
     fn data(producer_id: i64, base_offset: i64) -> BatchHeader {
-        let mut header = BatchHeader { producer_id, base_offset, ..BatchHeader::default() };
+        let mut header = BatchHeader { producer_id, base_offset, record_count: 1, ..BatchHeader::default() };
         header.set_transactional(true);
         header
     }
@@ -177,7 +195,8 @@ mod tests {
         };
         assert_eq!(Marker::of(&marker(true).to_batch().unwrap()), Marker::Commit);
         assert_eq!(Marker::of(&marker(false).to_batch().unwrap()), Marker::Abort);
-        let empty = Batch::seal(control(1, 0), bytes::Bytes::new()).unwrap();
+        let empty = BatchHeader { record_count: 0, ..control(1, 0) };
+        let empty = Batch::seal(empty, bytes::Bytes::new()).unwrap();
         assert_eq!(Marker::of(&empty), Marker::Empty);
     }
 
@@ -187,10 +206,10 @@ mod tests {
         scan.note(&data(1, 0), || unreachable!());
         scan.note(&data(2, 1), || unreachable!());
         scan.note(&control(1, 2), || Marker::Abort);
-        assert!(!scan.is_done(3) && scan.is_done(1));
+        assert!(!scan.is_done(3, 3) && scan.is_done(3, 1) && !scan.is_done(0, 1));
         scan.note(&control(2, 3), || Marker::Commit);
         scan.note(&data(1, 4), || unreachable!());
-        assert!(scan.is_done(4) && !scan.is_done(5));
+        assert!(scan.is_done(5, 4) && !scan.is_done(5, 5));
         let (aborted, known_to) = scan.finish(5);
         assert_eq!((&aborted[..], known_to), (&[Aborted { producer_id: 1, first: 0, marker: 2 }][..], 4));
         let mut first = Transactions::new(aborted.clone());
@@ -204,5 +223,36 @@ mod tests {
         assert!(second.marks_nothing(&control(2, 3), Marker::Commit));
         assert!(!second.marks_nothing(&control(2, 9), Marker::Other));
         assert!(second.marks_nothing(&control(2, 9), Marker::Empty));
+    }
+
+    #[test]
+    fn a_marker_stays_while_a_batch_of_its_transaction_does_although_that_is_empty() {
+        let empty = BatchHeader { record_count: 0, ..data(1, 0) };
+        let mut scan = Scan::default();
+        scan.note(&empty, || unreachable!());
+        scan.note(&control(1, 1), || Marker::Abort);
+        let (aborted, known_to) = scan.finish(2);
+        assert_eq!((&aborted[..], known_to), (&[][..], 2), "what is cleaned opens no transaction");
+        let mut next = Transactions::new(aborted);
+        assert!(!next.is_aborted(&empty));
+        assert!(!next.marks_nothing(&control(1, 1), Marker::Abort));
+        assert!(!next.is_aborted(&data(1, 2)), "another");
+        assert!(!next.marks_nothing(&control(1, 3), Marker::Commit));
+    }
+
+    #[test]
+    fn of_too_many_only_the_first_are_known() {
+        let mut scan = Scan { aborted_max: 1, ..Scan::default() };
+        scan.note(&data(1, 0), || unreachable!());
+        scan.note(&data(2, 1), || unreachable!());
+        scan.note(&control(1, 2), || Marker::Abort);
+        scan.note(&data(2, 3), || unreachable!());
+        assert!(!scan.is_done(4, 9));
+        scan.note(&data(1, 4), || unreachable!());
+        assert!(!scan.is_done(5, 9), "one from before is open");
+        scan.note(&control(2, 5), || Marker::Abort);
+        assert!(scan.is_done(6, 9));
+        let (aborted, known_to) = scan.finish(6);
+        assert_eq!((aborted.len(), known_to), (2, 4));
     }
 }

@@ -143,7 +143,11 @@ impl<F: Files> Replay<'_, F> {
     fn damaged(&mut self, append: &AppendEntry, deleted: bool, reason: &str) {
         let (mut name, mut file) = (None, None);
         if let Some(log) = self.logs.get_mut(&append.log_id) {
-            let path = logs_dir(self.dir).join(&log.name).join(file_name(append.segment_base, None));
+            let known = log.segments.iter().find(|segment| segment.base == append.segment_base);
+            let path = known.map_or_else(
+                || logs_dir(self.dir).join(&log.name).join(file_name(append.segment_base, None)),
+                |known| known.path.clone(),
+            );
             // Nobody misses records that were deleted since, and the log goes on behind them.
             if deleted {
                 log.end_offset = append.next_offset;

@@ -12,17 +12,17 @@ use crate::disk::{BLOCK, Disk, DiskFile};
 use crate::offline::OfflineStore;
 use crate::{CleanerConfig, Compaction};
 
-fn config() -> StoreConfig {
+pub(super) fn config() -> StoreConfig {
     let cleaner = CleanerConfig { backoff_ms: 1, io_bytes: 8 << 10, ..CleanerConfig::default() };
     StoreConfig { cleaner, ..small() }
 }
 
-fn compacted() -> LogConfig {
+pub(super) fn compacted() -> LogConfig {
     let compaction = Some(Compaction { min_dirty_millionths: 0, ..Compaction::default() });
     LogConfig { segment_bytes: 8 << 10, index_interval_bytes: 512, compaction, ..LogConfig::default() }
 }
 
-fn keyed(key: &str, len: usize) -> Batch {
+pub(super) fn keyed(key: &str, len: usize) -> Batch {
     let mut builder = BatchBuilder::new();
     let value = vec![7; len];
     let (key, value) = (Some(key.as_bytes()), Some(&value[..]));
@@ -31,7 +31,11 @@ fn keyed(key: &str, len: usize) -> Batch {
 }
 
 /// Appends a batch of a kilobyte for each key, durably.
-async fn append(store: &Store<SimDisk>, log: &Log<SimDisk>, keys: impl IntoIterator<Item = String>) {
+pub(super) async fn append(
+    store: &Store<SimDisk>,
+    log: &Log<SimDisk>,
+    keys: impl IntoIterator<Item = String>,
+) {
     for key in keys {
         let batch = keyed(&key, 1000);
         let room = store.reserve(batch.len()).await.unwrap();
@@ -42,7 +46,7 @@ async fn append(store: &Store<SimDisk>, log: &Log<SimDisk>, keys: impl IntoItera
 }
 
 /// Ticks until the cleaner has read nothing for a while.
-async fn settle(store: &Store<SimDisk>, disk: &SimDisk, now_ms: &mut i64) {
+pub(super) async fn settle(store: &Store<SimDisk>, disk: &SimDisk, now_ms: &mut i64) {
     let (mut read_bytes, mut quiet) = (u64::MAX, 0);
     while quiet < 20 {
         *now_ms += 10;
@@ -53,7 +57,7 @@ async fn settle(store: &Store<SimDisk>, disk: &SimDisk, now_ms: &mut i64) {
     }
 }
 
-fn keys_of(batches: &[Batch]) -> Vec<(i64, String)> {
+pub(super) fn keys_of(batches: &[Batch]) -> Vec<(i64, String)> {
     let mut keys = Vec::new();
     for batch in batches {
         for record in &Records::open(batch, 1 << 20).unwrap() {
@@ -125,9 +129,14 @@ fn damage_ends_the_cleaning_of_its_log_and_costs_nothing_else() {
         log.set_config(compacted());
         settle(&store, &disk, &mut 1000).await;
         let reason = log.uncleanable().unwrap();
-        assert!(reason.contains("segment 7, position 4096: a batch does not match its crc"), "{reason}");
+        assert!(reason.contains("segment 7, position 4096: a batch is damaged"), "{reason}");
         assert_eq!((log.segment_count(), log.cleaned_offset()), (segments, 0));
-        assert_eq!(log.read(0, 1 << 20, 7, true).await.unwrap().next_offset, 7, "what is sound is served");
+        let mut served = 0;
+        while served < 7 {
+            let found = log.read(served, 1 << 20, 7, true).await.unwrap();
+            assert!(found.next_offset > served, "what is sound is served");
+            served = found.next_offset;
+        }
         assert_eq!(keys_of(&read_all(&other).await).len() as i64, 3 + 40 - other.cleaned_offset());
         assert_eq!(store.stats().cleaner_uncleanable_logs, 1);
         append(&store, &log, ["more".to_owned()]).await;

@@ -15,8 +15,22 @@ fn batch(base_offset: i64, records: &[(&str, Option<&str>)]) -> Batch {
     builder.finish().unwrap()
 }
 
-fn piece(batches: &[Batch]) -> Bytes {
-    Bytes::from(batches.iter().flat_map(|batch| batch.to_bytes().to_vec()).collect::<Vec<_>>())
+fn placed(batches: &[Batch]) -> Vec<Placed> {
+    let mut position = DATA_START;
+    let place = |batch: &Batch| {
+        position += batch.len() as u64;
+        (position - batch.len() as u64, batch.clone())
+    };
+    batches.iter().map(place).collect()
+}
+
+/// What is read of a segment with these batches, of leader epoch 0, from its start on.
+fn piece(batches: &[Batch], end_offset: i64) -> Piece {
+    let bytes: Vec<u8> = batches.iter().flat_map(|batch| batch.to_bytes().to_vec()).collect();
+    let limit = (DATA_START + bytes.len() as u64, end_offset);
+    let mut epochs = LeaderEpochs::new();
+    epochs.assign(0, 0);
+    Piece { bytes: bytes.into(), walk: Walk::at(DATA_START, 0, limit), limit, epochs, start_offset: 0 }
 }
 
 fn indexing(from: i64, keys: u64) -> Indexing {
@@ -49,8 +63,8 @@ fn filtering(indexing: Indexing, now_ms: i64) -> Filtering {
 /// Offsets and keys of what is left.
 fn left(filtering: &mut Filtering, batches: &[Batch]) -> Vec<(i64, String)> {
     filtering.output = Output::new(0, 4096);
-    let (step, written) = filtering.piece(&piece(batches)).unwrap();
-    assert_eq!(step.consumed, batches.iter().map(Batch::len).sum::<usize>());
+    let (step, written) = filtering.batches(&placed(batches)).unwrap();
+    assert_eq!(step, Step { done: batches.len(), end: StepEnd::All });
     assert_eq!(written, None, "less than a block");
     let end = filtering.output.end();
     let Some(Blocks { data, position }) = filtering.output.take_rest() else { return Vec::new() };
@@ -77,8 +91,8 @@ fn the_newest_of_each_key_stays_and_what_has_no_key_goes() {
         batch(3, &[("a", Some("2")), ("c", None)]),
     ];
     let mut indexing = indexing(0, 10);
-    let (step, _) = indexing.piece(&piece(&batches)).unwrap();
-    assert_eq!((step.end, indexing.latest, indexing.map.len()), (StepEnd::Piece, 4, 3));
+    let (step, _) = indexing.batches(&placed(&batches)).unwrap();
+    assert_eq!((step.end, indexing.latest, indexing.map.len()), (StepEnd::All, 4, 3));
     let mut first = filtering(indexing, NOW);
     assert_eq!(pairs(&left(&mut first, &batches)), [(1, "b"), (3, "a"), (4, "c")]);
     assert_eq!((first.dropped, first.output.horizon_ms), (2, NOW + 1000));
@@ -89,10 +103,10 @@ fn tombstones_go_when_their_horizon_passed() {
     let batches =
         [batch(0, &[("a", Some("1")), ("b", Some("1"))]), batch(2, &[("a", None), ("c", Some("1"))])];
     let mut with_keys = indexing(0, 10);
-    with_keys.piece(&piece(&batches)).unwrap();
+    with_keys.batches(&placed(&batches)).unwrap();
     let mut first = filtering(with_keys, NOW);
     first.output = Output::new(0, 4096);
-    first.piece(&piece(&batches)).unwrap();
+    first.batches(&placed(&batches)).unwrap();
     let end = (first.output.end() - DATA_START) as usize;
     let cleaned = first.output.take_rest().unwrap().data.slice(..end);
     let cleaned = penstock_format::split_batches(&cleaned, 10).unwrap();
@@ -111,8 +125,8 @@ fn a_full_map_ends_the_range_and_what_is_behind_stays() {
         [batch(0, &[("a", Some("1")), ("b", Some("1"))]), batch(2, &[("a", Some("2")), ("c", Some("1"))])];
     let mut indexing = indexing(0, 1);
     indexing.map = KeyMap::new(100, 24 * 4, 50, [1, 1]);
-    let (step, _) = indexing.piece(&piece(&batches)).unwrap();
-    assert_eq!((step.end, step.consumed, indexing.latest), (StepEnd::Full, batches[0].len(), 1));
+    let (step, _) = indexing.batches(&placed(&batches)).unwrap();
+    assert_eq!((step.end, step.done, indexing.latest), (StepEnd::Full, 1, 1));
     let mut filtering = filtering(indexing, NOW);
     // The newer `a` was known already, and is behind the end itself.
     assert_eq!(pairs(&left(&mut filtering, &batches)), [(1, "b"), (2, "a"), (3, "c")]);
@@ -129,8 +143,8 @@ fn the_last_batches_of_producers_and_of_the_range_stay_empty() {
     let batches = [named(0, 1, "a"), named(1, 1, "a"), named(2, 2, "a"), named(3, 3, "a")];
     let newest = [batch(4, &[("a", Some("9"))])];
     let mut indexing = indexing(0, 10);
-    indexing.piece(&piece(&batches)).unwrap();
-    indexing.piece(&piece(&newest)).unwrap();
+    indexing.batches(&placed(&batches)).unwrap();
+    indexing.batches(&placed(&newest)).unwrap();
     let mut filtering = filtering(indexing, NOW);
     let last = |offset| LastWritten { offset: Some(offset), epoch: 0 };
     filtering.last_written = [(1, last(1)), (2, last(9))].into();
@@ -141,15 +155,58 @@ fn the_last_batches_of_producers_and_of_the_range_stay_empty() {
 }
 
 #[test]
-fn damage_is_told_and_where() {
-    let good = batch(0, &[("a", Some("1"))]);
-    let mut bytes = piece(&[good.clone(), batch(1, &[("b", Some("1"))])]).to_vec();
-    let at = good.len();
-    bytes[at + 65] ^= 1;
-    let fault = indexing(0, 10).piece(&Bytes::from(bytes.clone())).unwrap_err();
-    assert_eq!((fault.at, fault.reason.as_str()), (at, "a batch does not match its crc"));
-    assert_eq!(filtering(indexing(0, 10), NOW).piece(&Bytes::from(bytes)).unwrap_err().at, at);
-    let cut = piece(std::slice::from_ref(&good)).slice(..good.len() - 1);
-    let (step, _) = indexing(0, 10).piece(&cut).unwrap();
-    assert_eq!(step, Step { consumed: 0, needed: good.len(), end: StepEnd::Piece });
+fn every_flipped_bit_of_a_batch_is_noticed_before_anything_is_believed() {
+    // Keys repeat, so that a batch believed at another offset would be taken for an older or a newer one.
+    let batches = [
+        batch(0, &[("a", Some("1")), ("b", Some("1"))]),
+        batch(2, &[("b", Some("2"))]),
+        batch(3, &[("a", Some("2")), ("a", None)]),
+        batch(5, &[("a", Some("3"))]),
+    ];
+    let (whole, cut) = piece(&batches, 6).batches().unwrap();
+    assert!(cut.is_none());
+    assert_eq!(whole, placed(&batches));
+    let mut position = DATA_START;
+    for batch in &batches {
+        for bit in 0..batch.len() * 8 {
+            let mut flipped = piece(&batches, 6);
+            let mut bytes = flipped.bytes.to_vec();
+            bytes[(position - DATA_START) as usize + bit / 8] ^= 1 << (bit % 8);
+            flipped.bytes = bytes.into();
+            let read = flipped.batches();
+            let Ok((found, cut)) = read else {
+                assert_eq!(read.unwrap_err().at, position, "bit {bit} of the batch at {position}");
+                continue;
+            };
+            // Its length may go beyond the piece, but not beyond the segment, where nothing follows it.
+            panic!("bit {bit} of the batch at {position}: {found:?}, {cut:?}");
+        }
+        position += batch.len() as u64;
+    }
+}
+
+#[test]
+fn what_a_piece_does_not_have_whole_is_left_to_the_next() {
+    let batches =
+        [batch(0, &[("a", Some("1"))]), batch(1, &[("b", Some("1"))]), batch(4, &[("c", Some("1"))])];
+    let ends: Vec<u64> = placed(&batches).iter().map(|(at, batch)| at + batch.len() as u64).collect();
+    for len in 0..(ends[2] - DATA_START) as usize {
+        let mut cut_off = piece(&batches, 6);
+        cut_off.bytes = cut_off.bytes.slice(..len);
+        let (found, cut) = cut_off.batches().unwrap();
+        // The one behind the gap is told only with what follows it.
+        let whole = ends.iter().take_while(|end| **end <= DATA_START + len as u64).count().min(2);
+        assert_eq!(found, placed(&batches)[..whole], "length {len}");
+        let next = placed(&batches)[whole].0;
+        assert_eq!((cut_off.walk.position, cut_off.walk.due), (next, whole as i64), "length {len}");
+        let known = (len as u64 + DATA_START).saturating_sub(next) >= BATCH_HEADER_LEN as u64;
+        assert_eq!(cut.map(|cut| cut.position), known.then(|| ends[whole]), "length {len}");
+        if let Some(cut) = cut {
+            let head = batches.get(whole + 1).map(Batch::to_bytes).unwrap_or_default();
+            assert!(cut_off.may_end(&cut, &head), "length {len}");
+            let mut elsewhere = cut;
+            elsewhere.position -= 1;
+            assert!(!cut_off.may_end(&elsewhere, &head[..head.len().min(60)]), "length {len}");
+        }
+    }
 }
