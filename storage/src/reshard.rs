@@ -237,4 +237,16 @@ mod tests {
             assert_eq!(decode_plan(&bad), None, "byte {at}");
         }
     }
+
+    #[test]
+    fn a_plan_with_logs_of_checkpoint_version_1_is_read() {
+        let golden = include_str!("../tests/golden/reshard-plan-checkpoint-v1.hex");
+        let golden = golden.split_whitespace().collect::<String>();
+        let byte = |at: usize| u8::from_str_radix(&golden[at..at + 2], 16).unwrap();
+        let bytes: Vec<u8> = (0..golden.len()).step_by(2).map(byte).collect();
+        let mut log = checkpoint::tests::sample().1;
+        log.cleaned_to = 0;
+        (log.segments[0].horizon_ms, log.segments[0].cleaned) = (-1, false);
+        assert_eq!(decode_plan(&bytes), Some(vec![Move { from: 0, to: 2, log }]));
+    }
 }
