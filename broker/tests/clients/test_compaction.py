@@ -14,7 +14,8 @@ from test_java_tools import tool
 # Segments are no smaller: a topic has to outgrow some of them before anything is cleaned.
 SEGMENT_BYTES = 1 << 20
 KEYS, ROUNDS, VALUE_BYTES = 60, 60, 1200
-CLEANER = ("log.cleaner.backoff.ms=50", "offsets.topic.num.partitions=1", "offsets.topic.segment.bytes=4096")
+CLEANER = ("log.cleaner.backoff.ms=50", "offsets.topic.num.partitions=1",
+           f"offsets.topic.segment.bytes={SEGMENT_BYTES}")
 
 
 @pytest.fixture(scope="module", params=(1, 2))
@@ -128,8 +129,9 @@ def kafka_python_reads(broker, topic, expected):
 
 
 def java_reads(broker, topic, expected):
-    count = len(read_all(broker.bootstrap, topic))
-    out = tool(broker, "console-consumer", "--topic", topic, "--from-beginning", "--max-messages", count,
+    # How many records there are may change still: it reads until no more come.
+    out = tool(broker, "console-consumer", "--topic", topic, "--partition", 0, "--offset", "earliest",
+               "--timeout-ms", 10_000,
                "--formatter-property", "print.key=true", "--formatter-property", "print.value=false",
                "--formatter-property", "print.offset=true")
     keys = {line.split("\t")[1].encode() for line in out.splitlines() if line.startswith("Offset:")}
@@ -187,8 +189,11 @@ def test_committed_offsets_outlive_their_cleaning(cleaned):
     before = metric(admin, "cleaner_dropped_records_total")
     for place, group in enumerate(groups):
         member = reader(group)
+        # The client commits only once it knows the coordinator, which this waits for.
+        member.committed([TopicPartition(topic, 0)], timeout=DEADLINE_S)
         for offset in range(1, 301 + place):
-            member.commit(offsets=[TopicPartition(topic, 0, offset)], asynchronous=False)
+            # As long as may be, so that segments fill.
+            member.commit(offsets=[TopicPartition(topic, 0, offset, "m" * 4000)], asynchronous=False)
         member.close()
     eventually(lambda: metric(admin, "cleaner_dropped_records_total") > before + 300, "offsets are cleaned")
     broker, _ = cleaned()
