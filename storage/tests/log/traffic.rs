@@ -508,7 +508,10 @@ impl Client {
         match check_content(&log, &state, from..end).await {
             Ok(()) => Ok(()),
             Err(Unjudged::Broken(violation)) => Err(self.broken(violation.0)),
-            Err(Unjudged::DiskFailed) => Err(self.failed("read", "the disk failed")),
+            Err(Unjudged::DiskFailed) => {
+                let reason = log.offline().map(|offline| offline.to_string());
+                Err(self.failed("read", reason.unwrap_or_else(|| "the disk failed".to_owned())))
+            }
         }
     }
 
