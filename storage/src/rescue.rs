@@ -159,9 +159,9 @@ async fn rescue<D: Disk>(
         (durable, kept.cloned().collect::<Vec<_>>())
     };
     for segment in &segments {
-        let unflushed = store.writeback.unflushed.borrow().contains_key(&segment.life);
+        let doubtful = segment.doubtful_from() < u64::MAX;
         let last = segments.last().is_some_and(|last| Rc::ptr_eq(last, segment));
-        if last || unflushed || segment.suspect.get() || !segment.pending.borrow().is_empty() {
+        if last || doubtful || segment.suspect.get() || !segment.pending.borrow().is_empty() {
             match replace(store, log, segment, durable).await {
                 // The log's start moved beyond it meanwhile: memory has let go of it.
                 Err(_) if segment.retired.get() => {}
@@ -180,10 +180,6 @@ async fn rescue<D: Disk>(
         Err(StoreError::Busy) => return Box::pin(rescue(store, log, told)).await,
         dropped => dropped.map_err(|error| error.to_string())?,
     };
-    let end_offset = log.state.borrow().end_offset;
-    if end_offset != durable {
-        return Err(format!("it ends at {end_offset}, and {durable} was acknowledged"));
-    }
     // What it tells of lies beyond the end now, and the segment may grow to that end again.
     if let Some(last) = segments.last() {
         saving(store, log, || forget_file(store, last)).await?;
@@ -253,7 +249,7 @@ async fn replace<D: Disk>(
     segment: &Rc<Segment<D>>,
     durable: i64,
 ) -> Result<(), Failure> {
-    prove(store, log, segment).await;
+    prove(store, log, segment).await?;
     let attempt = async || {
         let path = store.recycle.new_path("rescue");
         let copied = copy(store, log, (segment, durable), &path).await;
@@ -276,23 +272,38 @@ async fn replace<D: Disk>(
     store.files.keep(segment, file);
     segment.end.set(end);
     segment.suspect.set(false);
+    segment.unproven_from.set(u64::MAX);
     *segment.prefix.borrow_mut() = None;
     Ok(())
 }
 
-/// Flushes the segment's file, unless that failed before.
-async fn prove<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segment: &Rc<Segment<D>>) {
-    if segment.suspect.get() || segment.unproven_from.get() == u64::MAX {
-        return;
+/// Flushes the segment's file, unless that failed before; waits for a flush under way.
+async fn prove<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    segment: &Rc<Segment<D>>,
+) -> Result<(), Failure> {
+    let needed = || !segment.suspect.get() && segment.doubtful_from() < u64::MAX;
+    if !needed() {
+        return Ok(());
     }
-    let flushed = match store.files.get(&store.disk, log, segment).await {
-        Ok(file) => file.sync_data().await.is_ok(),
-        Err(_) => false,
+    let open = async || match store.files.get(&store.disk, log, segment).await {
+        Ok(file) => Ok(file),
+        Err(FileError::Io(error)) => Err(error),
+        Err(error) => Err(io::Error::other(error.to_string())),
     };
-    match flushed {
-        true => segment.unproven_from.set(u64::MAX),
-        false => segment.suspect.set(true),
+    let file = saving(store, log, open).await?;
+    let turn = || store.flushing.borrow_mut().insert(segment.life).then_some(());
+    store.flushed.until(turn).await;
+    if needed() {
+        segment.flush_begins();
+        let flushed = file.sync_data().await.is_ok();
+        segment.flush_ended(flushed);
+        segment.suspect.set(!flushed);
     }
+    store.flushing.borrow_mut().remove(&segment.life);
+    store.flushed.wake_all();
+    Ok(())
 }
 
 /// Makes a stable file of that path with the segment's batches below `durable`; gives it and where they end.
@@ -305,9 +316,9 @@ async fn copy<D: Disk>(
     let file = store.disk.create(path, block_ceil(segment.end.get()).max(DATA_START)).await?;
     file.write_at(header_of(log, segment).encode().freeze(), 0).await?;
     let (recent, from) = in_memory(log, segment);
-    let unproven_from = segment.unproven_from.get();
-    if unproven_from < from.file_to {
-        let only = format!("what was written from position {unproven_from} on is in the journal alone");
+    let doubtful_from = segment.doubtful_from();
+    if doubtful_from < from.file_to {
+        let only = format!("what was written from position {doubtful_from} on is in the journal alone");
         return Err(io::Error::other(only));
     }
     let mut out =

@@ -123,8 +123,10 @@ pub(crate) struct Segment<D: Disk> {
     pub retired: Cell<bool>,
     /// A write or a flush of its file failed; see [`crate::rescue`].
     pub suspect: Cell<bool>,
-    /// Bytes of the file from here on were written since its last flush that succeeded began.
+    /// Bytes of the file from here on were written since its last flush began.
     pub unproven_from: Cell<u64>,
+    /// A flush is under way that vouches for those from here on if it succeeds.
+    pub flushing_from: Cell<u64>,
     pub pending: RefCell<Pending>,
     pub prefix: RefCell<Option<BlockPrefix>>,
     pub index: RefCell<SegmentIndex>,
@@ -173,6 +175,7 @@ impl<D: Disk> Segment<D> {
             retired: Cell::new(false),
             suspect: Cell::new(false),
             unproven_from: Cell::new(u64::MAX),
+            flushing_from: Cell::new(u64::MAX),
             pending: RefCell::default(),
             prefix: RefCell::new(None),
             index: RefCell::new(SegmentIndex::new(base, DATA_START)),
@@ -199,6 +202,24 @@ impl<D: Disk> Segment<D> {
     /// A write of the file from `position` on ended, well or not.
     pub(crate) fn wrote(&self, position: u64) {
         self.unproven_from.set(self.unproven_from.get().min(position));
+    }
+
+    /// A flush of the file begins.
+    pub(crate) fn flush_begins(&self) {
+        self.flushing_from.set(self.unproven_from.replace(u64::MAX));
+    }
+
+    /// That flush ended.
+    pub(crate) fn flush_ended(&self, well: bool) {
+        let from = self.flushing_from.replace(u64::MAX);
+        if !well {
+            self.wrote(from);
+        }
+    }
+
+    /// No flush that succeeded vouches for the file's bytes from here on.
+    pub(crate) fn doubtful_from(&self) -> u64 {
+        self.unproven_from.get().min(self.flushing_from.get())
     }
 
     /// Largest timestamp, as deletion by age takes it: of what cleaning left without a record, that of the first batch. -1

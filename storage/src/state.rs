@@ -71,8 +71,8 @@ pub(crate) struct StoreInner<D: Disk> {
     /// Room in the unsettled budget.
     pub room: WaitList,
     /// Lives of the segments whose file is being flushed; see [`StoreInner::flush_segment`].
-    flushing: RefCell<BTreeSet<u64>>,
-    flushed: WaitList,
+    pub flushing: RefCell<BTreeSet<u64>>,
+    pub flushed: WaitList,
 }
 
 /// A segment of a log whose file has to be made or extended.
@@ -199,16 +199,13 @@ impl<D: Disk> StoreInner<D> {
             false => self.flushing.borrow_mut().insert(life).then_some(true),
         };
         if !self.flushed.until(turn).await {
-            self.suspect(log, life);
             return false;
         }
         let segment = self.segment_of_life(log, life);
-        let unproven_from = segment.as_ref().map(|segment| segment.unproven_from.replace(u64::MAX));
+        segment.iter().for_each(|segment| segment.flush_begins());
         let flushed = file.sync_data().await;
+        segment.iter().for_each(|segment| segment.flush_ended(flushed.is_ok()));
         if let Err(error) = &flushed {
-            if let Some((segment, from)) = segment.zip(unproven_from) {
-                segment.wrote(from);
-            }
             self.fail_log(log, life, format_args!("flush of a segment failed: {error}"));
         }
         self.flushing.borrow_mut().remove(&life);

@@ -111,6 +111,10 @@ impl<D: Disk> StoreInner<D> {
 
 /// Drops the oldest batch of the log; says no if it is unsettled.
 fn evict_one<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>) -> bool {
+    // Memory may be all that has what was acknowledged of a log that failed.
+    if log.to_rescue.get() || log.rescuing.get() {
+        return false;
+    }
     let mut state = log.state.borrow_mut();
     let Some(front) = state.memory.front() else { return true };
     let segment = state.segments.iter().rev().find(|segment| segment.base == front.segment_base);

@@ -99,8 +99,23 @@ impl<'a, D: Disk> Cleaning<'a, D> {
         state.segments.iter().take(sealed).filter(|segment| segment.base < end).cloned().collect()
     }
 
-    /// Waits until all bytes of the segments are in their files.
+    /// Waits until all bytes of the segments are in their files, and flushes those. A checkpoint that is under way may have
+    /// told of these segments, and lets go of the journal that has their bytes: should their flush fail once they were
+    /// swapped out, nobody would save them.
     async fn settle(&self, segments: &[Rc<Segment<D>>]) -> Result<(), Stop> {
+        self.written(segments).await?;
+        for segment in segments.iter().filter(|segment| segment.doubtful_from() < u64::MAX) {
+            let (store, log) = (self.store, self.log);
+            let file = store.files.get(&store.disk, log, segment).await.map_err(|_| Stop::NotNow)?;
+            if !store.flush_segment(log, segment.life, &file).await {
+                return Err(Stop::NotNow);
+            }
+            store.writeback.unflushed.borrow_mut().remove(&segment.life);
+        }
+        self.check()
+    }
+
+    async fn written(&self, segments: &[Rc<Segment<D>>]) -> Result<(), Stop> {
         let asked = &self.store.writeback.asked;
         let settled = loop {
             if let Err(stop) = self.check() {
