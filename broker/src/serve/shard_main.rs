@@ -201,7 +201,12 @@ impl Seat {
             producers_per_log_max: config.limits.partition_producers,
             producers_max: self.memory.producers(),
             scrub_bytes_per_second: config.limits.scrub_bytes_per_second,
-            cleaner: cleaner_config(&config.cleaner, self.shards, self.cleaner_hash_key),
+            cleaner: cleaner_config(
+                &config.cleaner,
+                self.memory.bytes(MemoryPart::Cleaner),
+                self.shards,
+                self.cleaner_hash_key,
+            ),
             ..StoreConfig::default()
         }
     }

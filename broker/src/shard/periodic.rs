@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use penstock_core::config::CleanerLimits;
+use penstock_core::config::memory::MemoryPart;
 use penstock_storage::CleanerConfig;
 
 use super::Shard;
@@ -46,17 +47,28 @@ impl Shard {
     fn follow_cleaner_limits(&self) {
         let limits = self.shared.image.load().broker().cleaner;
         if self.cleaner_limits.replace(limits) != limits {
-            self.store.set_cleaner(cleaner_config(&limits, self.shared.shards, self.cleaner_hash_key));
+            let memory = self.shared.memory.bytes(MemoryPart::Cleaner);
+            self.store.set_cleaner(cleaner_config(
+                &limits,
+                memory,
+                self.shared.shards,
+                self.cleaner_hash_key,
+            ));
         }
     }
 }
 
-/// A shard's part of the broker's limits.
-pub(crate) fn cleaner_config(limits: &CleanerLimits, shards: usize, hash_key: [u64; 2]) -> CleanerConfig {
+/// A shard's part of the broker's limits, and of its memory budget.
+pub(crate) fn cleaner_config(
+    limits: &CleanerLimits,
+    memory: u64,
+    shards: usize,
+    hash_key: [u64; 2],
+) -> CleanerConfig {
     let share = |of_all: u64| of_all / (shards as u64).max(1);
     CleanerConfig {
         enabled: limits.enabled,
-        map_bytes_max: usize::try_from(share(limits.map_bytes)).unwrap_or(usize::MAX),
+        map_bytes_max: usize::try_from(share(limits.map_bytes).min(memory)).unwrap_or(usize::MAX),
         map_load_percent: limits.map_load_percent,
         io_bytes: limits.io_bytes,
         io_bytes_per_second: share(limits.io_bytes_per_second),

@@ -96,19 +96,17 @@ impl MemoryPlan {
         for part in MemoryPart::ALL {
             let (percent, mib_min, mib_max) = part.share();
             let (least, most) = (mib_min << 20, mib_max << 20);
-            let share = total / shards / 100 * percent;
+            let share = of_shard(total, shards, percent);
             let share = if configured.is_some() { share } else { share.clamp(least, most) };
-            let own = match part {
-                MemoryPart::Cache => limits.cache_bytes,
-                MemoryPart::Unflushed => limits.unflushed_bytes,
-                MemoryPart::Requests | MemoryPart::Answers => limits.inflight_bytes,
-                MemoryPart::Producers => limits.shard_producers.map(|count| count as u64 * PRODUCER_BYTES),
-                MemoryPart::Frames | MemoryPart::Indexes | MemoryPart::Coordinators | MemoryPart::Cleaner => {
-                    None
-                }
-            };
-            if own.is_none() && configured.is_some() && share < least {
-                let needed = (mib_min * 100).div_ceil(percent) * shards;
+            let set = own(limits, part);
+            if set.is_none() && configured.is_some() && share < least {
+                let own = |part: &MemoryPart| own(limits, *part).is_some();
+                let needs = |part: MemoryPart| {
+                    let (percent, mib_min, _) = part.share();
+                    (mib_min * 100 * shards).div_ceil(percent)
+                };
+                let needed =
+                    MemoryPart::ALL.into_iter().filter(|part| !own(part)).map(needs).max().unwrap_or(0);
                 return Err(ConfigError::Conflict(format!(
                     "penstock.memory.bytes of {} MiB leaves {} KiB of each of {shards} shards to {}, which needs \
                      {mib_min} MiB: give {needed} MiB or more, or fewer shards",
@@ -117,7 +115,7 @@ impl MemoryPlan {
                     part.name()
                 )));
             }
-            parts[part as usize] = own.unwrap_or(share);
+            parts[part as usize] = set.unwrap_or(share);
         }
         Ok(MemoryPlan(parts))
     }
@@ -139,6 +137,23 @@ impl MemoryPlan {
             .unwrap_or(usize::MAX)
             .min(3_000_000)
     }
+}
+
+/// What a part's own setting says, in bytes of each shard.
+fn own(limits: &Limits, part: MemoryPart) -> Option<u64> {
+    match part {
+        MemoryPart::Cache => limits.cache_bytes,
+        MemoryPart::Unflushed => limits.unflushed_bytes,
+        MemoryPart::Requests | MemoryPart::Answers => limits.inflight_bytes,
+        MemoryPart::Producers => limits.shard_producers.map(|count| count as u64 * PRODUCER_BYTES),
+        MemoryPart::Frames | MemoryPart::Indexes | MemoryPart::Coordinators | MemoryPart::Cleaner => None,
+    }
+}
+
+/// So many percent of each shard's part of `total`, in bytes.
+fn of_shard(total: u64, shards: u64, percent: u64) -> u64 {
+    let share = u128::from(total) * u128::from(percent) / (100 * u128::from(shards));
+    u64::try_from(share).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -177,12 +192,19 @@ mod tests {
         let memory = ("penstock.memory.bytes", "2147483648");
         let of = plan(&[memory, ("penstock.cache.bytes.max", "5000000")], Some(MIB), 2).unwrap();
         assert_eq!(of.bytes(MemoryPart::Cache), 5_000_000);
-        assert_eq!(of.bytes(MemoryPart::Unflushed), (1 << 30) / 100 * 25);
+        assert_eq!(of.bytes(MemoryPart::Unflushed), (1 << 30) / 4);
         let refused = plan(&[("penstock.memory.bytes", "20971520")], None, 2).unwrap_err();
         assert!(
             refused.contains("penstock.memory.bytes of 20 MiB") && refused.contains("unflushed"),
             "{refused}"
         );
-        assert!(refused.contains("32 MiB or more"), "{refused}");
+        // What is told does.
+        assert!(refused.contains("give 40 MiB or more"), "{refused}");
+        for shards in 1..20 {
+            let refused = plan(&[("penstock.memory.bytes", "1048576")], None, shards).unwrap_err();
+            let told = refused.split("give ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+            let enough = (told.parse::<u64>().unwrap() * MIB).to_string();
+            plan(&[("penstock.memory.bytes", &enough)], None, shards).unwrap();
+        }
     }
 }
