@@ -112,14 +112,15 @@ pub(crate) async fn run_cleaner<D: Disk>(store: Rc<StoreInner<D>>) {
 /// Cleans the log that needs it most; says no if there was none. One that could not be cleaned is passed over for a while,
 /// so that it keeps no other waiting.
 async fn turn<D: Disk>(store: &Rc<StoreInner<D>>, now_ms: i64) -> bool {
-    let Some((log, round, compaction)) = dirtiest(store, now_ms).await else { return false };
-    {
-        let mut state = log.state.borrow_mut();
-        if store.closing.get() || store.stopped.get() {
-            return false;
-        }
-        state.cleaning = true;
+    let Some(log) = dirtiest(store, now_ms).await else { return false };
+    if store.closing.get() || store.stopped.get() {
+        return false;
     }
+    // Others were looked at meanwhile, and the log may be another by now: planned in the step that begins.
+    let Some((round, compaction)) = plan(&log.state.borrow(), now_ms).filter(|(round, _)| round.due) else {
+        return true;
+    };
+    log.state.borrow_mut().cleaning = true;
     let cleaning = Cleaning::new(store, &log, (round, compaction.delete_retention_ms), now_ms);
     let outcome = cleaning.run().await;
     log.state.borrow_mut().cleaning = false;
@@ -155,40 +156,37 @@ fn put_off<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>, failure: Option<&s
     retry.put_off(store.cleaner.now_ms.get(), backoff_ms, failure.is_some());
 }
 
+/// What there is to be cleaned of a log that lets itself be cleaned.
+fn plan<D: Disk>(state: &LogState<D>, now_ms: i64) -> Option<(Round, Compaction)> {
+    let compaction = state.config.compaction?;
+    if state.uncleanable.is_some() || state.offline.is_some() || state.busy || state.removed {
+        return None;
+    }
+    plan_round(&view(state), &compaction, now_ms).map(|round| (round, compaction))
+}
+
 /// The due log with the largest dirty share.
-async fn dirtiest<D: Disk>(
-    store: &Rc<StoreInner<D>>,
-    now_ms: i64,
-) -> Option<(Rc<LogInner<D>>, Round, Compaction)> {
+async fn dirtiest<D: Disk>(store: &Rc<StoreInner<D>>, now_ms: i64) -> Option<Rc<LogInner<D>>> {
     let logs: Vec<_> = store.logs.borrow().values().cloned().collect();
-    let (mut chosen, mut most, mut uncleanable) = (None::<(Rc<LogInner<D>>, Round, Compaction)>, 0, 0);
+    let (mut chosen, mut most, mut uncleanable) = (None::<(Rc<LogInner<D>>, u32)>, 0, 0);
     for (at, log) in logs.into_iter().enumerate() {
         if at % LOOKS_AT_ONCE == LOOKS_AT_ONCE - 1 {
             store.disk.yield_now().await;
         }
         let state = log.state.borrow();
-        let Some(compaction) = state.config.compaction else { continue };
-        if state.uncleanable.is_some() {
-            uncleanable += 1;
-            continue;
-        }
-        if state.offline.is_some() || state.busy || state.removed {
-            continue;
-        }
-        let Some(round) = plan_round(&view(&state), &compaction, now_ms) else { continue };
+        uncleanable += usize::from(state.config.compaction.is_some() && state.uncleanable.is_some());
+        let Some((round, _)) = plan(&state, now_ms) else { continue };
+        let dirty = round.dirty_millionths;
+        most = most.max(dirty);
+        let next = round.due && state.clean_retry.is_due(now_ms);
         drop(state);
-        most = most.max(round.dirty_millionths);
-        let before = chosen.as_ref().map(|(_, round, _)| round.dirty_millionths);
-        if round.due
-            && log.state.borrow().clean_retry.is_due(now_ms)
-            && before.is_none_or(|before| before < round.dirty_millionths)
-        {
-            chosen = Some((log, round, compaction));
+        if next && chosen.as_ref().is_none_or(|(_, before)| *before < dirty) {
+            chosen = Some((log, dirty));
         }
     }
     store.cleaner.dirty_millionths_max.set(most);
     store.cleaner.uncleanable_logs.set(uncleanable);
-    chosen
+    chosen.map(|(log, _)| log)
 }
 
 /// The log as cleaning sees it.
