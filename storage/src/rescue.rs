@@ -296,10 +296,7 @@ async fn prove<D: Disk>(
     let turn = || store.flushing.borrow_mut().insert(segment.life).then_some(());
     store.flushed.until(turn).await;
     if needed() {
-        segment.flush_begins();
-        let flushed = file.sync_data().await.is_ok();
-        segment.flush_ended(flushed);
-        segment.suspect.set(!flushed);
+        segment.suspect.set(segment.flush(&file).await.is_err());
     }
     store.flushing.borrow_mut().remove(&segment.life);
     store.flushed.wake_all();

@@ -4,11 +4,12 @@
 //! decides what is live. The header names log, base offset and life, so that a wrong or recycled file is noticed.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::bytes_io::{Reader, put_string};
-use crate::disk::{AlignedBuf, BLOCK, Disk};
+use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
 use crate::index::SegmentIndex;
 use crate::pending::Pending;
 
@@ -204,17 +205,15 @@ impl<D: Disk> Segment<D> {
         self.unproven_from.set(self.unproven_from.get().min(position));
     }
 
-    /// A flush of the file begins.
-    pub(crate) fn flush_begins(&self) {
+    /// Flushes its file, which nobody else does meanwhile, and notes what that vouches for.
+    pub(crate) async fn flush(&self, file: &D::File) -> io::Result<()> {
         self.flushing_from.set(self.unproven_from.replace(u64::MAX));
-    }
-
-    /// That flush ended.
-    pub(crate) fn flush_ended(&self, well: bool) {
+        let flushed = file.sync_data().await;
         let from = self.flushing_from.replace(u64::MAX);
-        if !well {
+        if flushed.is_err() {
             self.wrote(from);
         }
+        flushed
     }
 
     /// No flush that succeeded vouches for the file's bytes from here on.

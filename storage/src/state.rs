@@ -202,9 +202,10 @@ impl<D: Disk> StoreInner<D> {
             return false;
         }
         let segment = self.segment_of_life(log, life);
-        segment.iter().for_each(|segment| segment.flush_begins());
-        let flushed = file.sync_data().await;
-        segment.iter().for_each(|segment| segment.flush_ended(flushed.is_ok()));
+        let flushed = match &segment {
+            Some(segment) => segment.flush(file).await,
+            None => file.sync_data().await,
+        };
         if let Err(error) = &flushed {
             self.fail_log(log, life, format_args!("flush of a segment failed: {error}"));
         }

@@ -94,8 +94,8 @@ fn a_failed_share_is_left_out_and_the_others_of_its_commit_are_acknowledged() {
     }
 }
 
-/// A flush that fails says nothing of what was written behind before it: those batches come from memory or from the
-/// file, checked, and go to a new file.
+/// A flush that fails says nothing of what was written behind before it: those batches come from memory, and
+/// go to a new file behind those that a flush vouches for.
 #[test]
 fn what_was_written_behind_before_a_failed_flush_is_saved() {
     for (seed, end) in (60..).zip([Crash::Kill, Crash::PowerLoss]) {
