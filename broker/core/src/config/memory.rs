@@ -87,7 +87,7 @@ impl MemoryPlan {
     /// then takes the least it can do with, some 12 MiB of a shard together.
     ///
     /// # Errors
-    /// A part would get less than it needs of the bytes configured; says which, and how much would do.
+    /// A part would get less than it needs, of the bytes configured or by its own setting; says which, and how much would do.
     pub fn new(limits: &Limits, machine: Option<u64>, shards: usize) -> Result<MemoryPlan, ConfigError> {
         let shards = shards.max(1) as u64;
         let configured = limits.memory_bytes;
@@ -115,6 +115,11 @@ impl MemoryPlan {
                     part.name()
                 )));
             }
+            if let (Some(set), Some(name)) = (set.filter(|set| *set < least), setting(part)) {
+                return Err(ConfigError::Conflict(format!(
+                    "{name} of {set} bytes is too little: give {least} or more, or 0 for its part of penstock.memory.bytes"
+                )));
+            }
             parts[part as usize] = set.unwrap_or(share);
         }
         Ok(MemoryPlan(parts))
@@ -136,6 +141,20 @@ impl MemoryPlan {
         usize::try_from(self.bytes(MemoryPart::Producers) / PRODUCER_BYTES)
             .unwrap_or(usize::MAX)
             .min(3_000_000)
+    }
+}
+
+/// A part's own setting, where it is one of bytes.
+fn setting(part: MemoryPart) -> Option<&'static str> {
+    match part {
+        MemoryPart::Cache => Some("penstock.cache.bytes.max"),
+        MemoryPart::Unflushed => Some("penstock.unflushed.bytes.max"),
+        MemoryPart::Requests | MemoryPart::Answers => Some("penstock.inflight.bytes.max"),
+        MemoryPart::Frames
+        | MemoryPart::Indexes
+        | MemoryPart::Producers
+        | MemoryPart::Coordinators
+        | MemoryPart::Cleaner => None,
     }
 }
 
@@ -197,6 +216,11 @@ mod tests {
         assert!(
             refused.contains("penstock.memory.bytes of 20 MiB") && refused.contains("unflushed"),
             "{refused}"
+        );
+        let own = plan(&[("penstock.inflight.bytes.max", "3")], None, 1).unwrap_err();
+        assert!(
+            own.contains("penstock.inflight.bytes.max of 3 bytes") && own.contains("1048576 or more"),
+            "{own}"
         );
         // What is told does.
         assert!(refused.contains("give 40 MiB or more"), "{refused}");
