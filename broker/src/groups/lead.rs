@@ -20,6 +20,10 @@ use crate::shard::{Partition, PartitionKey, Shard};
 const READ_BYTES: usize = 1 << 20;
 /// Bound on one batch's records, unpacked: far above what one request makes.
 const RECORDS_BYTES_MAX: usize = 64 << 20;
+/// Time between two attempts to load a partition that could not be read: too many files may be open just now.
+const LOAD_PAUSE: Duration = Duration::from_secs(1);
+/// Attempts, after which its groups are not served.
+const LOAD_ATTEMPTS: usize = 30;
 /// Time between two attempts to forget the offsets of topics that are gone.
 const FORGET_PAUSE: Duration = Duration::from_secs(1);
 /// Attempts, after which their expiry has to do.
@@ -36,6 +40,10 @@ enum LoadError {
     Records(i64, RecordsError),
     #[error("cannot be understood at offset {0}: {1}; a newer release may have written it")]
     Record(i64, RecordError),
+}
+
+fn new_machine(image: &MetadataImage) -> GroupMachine {
+    GroupMachine::new(Arc::new(image.broker().group.clone()))
 }
 
 impl Shard {
@@ -61,8 +69,7 @@ impl Shard {
             if groups.led.borrow().contains_key(&number) {
                 continue;
             }
-            let machine = GroupMachine::new(Arc::new(image.broker().group.clone()));
-            groups.coordinator.borrow_mut().begin(number, machine);
+            groups.coordinator.borrow_mut().begin(number, new_machine(image));
             groups.led.borrow_mut().insert(number, partition.clone());
             task::spawn("loading of groups", self.clone().load_groups(number, partition));
         }
@@ -71,8 +78,23 @@ impl Shard {
 
     /// Replays the partition's log; what cannot be loaded is not served.
     async fn load_groups(self: Rc<Shard>, number: i32, partition: Rc<Partition>) {
-        let loaded = self.replay_groups(number, &partition).await;
         let groups = &self.groups;
+        let mut loaded = self.replay_groups(number, &partition).await;
+        for _ in 1..LOAD_ATTEMPTS {
+            let Err(error @ LoadError::Read(_, ReadError::Io(_))) = &loaded else { break };
+            if partition.log.offline().is_some() {
+                break;
+            }
+            tracing::warn!(shard = self.index, "{OFFSETS_TOPIC}-{number} {error}; it is tried again");
+            task::sleep(LOAD_PAUSE).await;
+            if !groups.leads(number, &partition) {
+                return;
+            }
+            let machine = new_machine(&self.shared.image.load());
+            groups.coordinator.borrow_mut().unload(number, ErrorCode::CoordinatorLoadInProgress);
+            groups.coordinator.borrow_mut().begin(number, machine);
+            loaded = self.replay_groups(number, &partition).await;
+        }
         if !groups.leads(number, &partition) {
             return;
         }
