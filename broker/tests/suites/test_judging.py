@@ -95,6 +95,29 @@ class JudgingPytest(unittest.TestCase):
         self.assertEqual(kafka_python.judge("", None), ("fail", "no end within the time limit"))
 
 
+ASKS_NOTHING = "17:02:02.1 DEBUG 14:kafka-io-1 kafka.cluster Sending metadata request MetadataRequest(topics=[], x=1)\n"
+ASKS = "17:02:02.1 DEBUG 14:kafka-io-1 kafka.cluster Sending metadata request MetadataRequest(topics=['a'], x=1)\n"
+SUBSCRIBES = "17:02:02.1 DEBUG 12:MainThread kafka.consumer.group Subscribed to topic(s): ['a']\n"
+UPDATED = "17:02:02.1 INFO 14:kafka-io-1 kafka.cluster Updated metadata: ClusterMetadata(brokers: 1, topics: 0)\n"
+
+
+class MissedSubscription(unittest.TestCase):
+    def test_one_that_asked_nothing_after_the_answer_to_nothing_missed_it(self):
+        self.assertTrue(kafka_python.missed_subscription(ASKS_NOTHING + SUBSCRIBES + UPDATED))
+
+    def test_one_that_asked_again_did_not(self):
+        self.assertFalse(kafka_python.missed_subscription(ASKS_NOTHING + SUBSCRIBES + UPDATED + ASKS))
+        self.assertFalse(kafka_python.missed_subscription(ASKS_NOTHING + SUBSCRIBES + UPDATED + ASKS + UPDATED))
+
+    def test_one_that_subscribed_before_or_after_the_request_did_not(self):
+        self.assertFalse(kafka_python.missed_subscription(SUBSCRIBES + ASKS + UPDATED))
+        self.assertFalse(kafka_python.missed_subscription(ASKS_NOTHING + UPDATED + SUBSCRIBES))
+
+    def test_another_client_s_answer_says_nothing(self):
+        other = UPDATED.replace("kafka-io-1", "kafka-io-2")
+        self.assertFalse(kafka_python.missed_subscription(ASKS_NOTHING + SUBSCRIBES + other))
+
+
 RUST_PASSED = """\
 running 1 test
 test test_plain ... ok
