@@ -3,8 +3,9 @@
 
 use std::rc::Rc;
 
-use bytes::BytesMut;
-use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader, TimestampType};
+use bytes::Bytes;
+use penstock_format::{Batch, BatchHeader, TimestampType};
+use smallvec::SmallVec;
 
 use crate::commit::Share;
 use crate::disk::Disk;
@@ -22,10 +23,10 @@ use crate::state::{LogInner, LogState, StoreInner, add};
 pub(crate) fn append<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
-    batches: Vec<Batch>,
+    batches: &mut [Batch],
     context: AppendContext,
 ) -> Result<Appended, AppendError> {
-    let bytes = check_admission(store, log, &batches, context.origin)?;
+    let bytes = check_admission(store, log, batches, context.origin)?;
     let bytes_max = store.config.append_bytes_max();
     if bytes > bytes_max {
         return Err(AppendError::TooLarge { bytes, bytes_max });
@@ -40,23 +41,23 @@ pub(crate) fn append<D: Disk>(
 pub(crate) fn append_admitted<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
-    mut batches: Vec<Batch>,
+    batches: &mut [Batch],
     context: AppendContext,
 ) -> Result<Appended, AppendError> {
     let bytes = batches.iter().map(Batch::len).sum();
-    make_room(store, log, &batches, context.origin)?;
+    make_room(store, log, batches, context.origin)?;
     let mut state = log.state.borrow_mut();
-    if let Some(first) = check_producers(&state, &batches, context.origin)? {
-        return Ok(duplicate(store, &state, &first, &batches));
+    if let Some(first) = check_producers(&state, batches, context.origin)? {
+        return Ok(duplicate(store, &state, &first, batches));
     }
     if context.origin == Origin::Replica {
-        check_contiguous(&state, &batches)?;
+        check_contiguous(&state, batches)?;
     } else {
-        assign(&mut batches, state.end_offset, context.leader_epoch)?;
+        assign(batches, state.end_offset, context.leader_epoch)?;
     }
     let (first, last) = (batches[0].header, batches[batches.len() - 1].header);
     let producers = state.producers.len();
-    let seq = place_all(store, log, &mut state, &batches, context.now_ms);
+    let seq = place_all(store, log, &mut state, batches, context.now_ms);
     let known = &store.levels.producers;
     known.set((known.get() + state.producers.len()).saturating_sub(producers));
     let appended = Appended {
@@ -192,14 +193,12 @@ fn place_all<D: Disk>(
     batches: &[Batch],
     now_ms: i64,
 ) -> u64 {
-    let mut heads = BytesMut::with_capacity(batches.len() * BATCH_HEADER_LEN);
-    batches.iter().for_each(|batch| heads.extend_from_slice(&batch.header.to_array()));
-    let mut heads = heads.freeze();
     let mut open: Option<Share<D>> = None;
     let mut seq = 0;
     for batch in batches {
         let segment = segment_for(store, log, state, batch, now_ms);
-        let parts = [heads.split_to(BATCH_HEADER_LEN), batch.body.clone()];
+        // One allocation, for all that keep it.
+        let parts = [Bytes::from_owner(batch.header.to_array()), batch.body.clone()];
         note(state, &segment, &batch.header, now_ms);
         let recent = Recent {
             base_offset: batch.header.base_offset,
@@ -229,7 +228,7 @@ fn place_all<D: Disk>(
                     first_offset: batch.header.base_offset,
                     next_offset: batch.header.next_offset(),
                     batch_count: 1,
-                    parts: Vec::from(parts),
+                    parts: SmallVec::from_buf(parts),
                     large: batch.len() > store.config.append_bytes_max(),
                     segment,
                 };

@@ -25,20 +25,20 @@ use crate::state::{LogInner, StoreInner};
 pub(crate) async fn append_large<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
-    batch: &Batch,
+    batch: Batch,
     context: AppendContext,
 ) -> Result<Appended, AppendError> {
-    if batch.len() <= store.config.append_bytes_max() {
-        return append(store, log, vec![batch.clone()], context);
+    let mut batches = [batch];
+    if batches[0].len() <= store.config.append_bytes_max() {
+        return append(store, log, &mut batches, context);
     }
     loop {
-        let batches = vec![batch.clone()];
         check_admission(store, log, &batches, context.origin)?;
         if !store.pipeline.has_room(store, DIRECT_FRAME_LEN_MAX, 1) {
             return Err(AppendError::JournalFull);
         }
-        let Some(segment) = segment_to_wait_for(store, log, batch, context)? else {
-            return append_admitted(store, log, batches, context);
+        let Some(segment) = segment_to_wait_for(store, log, &batches[0], context)? else {
+            return append_admitted(store, log, &mut batches, context);
         };
         let prepared = || {
             if store.is_offline().is_some() || store.refuses_clients() || segment.retired.get() {

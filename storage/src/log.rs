@@ -132,15 +132,15 @@ impl<D: Disk> Log<D> {
 
     /// Appends validated batches: assigns offsets, checks sequences, and joins the running commit. Takes effect at
     /// once in memory; wait for [`Log::durable`] before acknowledging. Call [`crate::Store::reserve`] before.
-    pub fn append(&self, batches: Vec<Batch>, context: AppendContext) -> Result<Appended, AppendError> {
-        append::append(&self.store, &self.inner, batches, context)
+    pub fn append(&self, mut batches: Vec<Batch>, context: AppendContext) -> Result<Appended, AppendError> {
+        append::append(&self.store, &self.inner, &mut batches, context)
     }
 
     /// Appends one validated batch of any size. One that [`Log::append`] would refuse as too large waits until the
     /// segment's file reaches far enough to take it; the append then takes effect in memory in one step, as it does
     /// there. Cancel-safe: it took effect, or not at all.
     pub async fn append_large(&self, batch: Batch, context: AppendContext) -> Result<Appended, AppendError> {
-        large::append_large(&self.store, &self.inner, &batch, context).await
+        large::append_large(&self.store, &self.inner, batch, context).await
     }
 
     /// Waits until the commit is stable (or only appended, if the log's `flush_messages` is not 1). Cancel-safe.
