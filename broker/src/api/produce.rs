@@ -4,13 +4,13 @@
 //! A request begins with its checks and ends with its appends made, in memory and in order; then the connection's
 //! next request may begin while this one waits until its records count as written.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures_util::future::{LocalBoxFuture, join_all};
+use futures_util::future::join_all;
 use penstock_core::metadata::{MetadataImage, TopicImage, is_internal};
 use penstock_core::partition::enough_in_sync;
-use penstock_format::Batch;
 use penstock_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use penstock_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use penstock_protocol::messages::{ProduceRequest, ProduceResponse};
@@ -19,67 +19,107 @@ use penstock_protocol::{ApiKey, ErrorCode, Uuid, WireString};
 use super::produce_batches::{Demands, Refusal, parse, unpinned};
 use super::{RequestContext, scatter};
 use crate::network::pipeline::{Answer, Begun, CloseReason};
-use crate::shard::{AppendOutcomes, PartitionAppend, PartitionAppended, Shard, ShardReply, ShardRequest};
+use crate::runtime::mailbox::Reply;
+use crate::shard::{
+    AppendOutcomes, BegunAppends, PartitionAppend, PartitionAppended, Shard, ShardReply, ShardRequest,
+};
 
 /// Client id that may write to internal topics, as in Apache Kafka.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 /// The version from which topics are named by their ids alone.
 const TOPIC_ID_VERSION: i16 = 13;
 
+/// A topic of the request, for its answer.
+struct Named {
+    name: WireString,
+    topic_id: Uuid,
+    partitions: usize,
+}
+
+/// A partition of the request. All of them stand in the request's order.
+struct Place {
+    index: i32,
+    state: PlaceState,
+}
+
+/// How far a partition is.
+enum PlaceState {
+    /// Its batch goes through a codec first, then to this shard.
+    Packing(Demands, usize, PartitionAppend),
+    /// To be appended by this shard.
+    Ready(usize, PartitionAppend),
+    /// This shard appends it.
+    Appending(usize),
+    Done(Result<PartitionAppended, Refusal>),
+}
+
 pub(super) async fn begin(context: RequestContext, request: ProduceRequest) -> Result<Begun, CloseReason> {
     let ProduceRequest { acks, topic_data, .. } = request;
-    let outline = outline(&topic_data);
-    let appends = prepare(&context, acks, topic_data).await;
+    let (topics, mut places) = check_all(&context, acks, topic_data);
+    pack(&context, &mut places).await;
     context.decoded();
-    let mut outcomes: Vec<Option<Refusal>> = Vec::with_capacity(appends.len());
-    let mut ready = Vec::with_capacity(appends.len());
-    for (place, append) in appends.into_iter().enumerate() {
-        match append {
-            Ok((to, append)) => {
-                ready.push((place, to, append));
-                outcomes.push(None);
-            }
-            Err(refusal) => outcomes.push(Some(refusal)),
-        }
-    }
-    let pending = append(&context.shard, ready).await;
-    Ok(Begun::Later(Box::pin(finish(context, acks, outline, outcomes, pending))))
+    let appending = append(&context.shard, &mut places).await;
+    Ok(Begun::Later(Box::pin(finish(context, acks, topics, places, appending))))
 }
 
-/// Topics and partitions of a request, for its answer.
-type Outline = Vec<(WireString, Uuid, Vec<i32>)>;
-
-fn outline(topics: &[TopicProduceData]) -> Outline {
-    let partitions = |topic: &TopicProduceData| topic.partition_data.iter().map(|data| data.index).collect();
-    topics.iter().map(|topic| (topic.name.clone(), topic.topic_id, partitions(topic))).collect()
-}
-
-type Ready = Result<(usize, PartitionAppend), Refusal>;
-
-/// Checks every partition and prepares its batch; those for the worker pool go side by side.
-async fn prepare(context: &RequestContext, acks: i16, topics: Vec<TopicProduceData>) -> Vec<Ready> {
-    let shard = &context.shard;
-    let image = shard.shared.image.load_full();
-    let mut prepared = Vec::new();
+/// Checks every partition, and brings its batch into the form that the topic stores where that needs no codec.
+fn check_all(context: &RequestContext, acks: i16, topics: Vec<TopicProduceData>) -> (Vec<Named>, Vec<Place>) {
+    let image = context.shard.shared.image.load();
+    let mut named = Vec::with_capacity(topics.len());
+    let mut places = Vec::with_capacity(topics.iter().map(|topic| topic.partition_data.len()).sum());
     for topic in topics {
-        let found = find_topic(context, &image, &topic);
-        let demands = found.as_ref().ok().map(|topic| Demands::new(shard, &topic.config, context.version));
+        let found = find_topic(context, &image, &topic)
+            .map(|found| (found, Demands::new(&context.shard, &found.config, context.version)));
+        let (name, topic_id, partitions) = (topic.name, topic.topic_id, topic.partition_data.len());
         for data in topic.partition_data {
-            let located = match &found {
-                Ok(topic) => check(context, topic, acks, &data),
-                Err(error) => Err((*error).into()),
+            let state = match &found {
+                Ok((topic, demands)) => check(context, topic, acks, &data)
+                    .and_then(|(to, append)| prepare(context, *demands, to, append))
+                    .unwrap_or_else(|refusal| PlaceState::Done(Err(refusal))),
+                Err(error) => PlaceState::Done(Err((*error).into())),
             };
-            prepared.push(async move {
-                let (to, mut append, batch) = located?;
-                if let Some(demands) = demands {
-                    let prepared = demands.prepare(batch, &shard.workers).await?;
-                    append.batches.push(unpinned(prepared, context.course.request_bytes));
-                }
-                Ok((to, append))
-            });
+            places.push(Place { index: data.index, state });
         }
+        named.push(Named { name, topic_id, partitions });
     }
-    join_all(prepared).await
+    (named, places)
+}
+
+fn prepare(
+    context: &RequestContext,
+    demands: Demands,
+    to: usize,
+    append: PartitionAppend,
+) -> Result<PlaceState, Refusal> {
+    if demands.needs_codec(&append.batch) {
+        return Ok(PlaceState::Packing(demands, to, append));
+    }
+    let batch = unpinned(demands.prepare(append.batch)?, context.course.request_bytes);
+    Ok(PlaceState::Ready(to, PartitionAppend { batch, ..append }))
+}
+
+/// Has the worker pool do what needs a codec, side by side.
+async fn pack(context: &RequestContext, places: &mut [Place]) {
+    let packing = places.iter_mut().filter(|place| matches!(place.state, PlaceState::Packing(..)));
+    let packed = packing.map(async |place| {
+        let placeholder = PlaceState::Done(Err(ErrorCode::UnknownServerError.into()));
+        let PlaceState::Packing(demands, to, append) = std::mem::replace(&mut place.state, placeholder)
+        else {
+            unreachable!("chosen for it")
+        };
+        let batch = demands.prepare_beside(append.batch, &context.shard.workers).await;
+        place.state = match batch {
+            Ok(batch) => {
+                let batch = unpinned(batch, context.course.request_bytes);
+                PlaceState::Ready(to, PartitionAppend { batch, ..append })
+            }
+            Err(refusal) => PlaceState::Done(Err(refusal)),
+        };
+    });
+    let mut packed = packed.peekable();
+    if packed.peek().is_some() {
+        join_all(packed).await;
+    }
 }
 
 fn find_topic<'a>(
@@ -99,7 +139,7 @@ fn check(
     topic: &TopicImage,
     acks: i16,
     data: &PartitionProduceData,
-) -> Result<(usize, PartitionAppend, Batch), Refusal> {
+) -> Result<(usize, PartitionAppend), Refusal> {
     let (key, to) = scatter::locate(&context.shard, topic, data.index)?;
     if !(-1..=1).contains(&acks) {
         return Err(ErrorCode::InvalidRequiredAcks.into());
@@ -114,31 +154,31 @@ fn check(
         return Err(ErrorCode::NotEnoughReplicas.into());
     }
     let batch = parse(data.records.as_ref())?;
-    Ok((to, PartitionAppend { key, batches: Vec::new(), wait: acks != 0 }, batch))
+    Ok((to, PartitionAppend { key, batch, wait: acks != 0 }))
 }
 
-/// Places in the request, and what becomes of the appends there.
-type Pending = (Vec<usize>, LocalBoxFuture<'static, AppendOutcomes>);
+/// What becomes of the appends: those of this shard, and those of others.
+struct Appending {
+    here: Option<BegunAppends>,
+    elsewhere: Vec<(usize, Reply<ShardRequest, ShardReply>)>,
+}
 
 /// Hands the appends to their shards, in order; the outcomes come later.
-async fn append(shard: &Rc<Shard>, ready: Vec<(usize, usize, PartitionAppend)>) -> Vec<Pending> {
-    let mut pending: Vec<Pending> = Vec::new();
-    for (to, (places, appends)) in scatter::group(ready) {
-        if to == shard.index {
-            let begun = shard.append(appends, None).await;
-            pending.push((places, Box::pin(begun.finish())));
-        } else {
-            let reply = shard.post.send(to, ShardRequest::Append(appends)).await;
-            let outcomes = async move {
-                match reply.await {
-                    ShardReply::Append(outcomes) => outcomes,
-                    _ => unreachable!("a reply has the name of its request"),
-                }
-            };
-            pending.push((places, Box::pin(outcomes)));
+async fn append(shard: &Rc<Shard>, places: &mut [Place]) -> Appending {
+    let mut own = Vec::new();
+    let mut others = BTreeMap::<usize, Vec<PartitionAppend>>::new();
+    for Place { state, .. } in places {
+        let &mut PlaceState::Ready(to, _) = state else { continue };
+        if let PlaceState::Ready(_, append) = std::mem::replace(state, PlaceState::Appending(to)) {
+            if to == shard.index { &mut own } else { others.entry(to).or_default() }.push(append);
         }
     }
-    pending
+    let here = if own.is_empty() { None } else { Some(shard.append(own, None).await) };
+    let mut elsewhere = Vec::new();
+    for (to, appends) in others {
+        elsewhere.push((to, shard.post.send(to, ShardRequest::Append(appends)).await));
+    }
+    Appending { here, elsewhere }
 }
 
 /// Waits for the appends and makes the answer. Without acknowledgement there is none: a failure then ends the
@@ -146,51 +186,61 @@ async fn append(shard: &Rc<Shard>, ready: Vec<(usize, usize, PartitionAppend)>) 
 async fn finish(
     context: RequestContext,
     acks: i16,
-    outline: Outline,
-    mut refusals: Vec<Option<Refusal>>,
-    pending: Vec<Pending>,
+    topics: Vec<Named>,
+    mut places: Vec<Place>,
+    appending: Appending,
 ) -> Result<Answer, CloseReason> {
-    let mut appended: Vec<Option<PartitionAppended>> = vec![None; refusals.len()];
-    for (places, outcomes) in pending {
-        let AppendOutcomes { outcomes, times } = outcomes.await;
-        context.course.note_append(&times);
-        for (place, outcome) in places.into_iter().zip(outcomes) {
-            match outcome {
-                Ok(outcome) => appended[place] = Some(outcome),
-                Err(failure) => refusals[place] = Some(failure.code().into()),
-            }
-        }
+    if let Some(begun) = appending.here {
+        note(&context, &mut places, context.shard.index, begun.finish().await);
     }
+    for (to, reply) in appending.elsewhere {
+        let ShardReply::Append(outcomes) = reply.await else {
+            unreachable!("a reply has the name of its request")
+        };
+        note(&context, &mut places, to, outcomes);
+    }
+    let mut places = places.into_iter().map(|Place { index, state }| match state {
+        PlaceState::Done(outcome) => (index, outcome),
+        _ => unreachable!("each partition has an outcome"),
+    });
     if acks == 0 {
-        return match refusals.into_iter().flatten().next() {
+        return match places.find_map(|(_, outcome)| outcome.err()) {
             None => Ok(Answer::default()),
             Some(refusal) => {
                 Err(CloseReason(format!("produce without acknowledgement failed: {}", refusal.error)))
             }
         };
     }
-    let mut outcomes = appended.into_iter().zip(refusals);
-    let responses = outline.into_iter().map(|(name, topic_id, partitions)| TopicProduceResponse {
-        partition_responses: partitions.into_iter().zip(&mut outcomes).map(respond).collect(),
-        name: if context.version >= TOPIC_ID_VERSION { WireString::default() } else { name },
-        topic_id,
-    });
-    let response = ProduceResponse { responses: responses.collect(), ..ProduceResponse::default() };
-    context.encode(ApiKey::Produce, &response)
+    let mut responses = Vec::with_capacity(topics.len());
+    for Named { name, topic_id, partitions } in topics {
+        responses.push(TopicProduceResponse {
+            partition_responses: places.by_ref().take(partitions).map(respond).collect(),
+            name: if context.version >= TOPIC_ID_VERSION { WireString::default() } else { name },
+            topic_id,
+        });
+    }
+    context.encode(ApiKey::Produce, &ProduceResponse { responses, ..ProduceResponse::default() })
 }
 
-fn respond(
-    (index, (appended, refusal)): (i32, (Option<PartitionAppended>, Option<Refusal>)),
-) -> PartitionProduceResponse {
-    match (appended, refusal) {
-        (Some(appended), None) => PartitionProduceResponse {
+/// Puts what a shard's appends came to where they stand in the request.
+fn note(context: &RequestContext, places: &mut [Place], shard: usize, appended: AppendOutcomes) {
+    context.course.note_append(&appended.times);
+    let of_shard =
+        places.iter_mut().filter(|place| matches!(place.state, PlaceState::Appending(to) if to == shard));
+    for (place, outcome) in of_shard.zip(appended.outcomes) {
+        place.state = PlaceState::Done(outcome.map_err(|failure| failure.code().into()));
+    }
+}
+
+fn respond((index, outcome): (i32, Result<PartitionAppended, Refusal>)) -> PartitionProduceResponse {
+    match outcome {
+        Ok(appended) => PartitionProduceResponse {
             index,
             base_offset: appended.base_offset,
             log_append_time_ms: appended.append_time_ms,
             log_start_offset: appended.log_start_offset,
             ..PartitionProduceResponse::default()
         },
-        (_, Some(refusal)) => refusal.respond(index),
-        (None, None) => unreachable!("each partition has an outcome"),
+        Err(refusal) => refusal.respond(index),
     }
 }

@@ -11,7 +11,6 @@ use penstock_core::config::{StoredCompression, TopicConfig};
 use penstock_core::partition::batch_error;
 use penstock_format::{
     Batch, BatchError, Origin, TargetCompression, ValidateError, ValidateRules, needs_codec, prepare,
-    split_batches,
 };
 use penstock_protocol::messages::produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse};
 use penstock_protocol::{ErrorCode, Records, WireString};
@@ -63,13 +62,11 @@ impl Refusal {
 /// The batch of a records field; a request carries exactly one per partition.
 pub(super) fn parse(records: Option<&Records>) -> Result<Batch, Refusal> {
     let bytes = records.map(Records::to_bytes).unwrap_or_default();
-    let mut batches = split_batches(&bytes, 1).map_err(|error| of_batch(&error))?;
-    let batch = batches.pop().ok_or_else(|| {
-        Refusal::new(
-            ErrorCode::InvalidRecord,
-            "a produce request needs a record batch for each partition".to_owned(),
-        )
-    })?;
+    if bytes.is_empty() {
+        let why = "a produce request needs a record batch for each partition".to_owned();
+        return Err(Refusal::new(ErrorCode::InvalidRecord, why));
+    }
+    let batch = Batch::parse_only(&bytes).map_err(|error| of_batch(&error))?;
     if batch.header.is_transactional() {
         let why = "transactions are not served by this version of the broker".to_owned();
         return Err(Refusal::new(ErrorCode::InvalidTxnState, why));
@@ -104,19 +101,23 @@ impl Demands {
         Demands { rules, target }
     }
 
+    /// Whether the batch has to be compressed or decompressed, which is not done on a shard.
+    pub(super) fn needs_codec(&self, batch: &Batch) -> bool {
+        needs_codec(batch, self.target)
+    }
+
     /// Validates a batch and brings it into the form that the topic stores.
-    pub(super) async fn prepare(self, batch: Batch, workers: &ShardWorkers) -> Result<Batch, Refusal> {
+    pub(super) fn prepare(self, batch: Batch) -> Result<Batch, Refusal> {
+        let prepared = prepare(batch, &self.rules, self.target, task::now_ms());
+        prepared.map(|prepared| prepared.batch).map_err(of_validation)
+    }
+
+    /// The same on a worker's thread.
+    pub(super) async fn prepare_beside(self, batch: Batch, workers: &ShardWorkers) -> Result<Batch, Refusal> {
         let now_ms = task::now_ms();
-        let Demands { rules, target } = self;
-        let prepared = if needs_codec(&batch, target) {
-            workers
-                .run(move || prepare(batch, &rules, target, now_ms))
-                .await
-                // The bytes were more than a codec could bear: they are the client's fault, the panic is ours.
-                .map_err(|_| Refusal::from(ErrorCode::CorruptMessage))?
-        } else {
-            prepare(batch, &rules, target, now_ms)
-        };
+        let prepared = workers.run(move || prepare(batch, &self.rules, self.target, now_ms)).await;
+        // The bytes were more than a codec could bear: they are the client's fault, the panic is ours.
+        let prepared = prepared.map_err(|_| Refusal::from(ErrorCode::CorruptMessage))?;
         prepared.map(|prepared| prepared.batch).map_err(of_validation)
     }
 }

@@ -34,18 +34,7 @@ pub(super) fn locate_by_name(
 }
 
 /// Items by the shard they go to, each with its place in the request.
-pub(super) type ByShard<T> = BTreeMap<usize, (Vec<usize>, Vec<T>)>;
-
-/// Groups items by shard.
-pub(super) fn group<T>(items: impl IntoIterator<Item = (usize, usize, T)>) -> ByShard<T> {
-    let mut groups = ByShard::new();
-    for (place, shard, item) in items {
-        let (places, items) = groups.entry(shard).or_default();
-        places.push(place);
-        items.push(item);
-    }
-    groups
-}
+type ByShard<T> = BTreeMap<usize, (Vec<usize>, Vec<T>)>;
 
 /// Asks all queries of the shards that own their partitions; the answers stand in the order of the queries. What could
 /// not be located keeps its error.

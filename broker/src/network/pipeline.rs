@@ -137,8 +137,14 @@ impl Pipeline {
         if let Begun::Done(answer) = &entry.begun {
             self.answer_bytes.set(self.answer_bytes.get() + length(answer));
         }
-        self.entries.borrow_mut().push_back(entry);
-        wake(&self.responder);
+        let mut entries = self.entries.borrow_mut();
+        entries.push_back(entry);
+        // Behind others it is not looked at before they are answered.
+        let is_next = entries.len() == 1;
+        drop(entries);
+        if is_next {
+            wake(&self.responder);
+        }
     }
 
     /// Requests begun and unanswered.

@@ -14,7 +14,7 @@ use penstock_protocol::frame::{self, Foreign, FrameError, LENGTH_LEN};
 
 use super::connection::Connection;
 use super::request_budget::{RequestBudget, SMALL_BYTES};
-use super::socket::Socket;
+use super::socket::{Got, Receive, Socket};
 use crate::runtime::semaphore::Permit;
 
 /// Received at first where a large request is expected: its length, and a little more.
@@ -62,12 +62,14 @@ pub(super) struct Receiver {
     after_large: bool,
     /// When the newest bytes of the small buffer had been received.
     refilled: Instant,
+    /// All that the socket held was taken.
+    empty: bool,
 }
 
 impl Receiver {
     pub(super) fn new(socket: Socket, request_bytes_max: usize) -> Receiver {
         let (small, refilled) = (BytesMut::new(), Instant::now());
-        Receiver { socket, request_bytes_max, small, first: true, after_large: false, refilled }
+        Receiver { socket, request_bytes_max, small, first: true, after_large: false, refilled, empty: false }
     }
 
     /// The next request, with its share of `budget`. While that is used up for requests of its length,
@@ -147,15 +149,29 @@ impl Receiver {
         small.reserve(SMALL_BYTES - small.len());
         let room = small.capacity() - small.len();
         let want = if self.after_large { room.min(HEAD_BYTES) } else { room };
-        let (small, received) = self.socket.receive(small, want, false).await;
-        self.small = small;
-        self.refilled = connection.received(*received.as_ref().unwrap_or(&0));
+        let received;
+        (self.small, received) = self.receive(small, want, false, connection).await;
         match received {
             Ok(0) if torn => Err(ReceiveError::Torn),
             Ok(0) => Err(ReceiveError::Closed),
             Ok(_) => Ok(()),
             Err(e) => Err(ReceiveError::Io(e)),
         }
+    }
+
+    /// One receive; gives how many bytes it brought.
+    async fn receive(
+        &mut self,
+        buffer: BytesMut,
+        want: usize,
+        whole: bool,
+        connection: &Connection,
+    ) -> (BytesMut, std::io::Result<usize>) {
+        let (buffer, got) = self.socket.receive(buffer, want, Receive { whole, empty: self.empty }).await;
+        let Got { bytes, more } = *got.as_ref().unwrap_or(&Got::default());
+        self.empty = !more;
+        self.refilled = connection.received(bytes);
+        (buffer, got.map(|_| bytes))
     }
 
     async fn large(&mut self, bytes: usize, connection: &Connection) -> Result<Bytes, ReceiveError> {
@@ -169,8 +185,7 @@ impl Receiver {
             }
             let want = (request.capacity().min(bytes) - request.len()).min(CHUNK_BYTES);
             let received;
-            (request, received) = self.socket.receive(request, want, true).await;
-            connection.received(*received.as_ref().unwrap_or(&0));
+            (request, received) = self.receive(request, want, true, connection).await;
             match received {
                 Ok(0) => return Err(ReceiveError::Torn),
                 Ok(_) => {}

@@ -11,11 +11,32 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::rc::Rc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use io_uring::{opcode, types};
+use io_uring::{cqueue, opcode, types};
 use penstock_storage::disk::ring::{Buffer, Keep, Ring};
 
 /// Slices that one send takes at most (the kernel's UIO_MAXIOV).
 const SLICES_MAX: usize = 1024;
+
+/// `IORING_RECVSEND_POLL_FIRST`: waits before it tries. Without it, a receive on an empty socket is tried in vain first.
+const POLL_FIRST: u16 = 1;
+
+/// How to receive.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Receive {
+    /// Completes only when all bytes wanted are there, unless the peer closes first.
+    pub(super) whole: bool,
+    /// The socket is likely to be empty still.
+    pub(super) empty: bool,
+}
+
+/// What was received.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Got {
+    /// Bytes; 0 says that the peer closed.
+    pub(super) bytes: usize,
+    /// The socket holds more.
+    pub(super) more: bool,
+}
 
 /// A connected socket on the shard ring. Clones are handles on the same socket.
 #[derive(Clone)]
@@ -55,32 +76,34 @@ impl Socket {
         Socket { ring, stream }
     }
 
-    /// Receives up to `want` bytes behind what `buffer` holds, within its capacity; all of them where `whole`, unless
-    /// the peer closes first. 0 says that it closed.
+    /// Receives up to `want` bytes behind what `buffer` holds, within its capacity.
     pub(super) async fn receive(
         &self,
         mut buffer: BytesMut,
         want: usize,
-        whole: bool,
-    ) -> (BytesMut, io::Result<usize>) {
+        how: Receive,
+    ) -> (BytesMut, io::Result<Got>) {
         let spare = buffer.spare_capacity_mut();
         assert!(want > 0 && want <= spare.len(), "receive beyond the buffer");
         let length = u32::try_from(want).unwrap_or(u32::MAX);
-        let flags = if whole { libc::MSG_WAITALL } else { 0 };
+        let flags = if how.whole { libc::MSG_WAITALL } else { 0 };
+        let first = if how.empty { POLL_FIRST } else { 0 };
         let fd = types::Fd(self.stream.as_raw_fd());
-        let entry = opcode::Recv::new(fd, spare.as_mut_ptr().cast(), length).flags(flags).build();
+        let entry =
+            opcode::Recv::new(fd, spare.as_mut_ptr().cast(), length).flags(flags).ioprio(first).build();
         let keep = Keep::new(Buffer::BytesMut(buffer), self.stream.clone());
         // SAFETY: the entry points into the spare memory of the buffer, which is kept and keeps its address; the
         // socket is kept.
         let done = unsafe { self.ring.submit(entry, keep) }.await;
         let Buffer::BytesMut(mut buffer) = done.keep.buffer else { unreachable!("kept as given") };
-        let received = done.result.map(|bytes| bytes as usize);
-        if let Ok(bytes) = received {
+        let more = cqueue::sock_nonempty(done.flags);
+        let got = done.result.map(|bytes| Got { bytes: bytes as usize, more });
+        if let Ok(Got { bytes, .. }) = got {
             assert!(bytes <= want, "the kernel received more than asked for");
             // SAFETY: the kernel has written that many bytes behind the old length, within the capacity.
             unsafe { buffer.set_len(buffer.len() + bytes) };
         }
-        (buffer, received)
+        (buffer, got)
     }
 
     /// Sends the first slices of `outgoing`; gives it back with the number of bytes sent, which the caller takes off.

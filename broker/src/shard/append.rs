@@ -12,12 +12,12 @@ use super::course::AppendTimes;
 use super::{Partition, PartitionKey, Shard, Stage};
 use crate::runtime::task;
 
-/// Batches for one partition.
+/// A batch for one partition.
 #[derive(Debug)]
 pub(crate) struct PartitionAppend {
     pub(crate) key: PartitionKey,
-    /// Validated; all or none of them are appended.
-    pub(crate) batches: Vec<Batch>,
+    /// Validated.
+    pub(crate) batch: Batch,
     /// Whether the answer waits until the records count as written.
     pub(crate) wait: bool,
 }
@@ -40,7 +40,7 @@ pub(crate) struct AppendOutcomes {
 }
 
 /// Appends that took effect in memory, in order, and are not yet acknowledged.
-pub(crate) struct Begun {
+pub(crate) struct BegunAppends {
     appends: Vec<Result<BegunOne, AppendFailure>>,
     shard: Rc<Shard>,
     sent: Option<Instant>,
@@ -57,17 +57,17 @@ struct BegunOne {
 
 impl Shard {
     /// Appends to each partition, after all appends for which this was called before. Ready when the order is
-    /// settled; the records are acknowledged by [`Begun::finish`]. `sent` is when another shard wished for it, if one did.
+    /// settled; the records are acknowledged by [`BegunAppends::finish`]. `sent` is when another shard wished for it, if one did.
     pub(crate) fn append(
         self: &Rc<Shard>,
         appends: Vec<PartitionAppend>,
         sent: Option<Instant>,
-    ) -> impl Future<Output = Begun> + 'static {
+    ) -> impl Future<Output = BegunAppends> + 'static {
         let handed_over = Instant::now();
         let turn = self.append_line.acquire(1);
         let shard = self.clone();
         async move {
-            let bytes = appends.iter().flat_map(|append| &append.batches).map(Batch::len).sum();
+            let bytes = appends.iter().map(|append| append.batch.len()).sum();
             let turn = turn.await;
             // Held until the appends are made. Where there will be no room (the store is closing or offline, its disk is
             // full) each append is refused for the same reason, which its client is told.
@@ -80,37 +80,31 @@ impl Shard {
             drop((turn, room));
             let appended = Instant::now();
             shard.stages.record(Stage::Append, appended.saturating_duration_since(handed_over));
-            Begun { appends: begun, shard, sent, handed_over, appended }
+            BegunAppends { appends: begun, shard, sent, handed_over, appended }
         }
     }
 
     /// Appends to one partition. Waits, and all appends behind it, only where a batch is larger than a journal frame.
-    async fn append_one(&self, mut append: PartitionAppend, now_ms: i64) -> Result<BegunOne, AppendFailure> {
+    async fn append_one(&self, append: PartitionAppend, now_ms: i64) -> Result<BegunOne, AppendFailure> {
         let partition = self.partition(&append.key).ok_or(AppendFailure::NotHere)?;
         let leader_epoch = partition.leader_epoch();
         let context = AppendContext { leader_epoch, now_ms, origin: Origin::Client };
-        let bytes: usize = append.batches.iter().map(Batch::len).sum();
+        let bytes = append.batch.len();
         // Kafka's rule: a batch fits a segment.
         if bytes as u64 > partition.config.borrow().segment_bytes {
             return Err(AppendFailure::TooLarge);
         }
-        let appended = match append.batches.pop() {
-            Some(one) if append.batches.is_empty() => partition.log.append_large(one, context).await,
-            last => {
-                append.batches.extend(last);
-                partition.log.append(append.batches, context)
-            }
-        };
+        let appended = partition.log.append_large(append.batch, context).await;
         let appended = appended.map_err(|error| refusal(&error))?;
         self.metrics.appended(bytes);
         Ok(BegunOne { partition, appended, wait: append.wait })
     }
 }
 
-impl Begun {
+impl BegunAppends {
     /// Waits until the records count as written, in order.
     pub(crate) async fn finish(self) -> AppendOutcomes {
-        let Begun { appends, shard, sent, handed_over, appended: took_effect } = self;
+        let BegunAppends { appends, shard, sent, handed_over, appended: took_effect } = self;
         let mut outcomes = Vec::with_capacity(appends.len());
         let mut last_commit = None;
         for begun in appends {

@@ -26,6 +26,15 @@ impl Batch {
         Ok((Batch { header, body: bytes.slice(BATCH_HEADER_LEN..needed) }, needed))
     }
 
+    /// Reads the one batch that `bytes` are. The crc is not checked.
+    pub fn parse_only(bytes: &Bytes) -> Result<Batch, BatchError> {
+        let (batch, taken) = Batch::parse(bytes)?;
+        if taken < bytes.len() {
+            return Err(BatchError::TooManyBatches { max: 1 });
+        }
+        Ok(batch)
+    }
+
     /// Joins a header and a body, setting length and crc in the header. `None` if the length field cannot
     /// hold the body's length.
     pub fn seal(header: BatchHeader, body: Bytes) -> Option<Batch> {
