@@ -39,6 +39,7 @@ const UNSAFE_FILES: &[&str] = &[
     "storage/src/disk/real/tests.rs",
     "storage/src/disk/ring.rs",
     "storage/src/disk/ring/core.rs",
+    "storage/src/disk/ring/doorbell.rs",
     "storage/src/disk/ring/tests.rs",
     "transport/protocol/src/wire_string.rs",
     "transport/protocol/tests/wire/allocation.rs",

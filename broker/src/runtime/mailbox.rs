@@ -9,13 +9,14 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use crossbeam_queue::ArrayQueue;
 use futures_util::task::AtomicWaker;
+use penstock_storage::disk::ring::Doorbell;
 use slab::Slab;
 
 use super::semaphore::{Permit, Semaphore};
@@ -36,6 +37,8 @@ struct Inbox<Q, R> {
     requests: ArrayQueue<Request<Q>>,
     replies: ArrayQueue<(usize, R)>,
     waker: AtomicWaker,
+    /// Rung behind the waker: the owner may sleep where wakers do not reach it.
+    doorbell: OnceLock<Doorbell>,
     /// Whether the owner was woken, or is running, and has not looked since.
     notified: AtomicBool,
 }
@@ -65,6 +68,7 @@ impl<Q, R> Mailboxes<Q, R> {
             requests: ArrayQueue::new(capacity),
             replies: ArrayQueue::new(capacity),
             waker: AtomicWaker::new(),
+            doorbell: OnceLock::new(),
             notified: AtomicBool::new(false),
         };
         Mailboxes { inboxes: (0..shards).map(inbox).collect(), credits }
@@ -79,7 +83,14 @@ impl<Q, R> Mailboxes<Q, R> {
         let inbox = &self.inboxes[shard];
         if !inbox.notified.swap(true, Ordering::AcqRel) {
             inbox.waker.wake();
+            inbox.doorbell.get().into_iter().for_each(Doorbell::ring);
         }
+    }
+
+    /// Has the owner of an inbox woken by this bell too.
+    pub(crate) fn set_doorbell(&self, shard: usize, doorbell: Doorbell) {
+        // A shard starts once.
+        let _ = self.inboxes[shard].doorbell.set(doorbell);
     }
 }
 

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use penstock_storage::disk::ring::Doorbell;
 use tokio::sync::oneshot;
 
 use super::pace::STRETCH_ENTRIES;
@@ -52,9 +53,9 @@ impl Workers {
         Ok(Workers { jobs })
     }
 
-    /// The pool as one shard uses it.
-    pub(crate) fn for_shard(&self) -> ShardWorkers {
-        ShardWorkers { pool: self.clone(), line: Semaphore::new(JOBS_PER_SHARD) }
+    /// The pool as one shard uses it: its bell is rung when a job is done.
+    pub(crate) fn for_shard(&self, doorbell: Option<Doorbell>) -> ShardWorkers {
+        ShardWorkers { pool: self.clone(), line: Semaphore::new(JOBS_PER_SHARD), doorbell }
     }
 }
 
@@ -63,6 +64,7 @@ impl Workers {
 pub(crate) struct ShardWorkers {
     pool: Workers,
     line: Semaphore,
+    doorbell: Option<Doorbell>,
 }
 
 impl ShardWorkers {
@@ -73,9 +75,11 @@ impl ShardWorkers {
     ) -> Result<T, JobPanicked> {
         let _permit = self.line.acquire(1).await;
         let (done, outcome) = oneshot::channel();
+        let doorbell = self.doorbell.clone();
         let job = Box::new(move || {
             // Nobody waits any more where the connection has gone.
             let _ = done.send(work());
+            doorbell.iter().for_each(Doorbell::ring);
         });
         let mut job: Job = job;
         // Jobs whose caller went away still hold their place: only then can the queue be full.
@@ -113,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_panicking_job_fails_alone() {
-        let workers = Workers::start("test", 1, 1).unwrap().for_shard();
+        let workers = Workers::start("test", 1, 1).unwrap().for_shard(None);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             assert!(workers.run(|| panic!("planted")).await.map(|(): ()| ()).is_err());
@@ -123,7 +127,7 @@ mod tests {
 
     #[test]
     fn only_what_is_longer_than_a_stretch_leaves_its_thread() {
-        let workers = Workers::start("test", 1, 1).unwrap().for_shard();
+        let workers = Workers::start("test", 1, 1).unwrap().for_shard(None);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let here = std::thread::current().id();

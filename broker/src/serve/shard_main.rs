@@ -159,7 +159,10 @@ impl Seat {
         (ring, store): (Ring, Store<ShardDisk>),
         driver: Option<Driver>,
     ) -> Result<Rc<Shard>, String> {
-        let (workers, desk) = (self.workers.for_shard(), self.desk.for_shard());
+        let doorbell = ring.doorbell();
+        shared.mailboxes.set_doorbell(self.index, doorbell.clone());
+        let (workers, desk) =
+            (self.workers.for_shard(Some(doorbell.clone())), self.desk.for_shard(Some(doorbell)));
         let random = RandomIds::open().map_err(|e| format!("cannot open /dev/urandom: {e}"))?;
         let (index, cleaner_hash_key) = (self.index, self.cleaner_hash_key);
         let parts = ShardParts { index, shared, ring, store, workers, desk, random, cleaner_hash_key };

@@ -32,12 +32,13 @@ pub struct RealDisk {
 impl RealDisk {
     /// A disk on the ring of this thread.
     pub fn new(ring: Ring, workers: Workers) -> RealDisk {
+        let workers = workers.with_doorbell(ring.doorbell());
         RealDisk { ring, computers: workers.clone(), workers }
     }
 
     /// The same with other workers for computations, which take longer than what disks block for.
     pub fn with_computers(self, computers: Workers) -> RealDisk {
-        RealDisk { computers, ..self }
+        RealDisk { computers: computers.with_doorbell(self.ring.doorbell()), ..self }
     }
 
     fn file(&self, (file, size): (File, u64)) -> RealFile {

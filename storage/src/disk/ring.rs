@@ -2,9 +2,10 @@
 //! and socket of a shard. Why it exists beside glommio's own rings: broker/docs/decisions/0002-shard-ring.md.
 //!
 //! How it runs: operations queue submission entries; the driver task, woken by the first of them, runs after the
-//! tasks that were ready before it and hands all entries to the kernel in one call, which also reaps. With nothing to do
-//! it sleeps on an eventfd that the kernel signals at each completion, awaited through glommio. An eventfd counts, so
-//! a completion between the last look and the sleep is not missed.
+//! tasks that were ready before it and hands all entries to the kernel in one call, which also reaps. Where no other task
+//! wants to run it *dozes*: the thread sleeps in the ring, which costs one system call where the executor's own way of
+//! sleeping costs six. After [`RingOptions::busy_max`] without anything to do it sleeps on an eventfd that the kernel signals at each
+//! completion, awaited through glommio. An eventfd counts, so a completion between the last look and the sleep is not missed.
 //!
 //! Invariants:
 //! - An operation's memory and file (its [`Keep`]) live until its final completion, whatever becomes of its future.
@@ -13,12 +14,14 @@
 //!   (one entry and one cancellation each). The completion queue never loses anything: the kernel holds back what
 //!   does not fit (`IORING_FEAT_NODROP`) and the driver comes again for it.
 //! - No allocation per operation once the slab has grown, unless it keeps a boxed value or completes several times.
-//! - The driver lets the executor poll its own timers and wake-ups at least each [`BUSY_MAX`], however busy it is.
+//! - The driver lets the executor poll its own timers and wake-ups at least each [`RingOptions::busy_max`], however busy it is, and at
+//!   once where another thread rings the [`Doorbell`].
 //!
 //! End a ring by [`Ring::shutdown`]: dropping an executor with operations in flight is not safe. A ring that is
 //! dropped in spite of that leaks the memory the kernel may still write to.
 
 mod core;
+mod doorbell;
 mod keep;
 
 use std::cell::{Cell, RefCell};
@@ -34,10 +37,12 @@ use glommio::io::BufferedFile;
 use io_uring::squeue;
 
 use self::core::{Core, Outcome, Token};
+use self::doorbell::Door;
 use super::tasks;
+pub use doorbell::Doorbell;
 pub use keep::{Buffer, Keep};
 
-/// Longest time the driver goes on without letting the executor poll its own rings.
+/// See [`RingOptions::busy_max`].
 const BUSY_MAX: Duration = Duration::from_micros(500);
 
 /// How a ring is set up.
@@ -45,15 +50,15 @@ const BUSY_MAX: Duration = Duration::from_micros(500);
 pub struct RingOptions {
     /// Entries of the submission queue (a power of two); the completion queue has four times as many.
     pub entries: u32,
-    /// How long the driver looks for completions, between other tasks, before it sleeps. Costs CPU time when idle.
-    pub spin: Duration,
     /// Kernel threads for operations that block (flushes, allocation).
     pub blocking_workers: u32,
+    /// Longest time the driver goes on, or dozes, without letting the executor poll its own rings.
+    pub busy_max: Duration,
 }
 
 impl Default for RingOptions {
     fn default() -> RingOptions {
-        RingOptions { entries: 1024, spin: Duration::ZERO, blocking_workers: 32 }
+        RingOptions { entries: 1024, blocking_workers: 32, busy_max: BUSY_MAX }
     }
 }
 
@@ -63,6 +68,7 @@ pub struct Ring(Rc<Shared>);
 
 struct Shared {
     core: RefCell<Core>,
+    doorbell: Doorbell,
     /// Set while the driver sleeps.
     driver: Cell<Option<Waker>>,
     stopping: Cell<bool>,
@@ -87,13 +93,19 @@ impl Ring {
         let (core, eventfd) = Core::new(options)?;
         let ring = Ring(Rc::new(Shared {
             core: RefCell::new(core),
+            doorbell: Doorbell::new()?,
             driver: Cell::new(None),
             stopping: Cell::new(false),
             stopped: Cell::new(false),
             on_stopped: Cell::new(None),
         }));
-        tasks::spawn("ring driver", ring.clone().drive(eventfd, options.spin));
+        tasks::spawn("ring driver", ring.clone().drive(eventfd, options.busy_max));
         Ok(ring)
+    }
+
+    /// What other threads ring after they woke a task of this one. Without it the task waits for [`RingOptions::busy_max`] at most.
+    pub fn doorbell(&self) -> Doorbell {
+        self.0.doorbell.clone()
     }
 
     /// Has the kernel hold `file` open until the last operation of this ring has ended, though the process be killed
@@ -176,34 +188,53 @@ impl Ring {
         count
     }
 
-    async fn drive(self, eventfd: core::EventFd, spin: Duration) {
+    async fn drive(self, eventfd: core::EventFd, busy_max: Duration) {
         let mut bell = Bell::new(eventfd);
+        let mut door = Door::new(self.doorbell());
         let mut awake_since = Instant::now();
         let mut idle_since = awake_since;
         loop {
             let reaped = self.turn();
-            if self.0.stopping.get() && self.0.core.borrow().is_settled() {
+            let stopping = self.0.stopping.get();
+            if stopping && self.0.core.borrow().is_settled() {
                 break;
             }
             let now = Instant::now();
-            if reaped > 0 || self.0.core.borrow().has_work() {
+            let busy = reaped > 0 || self.0.core.borrow().has_work();
+            if busy {
                 idle_since = now;
             }
-            let busy = now == idle_since || now - idle_since < spin;
-            if busy && now - awake_since < BUSY_MAX {
+            // Threads without a board cannot tell whether other tasks want to run.
+            let turns = tasks::turns();
+            let awake = now - awake_since;
+            let mut rung = false;
+            if awake < busy_max && (busy || (turns.is_some() && !stopping)) {
                 glommio::executor().yield_task_queue_now().await;
-                continue;
+                // Nobody's turn but this one's.
+                let alone = turns.is_some_and(|turns| tasks::turns() == Some(turns + 1));
+                if busy || !alone || self.0.core.borrow().has_work() {
+                    continue;
+                }
+                rung = door.doze(&self, busy_max - awake);
+                if !rung {
+                    continue;
+                }
             }
-            if busy {
-                // Parks for an instant, in which the executor polls its own rings.
+            // Parks for an instant, in which the executor polls its own rings, or until there is something to do.
+            let instant = busy || rung || (turns.is_some() && now - idle_since < busy_max);
+            if instant {
                 bell.ring();
             }
-            let rang = std::future::poll_fn(|cx| self.poll_sleep(&mut bell, busy, cx)).await;
+            door.hear();
+            self.0.core.borrow_mut().signal(true);
+            let rang = std::future::poll_fn(|cx| self.poll_sleep(&mut bell, instant, cx)).await;
+            self.0.core.borrow_mut().signal(false);
             awake_since = Instant::now();
-            if rang {
+            if rang && !instant {
                 idle_since = awake_since;
             }
         }
+        drop(door);
         bell.close().await;
         self.0.stopped.set(true);
         if let Some(waker) = self.0.on_stopped.take() {
@@ -248,6 +279,12 @@ impl Future for Op {
             }
             Poll::Ready(None) => panic!("operation polled after its completion"),
         }
+    }
+}
+
+impl Op {
+    fn is_done(&self) -> bool {
+        self.ring.0.core.borrow().is_done(self.token)
     }
 }
 

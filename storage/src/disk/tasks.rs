@@ -65,10 +65,15 @@ impl TaskBoard {
         at as u64 + 1
     }
 
+    /// Number of the newest turn.
+    fn turn(&self) -> u64 {
+        self.word.load(Ordering::Relaxed) >> (NAME_BITS + NOTE_BITS)
+    }
+
     /// A turn begins: the one that was written here before is put back when it ends, as one task may poll another.
     fn begin(&self, name: u64) -> u64 {
         let before = self.word.load(Ordering::Relaxed);
-        let turn = (before >> (NAME_BITS + NOTE_BITS)).wrapping_add(1);
+        let turn = self.turn().wrapping_add(1);
         self.word.store((turn << (NAME_BITS + NOTE_BITS)) | name, Ordering::Relaxed);
         before
     }
@@ -110,6 +115,11 @@ pub async fn named<F: Future>(name: &'static str, future: F) -> F::Output {
         outcome
     })
     .await
+}
+
+/// Number of the newest turn of a task of this thread, where it has a board: two looks tell how many turns lie between.
+pub(super) fn turns() -> Option<u64> {
+    BOARD.with(|own| own.borrow().as_ref().map(|board| board.turn()))
 }
 
 /// The task that runs on this thread notes what it works on, where this thread has a board.

@@ -12,12 +12,16 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::ring::Doorbell;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Handle on a pool of worker threads, which end when the last handle is gone.
 #[derive(Clone)]
 pub struct Workers {
     jobs: Sender<Job>,
+    /// Rung when a job is done, for the thread that waits for it.
+    doorbell: Option<Doorbell>,
 }
 
 impl Workers {
@@ -34,7 +38,13 @@ impl Workers {
             let queue = queue.clone();
             std::thread::Builder::new().name(format!("{name}-{number}")).spawn(move || work(&queue))?;
         }
-        Ok(Workers { jobs })
+        Ok(Workers { jobs, doorbell: None })
+    }
+
+    /// The same pool for the thread of this bell.
+    #[must_use]
+    pub fn with_doorbell(self, doorbell: Doorbell) -> Workers {
+        Workers { doorbell: Some(doorbell), ..self }
     }
 
     /// Runs `job` on a worker. It runs even if the future is dropped.
@@ -43,7 +53,7 @@ impl Workers {
         job: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> impl Future<Output = io::Result<T>> {
         let answer = Arc::new(Mutex::new(Answer { value: None, waker: None }));
-        let promised = answer.clone();
+        let (promised, doorbell) = (answer.clone(), self.doorbell.clone());
         self.start(move || {
             let value = catch_unwind(AssertUnwindSafe(job))
                 .unwrap_or_else(|_| Err(io::Error::other("a disk worker's job panicked")));
@@ -52,6 +62,8 @@ impl Workers {
             if let Some(waker) = answer.waker.take() {
                 waker.wake();
             }
+            drop(answer);
+            doorbell.iter().for_each(Doorbell::ring);
         });
         Reply(answer)
     }

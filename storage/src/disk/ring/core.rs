@@ -5,11 +5,13 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use glommio::io::BufferedFile;
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
 
 use super::{Keep, RingOptions};
@@ -242,14 +244,27 @@ impl Core {
         self.enters += 1;
         let queued = self.ring.submission().len() as u32;
         // SAFETY: no signal mask is passed; every queued entry was pushed under the contract of `Ring::submit`.
-        let entered = unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) };
-        if let Err(error) = entered {
-            // Interrupted, short of memory, or more completions wait than fit: the next turn tries again.
-            let passing = [libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ENOMEM];
-            assert!(
-                error.raw_os_error().is_some_and(|errno| passing.contains(&errno)),
-                "the shard ring failed: {error}"
-            );
+        check(unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) });
+    }
+
+    /// Submits what is queued and sleeps in the kernel until an operation completes, at most so long.
+    pub(super) fn doze(&mut self, at_most: Duration) {
+        self.enters += 1;
+        let at_most = types::Timespec::from(at_most);
+        let args = types::SubmitArgs::new().timespec(&at_most);
+        check(self.ring.submitter().submit_with_args(1, &args));
+    }
+
+    /// Whether the kernel signals the eventfd at completions. Look for them again behind switching it on: what came
+    /// before is not signalled.
+    pub(super) fn signal(&mut self, on: bool) {
+        let completions = self.ring.completion();
+        if on {
+            completions.enable_eventfd();
+            // Before the flags are read that tell of completions.
+            fence(Ordering::SeqCst);
+        } else {
+            completions.disable_eventfd();
         }
     }
 
@@ -274,6 +289,14 @@ impl Core {
     }
 }
 
+/// Interrupted, out of time, short of memory, or more completions wait than fit: the next turn tries again.
+fn check(entered: io::Result<usize>) {
+    let Err(error) = entered else { return };
+    let passing = [libc::EINTR, libc::ETIME, libc::EAGAIN, libc::EBUSY, libc::ENOMEM];
+    let passes = error.raw_os_error().is_some_and(|errno| passing.contains(&errno));
+    assert!(passes, "the shard ring failed: {error}");
+}
+
 impl Drop for Core {
     fn drop(&mut self) {
         for slot in self.slots.drain().filter(|slot| !slot.done) {
@@ -296,8 +319,14 @@ impl Token {
 /// A blocking eventfd: reading it waits until it was signalled.
 pub(super) struct EventFd(OwnedFd);
 
+impl AsRawFd for EventFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
 impl EventFd {
-    fn new() -> io::Result<EventFd> {
+    pub(super) fn new() -> io::Result<EventFd> {
         // SAFETY: takes no pointers.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
         if fd < 0 {

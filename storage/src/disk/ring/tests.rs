@@ -5,6 +5,8 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use futures_util::future::poll_immediate;
@@ -20,6 +22,21 @@ fn on_ring<F: Future<Output = ()> + 'static>(
     let run = move || async move {
         let ring = Ring::new(options).unwrap();
         test(ring.clone()).await;
+        ring.shutdown().await;
+    };
+    let builder = LocalExecutorBuilder::new(Placement::Unbound).io_memory(1 << 20);
+    builder.spawn(run).unwrap().join().unwrap();
+}
+
+/// The same with tasks told on a board, so that the driver dozes.
+fn on_dozing_ring<F: Future<Output = ()> + 'static>(
+    options: RingOptions,
+    test: impl FnOnce(Ring) -> F + Send + 'static,
+) {
+    let run = move || async move {
+        tasks::write_on(Arc::default());
+        let ring = Ring::new(options).unwrap();
+        tasks::named("test", test(ring.clone())).await;
         ring.shutdown().await;
     };
     let builder = LocalExecutorBuilder::new(Placement::Unbound).io_memory(1 << 20);
@@ -45,26 +62,82 @@ fn poll_readable(ring: &Ring, socket: &Rc<UnixStream>) -> MultiOp {
     unsafe { ring.submit_multi(entry, Keep::owner(socket.clone())) }
 }
 
+async fn ping_pong(ring: Ring) {
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let near = Rc::new(near);
+    let echo = std::thread::spawn(move || {
+        let mut byte = [0; 1];
+        while std::io::Read::read(&mut far, &mut byte).unwrap() == 1 {
+            far.write_all(&byte).unwrap();
+        }
+    });
+    for round in 0..5_000u32 {
+        (&*near).write_all(&[round as u8]).unwrap();
+        assert_eq!(receive(&ring, &near).await.result.unwrap(), 1);
+    }
+    near.shutdown(std::net::Shutdown::Both).unwrap();
+    echo.join().unwrap();
+}
+
 #[test]
 fn ping_pong_between_threads_never_misses_a_completion() {
-    for spin in [Duration::ZERO, Duration::from_micros(50)] {
-        on_ring(RingOptions { spin, ..small() }, |ring| async move {
-            let (near, mut far) = UnixStream::pair().unwrap();
-            let near = Rc::new(near);
-            let echo = std::thread::spawn(move || {
-                let mut byte = [0; 1];
-                while std::io::Read::read(&mut far, &mut byte).unwrap() == 1 {
-                    far.write_all(&byte).unwrap();
-                }
-            });
-            for round in 0..5_000u32 {
-                (&*near).write_all(&[round as u8]).unwrap();
-                assert_eq!(receive(&ring, &near).await.result.unwrap(), 1);
+    on_ring(small(), ping_pong);
+    on_dozing_ring(small(), ping_pong);
+}
+
+/// Wake-ups of a task by another thread while the driver dozes, or is about to: nothing but the bell ends a doze here.
+#[test]
+fn a_doze_ends_when_another_thread_rings() {
+    let options = RingOptions { busy_max: Duration::from_secs(3600), ..small() };
+    on_dozing_ring(options, |ring| async move {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let near = Rc::new(near);
+        let (ask, asked) = std::sync::mpsc::channel::<Waker>();
+        let answered = Arc::new(AtomicU64::new(0));
+        let (count, doorbell) = (answered.clone(), ring.doorbell());
+        let waker = std::thread::spawn(move || {
+            for waker in asked {
+                count.fetch_add(1, Ordering::SeqCst);
+                waker.wake();
+                doorbell.ring();
             }
-            near.shutdown(std::net::Shutdown::Both).unwrap();
-            echo.join().unwrap();
         });
-    }
+        for round in 1..=5_000 {
+            far.write_all(b"x").unwrap();
+            assert_eq!(receive(&ring, &near).await.result.unwrap(), 1);
+            let mut sent = false;
+            std::future::poll_fn(|cx| {
+                if !std::mem::replace(&mut sent, true) {
+                    ask.send(cx.waker().clone()).unwrap();
+                }
+                if answered.load(Ordering::SeqCst) == round { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        }
+        drop(ask);
+        waker.join().unwrap();
+    });
+}
+
+/// What the executor keeps for itself, such as timers, is looked after while operations go on and on.
+#[test]
+fn timers_run_beside_a_driver_that_dozes() {
+    on_dozing_ring(small(), |ring| async move {
+        let done = Rc::new(Cell::new(false));
+        let (near, far) = UnixStream::pair().unwrap();
+        let (near, far) = (Rc::new(near), Rc::new(far));
+        let (own, ended) = (ring.clone(), done.clone());
+        tasks::spawn("traffic", async move {
+            while !ended.get() {
+                (&*far).write_all(b"x").unwrap();
+                assert_eq!(receive(&own, &near).await.result.unwrap(), 1);
+            }
+        });
+        for _ in 0..20 {
+            glommio::timer::sleep(Duration::from_millis(1)).await;
+        }
+        done.set(true);
+    });
 }
 
 #[test]
