@@ -1,7 +1,8 @@
 //! A broker under measurement: a process of our own, pinned, watched through /proc, and stopped in order.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -36,17 +37,29 @@ pub(crate) struct Broker {
     data_dir: Option<PathBuf>,
     /// `host:port` of its Kafka listener.
     pub(crate) address: String,
+    /// `host:port` of its admin listener; empty where it has none.
+    admin: String,
 }
 
 impl Broker {
     /// Starts it on an empty data directory.
     pub(crate) fn start(spec: &BrokerSpec) -> io::Result<Broker> {
-        remove_if_there(&spec.data_dir)?;
-        Broker::start_again(spec)
+        Broker::start_with(spec, &[])
     }
 
-    /// Starts it on the data that is there, with retention that looks every second so that long runs fit the disk.
+    /// Starts it on an empty data directory with settings of its own, `KEY=VALUE` each.
+    pub(crate) fn start_with(spec: &BrokerSpec, settings: &[&str]) -> io::Result<Broker> {
+        remove_if_there(&spec.data_dir)?;
+        Broker::run(spec, settings)
+    }
+
+    /// Starts it on the data that is there.
     pub(crate) fn start_again(spec: &BrokerSpec) -> io::Result<Broker> {
+        Broker::run(spec, &[])
+    }
+
+    /// With retention that looks every second, so that long runs fit the disk.
+    fn run(spec: &BrokerSpec, settings: &[&str]) -> io::Result<Broker> {
         fs::create_dir_all(&spec.data_dir)?;
         let mut command = Command::new(&spec.binary);
         command
@@ -55,6 +68,7 @@ impl Broker {
             .arg("--data-dir")
             .arg(&spec.data_dir)
             .args(["--set", "log.retention.check.interval.ms=1000"])
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .stdout(Stdio::piped());
         let mut child = process::spawn_pinned(&mut command, spec.core)?;
         let stdout = child.stdout.take();
@@ -72,15 +86,25 @@ impl Broker {
         while broker.address.is_empty() {
             let line = lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
             let line = line.map_err(|_| io::Error::other("the broker did not say that it is ready"))?;
-            let address = line.split(' ').find_map(|word| word.strip_prefix("kafka="));
-            broker.address = address.unwrap_or_default().to_owned();
+            let named =
+                |name| line.split_whitespace().find_map(|word| word.strip_prefix(name)).unwrap_or_default();
+            broker.address = named("kafka=").to_owned();
+            broker.admin = named("admin=").to_owned();
         }
         Ok(broker)
     }
 
     /// A process that somebody else started, with the data that goes when it does.
     pub(crate) fn of(child: Child, data_dir: &Path, address: String) -> Broker {
-        Broker { child, data_dir: Some(data_dir.to_owned()), address }
+        Broker { child, data_dir: Some(data_dir.to_owned()), address, admin: String::new() }
+    }
+
+    /// A metric of its admin listener, the sum over all shards.
+    pub(crate) fn metric(&self, name: &str) -> io::Result<u64> {
+        let page = metrics(&self.admin)?;
+        let values =
+            page.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' ')?.1.parse::<u64>().ok());
+        Ok(values.sum())
     }
 
     /// Whether it runs no more.
@@ -153,6 +177,15 @@ impl Drop for Broker {
             let _ = remove_if_there(data_dir);
         }
     }
+}
+
+/// The page of metrics of an admin listener at `host:port`.
+pub(crate) fn metrics(admin: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(admin)?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    Ok(page)
 }
 
 /// Removes a directory and all in it, if it is there.

@@ -2,8 +2,7 @@
 //! while every part of the memory budget is watched, and the memory of the process as a whole.
 
 use std::cell::Cell;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
@@ -18,6 +17,7 @@ use penstock_protocol::messages::produce_request::{PartitionProduceData, TopicPr
 use penstock_protocol::messages::{CreateTopicsRequest, InitProducerIdRequest, ProduceRequest};
 use serde_json::{Value, json};
 
+use crate::broker::metrics;
 use crate::process;
 
 /// Produce version at which topics are named by name.
@@ -125,10 +125,7 @@ impl Watched {
 
     /// Budget and use of each part of each shard: name, budget, used.
     fn parts(&self) -> io::Result<Vec<(String, u64, u64)>> {
-        let mut stream = TcpStream::connect(&self.admin)?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
+        let page = metrics(&self.admin)?;
         let values = |name: &str| -> Vec<(String, u64)> {
             let lines = page.lines().filter_map(|line| line.strip_prefix(name));
             lines

@@ -16,6 +16,7 @@ use crate::device::Device;
 use crate::{machine, process};
 
 pub(crate) mod ceilings;
+mod cleaning;
 pub(crate) mod scenarios;
 mod table;
 mod targets;
@@ -104,6 +105,7 @@ const CHARTS: &[(&str, &str)] = &[
     ("produce-16-partitions", "/figures/produce_16_partitions"),
     ("produce-half-load", "/figures/produce_half_load"),
     ("produce-beside-cold-read", "/figures/fetch_cold/produce_beside"),
+    ("produce-beside-cleaning", "/figures/cleaning/cleaned/produce"),
 ];
 
 /// Measures everything in turn and writes the figures.

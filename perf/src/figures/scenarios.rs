@@ -10,6 +10,7 @@ use penstock_loadgen::client::{Cluster, TopicSpec};
 use penstock_loadgen::workers::block_on;
 
 use super::ceilings::{client, echo, loopback, raw_writer, raw_writer_at, send_large};
+use super::cleaning::cleaning;
 use super::{Bench, Measurement, targets};
 use crate::broker::Broker;
 use crate::load::{Load, LoadSpec};
@@ -27,6 +28,7 @@ pub(crate) const ALL: &[Measurement] = &[
     ("raw_writer_1000_files_after", |bench, _| raw_writer(bench, 1000, 4 << 20)),
     ("produce_half_load", half_load),
     ("raw_writer_half_load", raw_writer_half_load),
+    ("cleaning", cleaning),
     ("produce_keyed_1000_partitions", |bench, _| targets::keyed(bench, 1000)),
     ("produce_keyed_10000_partitions", |bench, _| targets::keyed(bench, 10_000)),
     ("touch_1000_partitions", |bench, _| targets::touch(bench, 1000)),

@@ -86,6 +86,12 @@ const RATIOS: &[Ratio] = &[
         &[&["/raw_writer_half_load/commit_us/p99.9"]],
     ),
     held(
+        "p99 at half load beside the cleaner to without",
+        "/cleaning/cleaned/produce/latency_us/p99",
+        &[&["/cleaning/not_cleaned/produce/latency_us/p99"]],
+        at_most(1.2),
+    ),
+    held(
         "100 keyed producers, 1,000 partitions, to durable produce, 16 partitions",
         "/produce_keyed_1000_partitions/megabytes_per_second",
         &[&["/produce_16_partitions/megabytes_per_second"]],
@@ -173,6 +179,13 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("  p99.9", "/produce_half_load/latency_us/p99.9", "us"),
     ("raw write and flush at that load, p99", "/raw_writer_half_load/commit_us/p99", "us"),
     ("  p99.9", "/raw_writer_half_load/commit_us/p99.9", "us"),
+    (
+        "half load and compacted topics of 30 MB/s, not cleaned, p99",
+        "/cleaning/not_cleaned/produce/latency_us/p99",
+        "us",
+    ),
+    ("  cleaned, p99", "/cleaning/cleaned/produce/latency_us/p99", "us"),
+    ("  read by the cleaner", "/cleaning/cleaned/cleaner_megabytes_per_second", "MB/s"),
     (
         "100 keyed producers, 1,000 partitions, 16 KiB",
         "/produce_keyed_1000_partitions/megabytes_per_second",
