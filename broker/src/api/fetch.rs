@@ -97,7 +97,7 @@ impl Fetch {
         let limits = FetchLimits::new(request, shard.shared.config.fetch_max_bytes);
         let deadline = Instant::now() + Duration::from_millis(limits.wait_ms);
         let plan = FetchPlan::new(limits, asked);
-        let groups = plan.shards().map(|shard| (shard, Arc::default())).collect();
+        let groups = plan.shards().map(|by| (by, shard.signal_by(by))).collect();
         Fetch { shard, course: context.course.clone(), plan, isolation, keys, groups, deadline, held: None }
     }
 
@@ -117,16 +117,17 @@ impl Fetch {
             if woken.is_none() {
                 return;
             }
-            for (group, (_, signal)) in self.groups.iter_mut().enumerate() {
+            for (group, (by, signal)) in self.groups.iter_mut().enumerate() {
                 if signal.fired() {
-                    *signal = Arc::default();
+                    *signal = self.shard.signal_by(*by);
                     self.plan.wake(group);
                 }
             }
             self.read().await;
             self.note(Step::Read, &mut since);
             if !self.is_complete() {
-                task::sleep_until(self.deadline.min(Instant::now() + GATHER)).await;
+                let left = self.deadline.saturating_duration_since(Instant::now());
+                self.shard.ring.sleep(left.min(GATHER)).await;
             }
         }
     }

@@ -228,7 +228,10 @@ pub(crate) struct Beginning<'a>(&'a Pipeline);
 impl Drop for Beginning<'_> {
     fn drop(&mut self) {
         self.0.beginning.set(false);
-        wake(&self.0.responder);
+        // The end may be told now. A request that was added has woken it by itself.
+        if self.0.state.get() == State::Finishing {
+            wake(&self.0.responder);
+        }
     }
 }
 

@@ -24,9 +24,9 @@ pub(crate) async fn sleep_until(deadline: Instant) {
     }
 }
 
-/// Lets the other tasks of this shard run.
+/// Lets the other tasks of this shard run, and what completes meanwhile.
 pub(crate) async fn yield_now() {
-    glommio::executor().yield_task_queue_now().await;
+    penstock_storage::disk::tasks::yield_now().await;
 }
 
 /// The output of `future`, or `None` if `deadline` came first.

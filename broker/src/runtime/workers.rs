@@ -67,6 +67,15 @@ pub(crate) struct ShardWorkers {
     doorbell: Option<Doorbell>,
 }
 
+/// Rings when it is dropped.
+struct RingAtLast(Option<Doorbell>);
+
+impl Drop for RingAtLast {
+    fn drop(&mut self) {
+        self.0.iter().for_each(Doorbell::ring);
+    }
+}
+
 impl ShardWorkers {
     /// Runs `work` on a worker thread.
     pub(crate) async fn run<T: Send + 'static>(
@@ -75,11 +84,13 @@ impl ShardWorkers {
     ) -> Result<T, JobPanicked> {
         let _permit = self.line.acquire(1).await;
         let (done, outcome) = oneshot::channel();
-        let doorbell = self.doorbell.clone();
+        let ring = RingAtLast(self.doorbell.clone());
         let job = Box::new(move || {
+            let _ring = ring;
+            // Dropped before, also where the work panics.
+            let done = done;
             // Nobody waits any more where the connection has gone.
             let _ = done.send(work());
-            doorbell.iter().for_each(Doorbell::ring);
         });
         let mut job: Job = job;
         // Jobs whose caller went away still hold their place: only then can the queue be full.

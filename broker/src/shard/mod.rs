@@ -226,6 +226,11 @@ impl Shard {
         signal
     }
 
+    /// A signal to wait for on this shard, fired by shard `by`.
+    pub(crate) fn signal_by(&self, by: usize) -> Arc<Signal> {
+        if by == self.index { Arc::default() } else { Arc::new(Signal::across(self.ring.doorbell())) }
+    }
+
     /// Begins the way to the end.
     pub(crate) fn start_draining(&self) {
         self.draining.set(true);

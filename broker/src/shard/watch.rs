@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 
 use futures_util::task::AtomicWaker;
+use penstock_storage::disk::ring::Doorbell;
 
 /// Signals that may gather before those nobody holds any more are looked for.
 const SWEEP_MIN: usize = 32;
@@ -19,12 +20,20 @@ const SWEEP_MIN: usize = 32;
 pub(crate) struct Signal {
     fired: AtomicBool,
     waker: AtomicWaker,
+    /// Of the shard that waits, where another one fires.
+    doorbell: Option<Doorbell>,
 }
 
 impl Signal {
+    /// A signal that another shard than the one of this bell fires.
+    pub(crate) fn across(doorbell: Doorbell) -> Signal {
+        Signal { doorbell: Some(doorbell), ..Signal::default() }
+    }
+
     fn fire(&self) {
         if !self.fired.swap(true, Ordering::AcqRel) {
             self.waker.wake();
+            self.doorbell.iter().for_each(Doorbell::ring);
         }
     }
 

@@ -138,7 +138,7 @@ impl Disk for RealDisk {
     }
 
     async fn yield_now(&self) {
-        glommio::executor().yield_task_queue_now().await;
+        super::tasks::yield_now().await;
     }
 }
 

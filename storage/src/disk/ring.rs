@@ -34,7 +34,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use glommio::io::BufferedFile;
-use io_uring::squeue;
+use io_uring::{opcode, squeue, types};
 
 use self::core::{Core, Outcome, Token};
 use self::doorbell::Door;
@@ -106,6 +106,18 @@ impl Ring {
     /// What other threads ring after they woke a task of this one. Without it the task waits for [`RingOptions::busy_max`] at most.
     pub fn doorbell(&self) -> Doorbell {
         self.0.doorbell.clone()
+    }
+
+    /// Waits for at least `duration`, as exactly as the kernel does: the executor's own timers may be late by
+    /// [`RingOptions::busy_max`].
+    pub async fn sleep(&self, duration: Duration) {
+        let until = Box::new(types::Timespec::from(duration));
+        let entry = opcode::Timeout::new(&raw const *until).build();
+        let keep = Keep { buffer: Buffer::Boxed(until), owner: None };
+        // SAFETY: the entry points into the box, which is kept and does not move.
+        #[allow(unsafe_code)]
+        // It always fails: with ETIME, or because the ring ends.
+        let _ = unsafe { self.submit(entry, keep) }.await;
     }
 
     /// Has the kernel hold `file` open until the last operation of this ring has ended, though the process be killed
@@ -193,6 +205,8 @@ impl Ring {
         let mut door = Door::new(self.doorbell());
         let mut awake_since = Instant::now();
         let mut idle_since = awake_since;
+        // Other tasks ran besides; the last park ended without the bell, whose read is still under way.
+        let (mut crowded, mut unheard) = (false, false);
         loop {
             let reaped = self.turn();
             let stopping = self.0.stopping.get();
@@ -210,9 +224,9 @@ impl Ring {
             let mut rung = false;
             if awake < busy_max && (busy || (turns.is_some() && !stopping)) {
                 glommio::executor().yield_task_queue_now().await;
-                // Nobody's turn but this one's.
-                let alone = turns.is_some_and(|turns| tasks::turns() == Some(turns + 1));
-                if busy || !alone || self.0.core.borrow().has_work() {
+                // Some turn was not this task's.
+                crowded = turns.is_some_and(|turns| tasks::turns() != Some(turns + 1));
+                if busy || crowded || turns.is_none() || self.0.core.borrow().has_work() {
                     continue;
                 }
                 rung = door.doze(&self, busy_max - awake);
@@ -220,15 +234,11 @@ impl Ring {
                     continue;
                 }
             }
-            // Parks for an instant, in which the executor polls its own rings, or until there is something to do.
-            let instant = busy || rung || (turns.is_some() && now - idle_since < busy_max);
-            if instant {
-                bell.ring();
-            }
-            door.hear();
-            self.0.core.borrow_mut().signal(true);
-            let rang = std::future::poll_fn(|cx| self.poll_sleep(&mut bell, instant, cx)).await;
-            self.0.core.borrow_mut().signal(false);
+            // Parks for an instant, in which the executor looks after its own rings, or until there is something to do.
+            let recent = turns.is_some() && now - idle_since < busy_max;
+            let instant = busy || rung || recent || crowded || unheard;
+            let rang = self.park(&mut bell, &door, instant).await;
+            (crowded, unheard) = (false, !rang);
             awake_since = Instant::now();
             if rang && !instant {
                 idle_since = awake_since;
@@ -240,6 +250,35 @@ impl Ring {
         if let Some(waker) = self.0.on_stopped.take() {
             waker.wake();
         }
+    }
+
+    /// Lets the executor look after its own rings: for an instant, or until there is something to do. Says whether the
+    /// bell ended it.
+    async fn park(&self, bell: &mut Bell, door: &Door, instant: bool) -> bool {
+        if instant {
+            // Nobody goes on meanwhile, or the executor would not look.
+            tasks::pause();
+            bell.ring();
+        } else {
+            self.0.core.borrow_mut().signal(true);
+        }
+        door.hear();
+        let mut first = true;
+        let rang = std::future::poll_fn(|cx| {
+            // A read left by an earlier park says nothing if it had ended before this one.
+            if std::mem::take(&mut first) && bell.waiting.is_some() {
+                // What it waits for is asked again below, by a new read if this one has ended.
+                let _ = bell.poll(cx);
+            }
+            self.poll_sleep(bell, instant, cx)
+        })
+        .await;
+        if instant {
+            tasks::resume();
+        } else {
+            self.0.core.borrow_mut().signal(false);
+        }
+        rang
     }
 
     /// Ready when the eventfd fired (true) or, unless only the bell counts, when an entry was queued (false).

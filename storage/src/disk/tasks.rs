@@ -10,6 +10,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
 
 /// Names that a board can tell apart; tasks with further names share the last.
 const NAMES_MAX: usize = 64;
@@ -36,7 +37,15 @@ pub struct Running {
     pub turn: u64,
 }
 
+/// Whether the executor is to look after its own rings now, and who waits until it has.
+#[derive(Default)]
+struct Pause {
+    wanted: bool,
+    waiting: Vec<Waker>,
+}
+
 thread_local! {
+    static PAUSE: RefCell<Pause> = RefCell::default();
     static BOARD: RefCell<Option<Arc<TaskBoard>>> = const { RefCell::new(None) };
 }
 
@@ -115,6 +124,36 @@ pub async fn named<F: Future>(name: &'static str, future: F) -> F::Output {
         outcome
     })
     .await
+}
+
+/// Lets the other tasks of this thread run. The executor looks after timers and wake-ups only when no task can run: so a
+/// task that goes on and on, a stretch at a time, waits here where it is time for that.
+pub async fn yield_now() {
+    glommio::executor().yield_task_queue_now().await;
+    poll_fn(|cx| {
+        PAUSE.with_borrow_mut(|pause| {
+            if !pause.wanted {
+                return Poll::Ready(());
+            }
+            pause.waiting.push(cx.waker().clone());
+            Poll::Pending
+        })
+    })
+    .await;
+}
+
+/// Has tasks that yield wait until [`resume`].
+pub(super) fn pause() {
+    PAUSE.with_borrow_mut(|pause| pause.wanted = true);
+}
+
+/// The executor has looked: tasks that yielded go on.
+pub(super) fn resume() {
+    let waiting = PAUSE.with_borrow_mut(|pause| {
+        pause.wanted = false;
+        std::mem::take(&mut pause.waiting)
+    });
+    waiting.into_iter().for_each(Waker::wake);
 }
 
 /// Number of the newest turn of a task of this thread, where it has a board: two looks tell how many turns lie between.

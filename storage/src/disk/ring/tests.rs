@@ -40,6 +40,8 @@ fn on_dozing_ring<F: Future<Output = ()> + 'static>(
         ring.shutdown().await;
     };
     let builder = LocalExecutorBuilder::new(Placement::Unbound).io_memory(1 << 20);
+    // As the broker has it: nothing interrupts a run of tasks.
+    let builder = builder.preempt_timer(Duration::from_secs(3600));
     builder.spawn(run).unwrap().join().unwrap();
 }
 
@@ -137,6 +139,35 @@ fn timers_run_beside_a_driver_that_dozes() {
             glommio::timer::sleep(Duration::from_millis(1)).await;
         }
         done.set(true);
+    });
+}
+
+/// The executor looks after its timers only when no task can run. Once, a task that yielded over and over kept them, and
+/// whatever completed, waiting until its end: here for ever.
+#[test]
+fn timers_run_beside_a_task_that_only_yields() {
+    on_dozing_ring(small(), |ring| async move {
+        let done = Rc::new(Cell::new(false));
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let (near, ended) = (Rc::new(near), done.clone());
+        let ended_yielding = Rc::new(Cell::new(false));
+        let says = ended_yielding.clone();
+        tasks::spawn("stretches", async move {
+            while !ended.get() {
+                tasks::yield_now().await;
+            }
+            says.set(true);
+        });
+        glommio::timer::sleep(Duration::from_millis(1)).await;
+        let received = receive(&ring, &near);
+        far.write_all(b"x").unwrap();
+        assert_eq!(received.await.result.unwrap(), 1);
+        ring.sleep(Duration::from_millis(1)).await;
+        glommio::timer::sleep(Duration::from_millis(1)).await;
+        done.set(true);
+        while !ended_yielding.get() {
+            tasks::yield_now().await;
+        }
     });
 }
 
