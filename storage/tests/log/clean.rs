@@ -1,5 +1,6 @@
 //! Cleaning by key against "the latest value per key": in one life, over restarts, and over crashes at any step.
 
+mod failing;
 mod twin;
 
 use std::cell::RefCell;
