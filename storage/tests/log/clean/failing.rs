@@ -144,13 +144,13 @@ fn fails_at(seed: u64, fault: Fault, met: &mut Met) -> Outcome {
     // Where nothing else is due, the clock goes on to the next pass of the scrub: days go by.
     its_profile.log.producer_expiration_ms = i64::MAX;
     let life = live(current, its_profile, its_twin, seed);
-    let life = if seed / 2 % 2 == 0 { world.block_on(life)? } else { cut_short(&world, life)? };
+    let life = if (seed / 2).is_multiple_of(2) { world.block_on(life)? } else { cut_short(&world, life)? };
     met.struck += usize::from(world.faults_left() == 0);
     met.offline += usize::from(life.saved);
     met.saved_cleaned += usize::from(life.saved && life.cleaned_to > 0);
     met.scrubbed_batches += life.scrubbed_batches;
     world.clear_faults();
-    let world = world.crash(if seed % 3 == 0 { Crash::Kill } else { Crash::PowerLoss });
+    let world = world.crash(if seed.is_multiple_of(3) { Crash::Kill } else { Crash::PowerLoss });
     whole_life(&world, &profile, &twin).map_err(|what| format!("afterwards: {what}"))?;
     Ok(())
 }
