@@ -179,3 +179,56 @@ fn a_log_may_go_or_the_store_close_while_it_is_cleaned() {
         });
     }
 }
+
+/// A record without a value.
+fn tombstone(key: &str) -> Batch {
+    let mut builder = BatchBuilder::new();
+    let record = NewRecord { timestamp: 1000, key: Some(key.as_bytes()), value: None, headers: &[] };
+    builder.append(&record).unwrap();
+    builder.finish().unwrap()
+}
+
+/// Its time is counted from its first cleaning, however old the record is: who reads slowly learns of the deletion.
+#[test]
+fn a_tombstone_stays_until_its_horizon_which_its_first_cleaning_sets() {
+    let world = world(23);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), config()).await;
+        let keeps =
+            Compaction { min_dirty_millionths: 0, delete_retention_ms: 100_000, ..Compaction::default() };
+        let log_config = LogConfig { compaction: Some(keeps), ..compacted() };
+        let log = store.create_log("a", log_config.clone()).await.unwrap();
+        append(&store, &log, ["gone".to_owned()]).await;
+        let appended = log.append(vec![tombstone("gone")], client(1000)).unwrap();
+        log.durable(appended.ticket).await.unwrap();
+        append(&store, &log, (0..20).map(|n| n.to_string())).await;
+        let has = async |log: &Log<SimDisk>| {
+            let keys = keys_of(&read_all(log).await);
+            keys.into_iter().filter(|(_, key)| key == "gone").map(|(offset, _)| offset).collect::<Vec<_>>()
+        };
+        // All records are far older than the time that tombstones stay.
+        let mut now_ms = 1_000_000;
+        settle(&store, &disk, &mut now_ms).await;
+        assert!(log.cleaned_offset() > 10);
+        assert_eq!(has(&log).await, [1], "the value is gone, the tombstone stays");
+        // Another cleaning, and a start, change nothing of that.
+        append(&store, &log, (0..20).map(|n| n.to_string())).await;
+        settle(&store, &disk, &mut now_ms).await;
+        assert!(log.cleaned_offset() > 30);
+        store.close().await.unwrap();
+        let (store, _) = open(disk.clone(), config()).await;
+        let log = store.log("a").unwrap();
+        log.set_config(log_config);
+        assert!(now_ms < 1_090_000);
+        now_ms = 1_099_000;
+        settle(&store, &disk, &mut now_ms).await;
+        assert!(now_ms < 1_100_000);
+        assert_eq!(has(&log).await, [1]);
+        // Nothing was written: the horizon alone makes the log due.
+        now_ms = 1_105_000;
+        settle(&store, &disk, &mut now_ms).await;
+        assert_eq!(has(&log).await, [] as [i64; 0]);
+        store.close().await.unwrap();
+    });
+}
