@@ -33,6 +33,11 @@ use rewrite::{Cleaning, Stop};
 const LOOKS_AT_ONCE: usize = 16;
 /// Longest wait after failures, as so many backoffs.
 const BACKOFFS_MAX: i64 = 40;
+/// After so many failures of the disk in a row it is likely to fail again, for a block that cannot be read for one, and each
+/// try may write all before that anew.
+const FAILURES_MAX: u32 = 8;
+/// Wait after that, in milliseconds.
+const STUCK_MS: i64 = 24 * 3_600_000;
 
 /// The cleaner's clock, and what it saw last.
 pub(crate) struct Cleaner {
@@ -42,7 +47,7 @@ pub(crate) struct Cleaner {
     due_ms: Cell<i64>,
     /// Largest share of a log that is dirty, in millionths, as of the last look.
     pub dirty_millionths_max: Cell<u32>,
-    /// Logs that cannot be cleaned, as of the last look.
+    /// Logs that cannot be cleaned, for damage or since the disk keeps failing, as of the last look.
     pub uncleanable_logs: Cell<usize>,
 }
 
@@ -53,6 +58,17 @@ pub(crate) struct Retry {
     from_ms: Option<i64>,
     /// Failures in a row.
     failures: u32,
+    /// Those of the disk among them.
+    disk_failures: u32,
+}
+
+/// Why a cleaning ended early that is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Early {
+    /// The log was changed, or something comes first.
+    Changed,
+    NoRoom(String),
+    Failed(String),
 }
 
 impl Retry {
@@ -60,11 +76,20 @@ impl Retry {
         self.from_ms.is_none_or(|from_ms| now_ms >= from_ms)
     }
 
-    /// After `backoff_ms`; after a failure, twice as long as after the one before, to [`BACKOFFS_MAX`] times that.
-    fn put_off(&mut self, now_ms: i64, backoff_ms: i64, failed: bool) {
+    /// The disk failed so often that the log counts as one that is not cleaned.
+    fn is_stuck(&self) -> bool {
+        self.disk_failures >= FAILURES_MAX
+    }
+
+    /// After `backoff_ms`; after a failure, twice as long as after the one before, to [`BACKOFFS_MAX`] times that, and once
+    /// the disk failed [`FAILURES_MAX`] times, [`STUCK_MS`].
+    fn put_off(&mut self, now_ms: i64, backoff_ms: i64, early: &Early) {
+        let failed = *early != Early::Changed;
         let times = if failed { BACKOFFS_MAX.min(1 << self.failures.min(30)) } else { 1 };
-        self.failures = if failed { self.failures.saturating_add(1) } else { self.failures };
-        self.from_ms = Some(now_ms.saturating_add(backoff_ms.max(1).saturating_mul(times)));
+        self.failures = self.failures.saturating_add(u32::from(failed));
+        self.disk_failures = self.disk_failures.saturating_add(u32::from(matches!(early, Early::Failed(_))));
+        let wait_ms = backoff_ms.max(1).saturating_mul(times);
+        self.from_ms = Some(now_ms.saturating_add(if self.is_stuck() { STUCK_MS } else { wait_ms }));
     }
 }
 
@@ -132,12 +157,12 @@ async fn turn<D: Disk>(store: &Rc<StoreInner<D>>, now_ms: i64) -> bool {
             add(&store.levels.cleaner_dropped_records, cleaned.dropped);
             tracing::debug!(log = %log.name, ?cleaned, "cleaned");
         }
-        Err(Stop::NotNow) => put_off(store, &log, None),
+        Err(Stop::NotNow) => put_off(store, &log, &Early::Changed),
         Err(Stop::NoSpace(error)) => {
             store.recycle.free_cleaned();
-            put_off(store, &log, Some(&format!("it waits for room: {error}")));
+            put_off(store, &log, &Early::NoRoom(error));
         }
-        Err(Stop::Failed(error)) => put_off(store, &log, Some(&error)),
+        Err(Stop::Failed(error)) => put_off(store, &log, &Early::Failed(error)),
         Err(Stop::Fault(reason)) => {
             tracing::error!(log = %log.name, "the log cannot be cleaned and keeps all its records: {reason}");
             log.state.borrow_mut().uncleanable = Some(reason.into());
@@ -146,14 +171,26 @@ async fn turn<D: Disk>(store: &Rc<StoreInner<D>>, now_ms: i64) -> bool {
     true
 }
 
-/// Has the log tried again later. Why it failed is told the first time in a row.
-fn put_off<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>, failure: Option<&str>) {
+/// Has the log tried again later. Why it failed is told the first time in a row, and when it is tried but seldom from then
+/// on.
+fn put_off<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>, early: &Early) {
     let backoff_ms = store.cleaner.config.borrow().backoff_ms;
     let retry = &mut log.state.borrow_mut().clean_retry;
-    if let Some(why) = failure.filter(|_| retry.failures == 0) {
-        tracing::warn!(log = %log.name, "the log was not cleaned and is tried again: {why}");
+    let (first, stuck) = (retry.failures == 0, retry.is_stuck());
+    retry.put_off(store.cleaner.now_ms.get(), backoff_ms, early);
+    match early {
+        Early::Changed => {}
+        Early::Failed(why) if retry.is_stuck() && !stuck => {
+            tracing::error!(log = %log.name, "the log is not cleaned and is tried once a day: {why}");
+        }
+        Early::Failed(why) if first => {
+            tracing::warn!(log = %log.name, "the log was not cleaned and is tried again: {why}");
+        }
+        Early::NoRoom(why) if first => {
+            tracing::warn!(log = %log.name, "the log was not cleaned and waits for room: {why}");
+        }
+        Early::NoRoom(_) | Early::Failed(_) => {}
     }
-    retry.put_off(store.cleaner.now_ms.get(), backoff_ms, failure.is_some());
 }
 
 /// What there is to be cleaned of a log that lets itself be cleaned.
@@ -174,7 +211,8 @@ async fn dirtiest<D: Disk>(store: &Rc<StoreInner<D>>, now_ms: i64) -> Option<Rc<
             store.disk.yield_now().await;
         }
         let state = log.state.borrow();
-        uncleanable += usize::from(state.config.compaction.is_some() && state.uncleanable.is_some());
+        let is_not_cleaned = state.uncleanable.is_some() || state.clean_retry.is_stuck();
+        uncleanable += usize::from(state.config.compaction.is_some() && is_not_cleaned);
         let Some((round, _)) = plan(&state, now_ms) else { continue };
         let dirty = round.dirty_millionths;
         most = most.max(dirty);

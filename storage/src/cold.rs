@@ -52,8 +52,8 @@ pub(crate) async fn read_cold<D: Disk>(
         let from = at.position;
         let piece = try_piece(store, log, &cold.segment, from..cold.limit.min(from + len)).await;
         let piece = piece.map_err(|unread| {
-            // A reader is in need of it: the log goes offline, as in Kafka.
-            if unread.by_device && !cold.segment.retired.get() {
+            // A client is in need of it: the log goes offline, as in Kafka.
+            if unread.by_device && wanted.for_client && !cold.segment.retired.get() {
                 log.fail(&unread.error);
             }
             unread.error

@@ -7,6 +7,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use penstock_format::BatchHeader;
+
 use crate::disk::{BLOCK, Disk};
 use crate::error::{ReadError, StoreError};
 use crate::frame::Entry;
@@ -238,6 +240,15 @@ struct Kept<D: Disk> {
     max_timestamp: (i64, i64),
 }
 
+impl<D: Disk> Kept<D> {
+    /// A batch that cleaning left without records has a timestamp, and no record that has it.
+    fn note_timestamp(&mut self, header: &BatchHeader) {
+        if header.record_count > 0 && header.max_timestamp > self.max_timestamp.0 {
+            self.max_timestamp = (header.max_timestamp, header.base_offset);
+        }
+    }
+}
+
 /// The producers as they were known when the log ended at an offset.
 pub(crate) struct ProducersAt {
     pub offset: i64,
@@ -348,9 +359,7 @@ async fn look_at_cut<D: Disk>(
         kept.index.note(batch, interval);
         kept.end = batch.position + batch.len;
         end_offset = header.next_offset();
-        if header.max_timestamp > kept.max_timestamp.0 {
-            kept.max_timestamp = (header.max_timestamp, header.base_offset);
-        }
+        kept.note_timestamp(header);
     })
     .await?;
     Ok(((kept.end > DATA_START).then_some(kept), end_offset))
@@ -381,9 +390,7 @@ async fn look_at_saved<D: Disk>(
         let stepped = walk.step((store, log), &segment, READ_BYTES_MAX, &mut walked).await;
         for (position, header) in &walked {
             kept.index.note(&appended(*position, header), interval);
-            if header.max_timestamp > kept.max_timestamp.0 {
-                kept.max_timestamp = (header.max_timestamp, header.base_offset);
-            }
+            kept.note_timestamp(header);
         }
         match stepped {
             Ok(()) => {}

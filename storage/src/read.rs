@@ -33,6 +33,8 @@ pub(crate) struct Wanted {
     /// Exclusive.
     pub upper: i64,
     pub at_least_one: bool,
+    /// A client waits for it: where the device cannot give it the log goes offline.
+    pub for_client: bool,
 }
 
 impl Wanted {

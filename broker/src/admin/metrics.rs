@@ -72,9 +72,12 @@ const PER_SHARD: [(&str, &str, &str, Read); 32] = [
         "Largest part of a compacted log that was not cleaned yet, in millionths.",
         |m| &m.levels.cleaner_dirty_millionths_max,
     ),
-    ("cleaner_uncleanable_logs", "gauge", "Compacted logs that are not cleaned for damage in them.", |m| {
-        &m.levels.cleaner_uncleanable_logs
-    }),
+    (
+        "cleaner_uncleanable_logs",
+        "gauge",
+        "Compacted logs that are not cleaned for damage or a failing disk.",
+        |m| &m.levels.cleaner_uncleanable_logs,
+    ),
 ];
 
 /// The page.

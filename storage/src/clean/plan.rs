@@ -41,7 +41,7 @@ pub(crate) struct LogView {
 pub(crate) struct Round {
     /// Everything below was cleaned.
     pub dirty_from: i64,
-    /// Where the first segment begins that must not be cleaned.
+    /// Where the first segment begins that must not be cleaned. `dirty_from` may lie in that one.
     pub end: i64,
     /// Share of the bytes below `end` that were not cleaned, in millionths.
     pub dirty_millionths: u32,
@@ -80,7 +80,7 @@ pub(crate) fn plan_round(log: &LogView, rules: &Compaction, now_ms: i64) -> Opti
         !is_dirty(at) && segment.base < end && (0..=now_ms).contains(&segment.horizon_ms)
     });
     let due = dirty_millionths > rules.min_dirty_millionths || (overdue && dirty_bytes > 0) || horizon_passed;
-    Some(Round { dirty_from, end: end.max(dirty_from), dirty_millionths, due })
+    Some(Round { dirty_from, end, dirty_millionths, due })
 }
 
 /// `None` for a share of nothing.
@@ -163,8 +163,12 @@ mod tests {
         assert_eq!(round(&young, &lag), (10, 20, 500_000, false));
         young.segments[2].max_timestamp = NOW - 1000;
         assert_eq!(round(&young, &lag), (10, 40, 750_000, true));
+        let within = LogView { cleaned_to: 15, ..young.clone() };
         young.segments[0].max_timestamp = NOW;
         assert_eq!(round(&young, &lag), (10, 40, 750_000, true), "what was cleaned has no age");
+        let mut partly = within;
+        partly.segments[1].max_timestamp = NOW;
+        assert_eq!(round(&partly, &lag), (15, 10, 0, false), "one cleaned in part is left alone");
         let deleted = LogView { start_offset: 20, cleaned_to: 5, ..log(0) };
         assert_eq!(plan_round(&deleted, &RULES, NOW).map(|round| round.dirty_from), Some(20));
     }

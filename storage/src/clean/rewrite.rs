@@ -238,7 +238,8 @@ impl<'a, D: Disk> Cleaning<'a, D> {
             self.check()?;
             let bytes_max = self.store.cleaner.config.borrow().io_bytes;
             position = position.max(self.log.state.borrow().start_offset);
-            let wanted = Wanted { from: position, bytes_max, upper: stable_to, at_least_one: true };
+            let wanted =
+                Wanted { from: position, bytes_max, upper: stable_to, at_least_one: true, for_client: false };
             let found = read(self.store, self.log, &wanted).await.map_err(|error| self.failed(&error))?;
             if found.bytes == 0 {
                 break;
@@ -256,7 +257,7 @@ impl<'a, D: Disk> Cleaning<'a, D> {
     /// Writes all groups of segments anew.
     async fn rewrite_all(&self, indexing: Indexing, transactions: Transactions) -> Result<Cleaned, Stop> {
         let to = indexing.latest + 1;
-        let mut segments = self.segments(to);
+        let mut segments = self.segments(to.min(self.round.end));
         let views: Vec<SegmentView> = segments.iter().map(|segment| super::segment_view(segment)).collect();
         let bytes_max = {
             let state = self.log.state.borrow();

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use penstock_format::{BatchBuilder, NewRecord};
+use penstock_format::{BatchBuilder, EndTransactionMarker, NewRecord};
 
 use super::clean::{append, compacted, config, keyed, keys_of, settle};
 use super::offline::check;
@@ -241,6 +241,8 @@ fn a_log_that_cannot_go_on_keeps_no_other_waiting_and_is_tried_again() {
             assert_eq!((first.cleaned_offset(), first.uncleanable(), first.offline()), (0, None, None));
             assert!(other.cleaned_offset() > 30, "{}", other.cleaned_offset());
             inner.clear_faults();
+            // A disk that failed so often is tried once a day.
+            now_ms += if error == libc::EIO { 24 * 3_600_000 } else { 0 };
             ticks(&store, &disk, &mut now_ms).await;
             assert!(first.cleaned_offset() > 50, "error {error}: {}", first.cleaned_offset());
             store.close().await.unwrap();
@@ -341,4 +343,159 @@ fn a_store_of_version_1_is_opened_cleaned_and_crashed() {
         }
     }
     assert!(before > 10 && after > 10, "{before} went back, {after} did not");
+}
+
+/// A block of a cleaned segment that cannot be read: each try would write all segments before it anew.
+#[test]
+fn a_log_with_a_bad_block_in_its_clean_part_is_not_written_anew_for_ever() {
+    let world = world(70);
+    let (disk, inner) = (world.disk(), world.clone());
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), config()).await;
+        let log = store.create_log("a", compacted()).await.unwrap();
+        append(&store, &log, (0..40).map(|n| n.to_string())).await;
+        let mut now_ms = 1000;
+        settle(&store, &disk, &mut now_ms).await;
+        let path_contains = "logs/a/00000000000000000014-".to_owned();
+        let (operation, effect) = (Operation::Read, Effect::Fail(libc::EIO));
+        inner.inject(Fault { operation, path_contains, skip: 0, times: u64::MAX, effect });
+        append(&store, &log, threes(20)).await;
+        let before = log.cleaned_offset();
+        for _ in 0..2 {
+            ticks(&store, &disk, &mut now_ms).await;
+        }
+        let written = store.stats().cleaner_written_bytes;
+        for _ in 0..3 {
+            ticks(&store, &disk, &mut now_ms).await;
+        }
+        assert_eq!(store.stats().cleaner_written_bytes, written);
+        assert_eq!((log.cleaned_offset(), log.offline()), (before, None));
+        assert_eq!(store.stats().cleaner_uncleanable_logs, 1);
+        // A day later it is tried again.
+        inner.clear_faults();
+        now_ms += 24 * 3_600_000;
+        settle(&store, &disk, &mut now_ms).await;
+        assert!(log.cleaned_offset() > before);
+        assert_eq!(store.stats().cleaner_uncleanable_logs, 0);
+        store.close().await.unwrap();
+    });
+}
+
+/// A batch of one record of a transaction.
+fn of_transaction(sequence: i32) -> Batch {
+    let mut builder = BatchBuilder::new().transactional(true).producer(9, 0, sequence);
+    let (key, value) = (format!("{}", sequence % 3), vec![7; 1000]);
+    let (key, value) = (Some(key.as_bytes()), Some(&value[..]));
+    builder.append(&NewRecord { timestamp: 1000, key, value, headers: &[] }).unwrap();
+    builder.finish().unwrap()
+}
+
+#[test]
+fn a_block_that_the_cleaner_cannot_read_takes_no_log_offline() {
+    let mut struck = 0;
+    for skip in 0..30 {
+        let world = world(71);
+        let (disk, inner) = (world.disk(), world.clone());
+        struck += world.block_on(async move {
+            let (store, _) = open(disk.clone(), StoreConfig { cache_bytes_max: 4 << 10, ..config() }).await;
+            let log = store.create_log("a", LogConfig { compaction: None, ..compacted() }).await.unwrap();
+            for sequence in 0..30 {
+                let appended = log.append(vec![of_transaction(sequence)], client(1000)).unwrap();
+                log.durable(appended.ticket).await.unwrap();
+            }
+            let marker = EndTransactionMarker {
+                producer_id: 9,
+                producer_epoch: 0,
+                coordinator_epoch: 1,
+                committed: true,
+                timestamp: 1000,
+            };
+            let context = AppendContext { origin: Origin::Coordinator, ..client(1000) };
+            let ended = log.append(vec![marker.to_batch().unwrap()], context).unwrap();
+            log.durable(ended.ticket).await.unwrap();
+            append(&store, &log, threes(10)).await;
+            store.checkpoint().await.unwrap();
+            store.tick(1000).await;
+            let (operation, effect) = (Operation::Read, Effect::Fail(libc::EIO));
+            inner.inject(Fault { operation, path_contains: "logs/a/".into(), skip, times: 1, effect });
+            log.set_config(compacted());
+            let mut now_ms = 5000;
+            ticks(&store, &disk, &mut now_ms).await;
+            assert_eq!((log.offline(), log.uncleanable()), (None, None), "read {skip}");
+            assert!(log.cleaned_offset() > 25, "read {skip}: {}", log.cleaned_offset());
+            store.close().await.unwrap();
+            usize::from(inner.faults_left() == 0)
+        });
+    }
+    assert!(struck > 10, "{struck}");
+}
+
+#[test]
+fn the_newest_record_of_a_cleaned_segment_that_is_cut_is_no_batch_without_records() {
+    let world = world(72);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), config()).await;
+        let log = store.create_log("a", compacted()).await.unwrap();
+        let mut builder = BatchBuilder::new().producer(9, 0, 0);
+        builder
+            .append(&NewRecord { timestamp: 9000, key: Some(b"0"), value: Some(b"old"), headers: &[] })
+            .unwrap();
+        let first = log.append(vec![builder.finish().unwrap()], client(1000)).unwrap();
+        log.durable(first.ticket).await.unwrap();
+        append(&store, &log, (1..7).map(|n| n.to_string())).await;
+        append(&store, &log, (0..30).map(|n| (n % 9 + 10).to_string()).chain(["0".to_owned()])).await;
+        append(&store, &log, (50..60).map(|n| n.to_string())).await;
+        settle(&store, &disk, &mut 2000).await;
+        let batches = read_all(&log).await;
+        assert_eq!((batches[0].header.record_count, batches[0].header.max_timestamp), (0, 9000));
+        assert_eq!(log.truncate(4).await.unwrap(), 4);
+        let open = async |search: crate::BatchSearch| search.run(1 << 20);
+        let newest = log.max_timestamp(open).await.unwrap();
+        assert_eq!(newest.map(|newest| (newest.offset, newest.timestamp)), Some((1, 1000)));
+        store.close().await.unwrap();
+    });
+}
+
+/// A key map too small ends a round in the middle of a segment.
+#[test]
+fn a_segment_cleaned_in_part_that_may_not_be_cleaned_now_is_not_written_anew() {
+    let world = world(73);
+    let disk = world.disk();
+    world.block_on(async move {
+        let cleaner = crate::CleanerConfig { map_bytes_max: 24 * 12, ..config().cleaner };
+        let (store, _) = open(disk.clone(), StoreConfig { cleaner, ..config() }).await;
+        let rules = crate::Compaction {
+            min_dirty_millionths: 600_000,
+            delete_retention_ms: 100_000,
+            ..crate::Compaction::default()
+        };
+        let log_config = LogConfig { compaction: Some(rules), ..compacted() };
+        let log = store.create_log("a", log_config.clone()).await.unwrap();
+        let mut builder = BatchBuilder::new();
+        builder
+            .append(&NewRecord { timestamp: 1000, key: Some(b"gone"), value: None, headers: &[] })
+            .unwrap();
+        let gone = log.append(vec![builder.finish().unwrap()], client(1000)).unwrap();
+        log.durable(gone.ticket).await.unwrap();
+        append(&store, &log, (0..15).map(|n| n.to_string())).await;
+        let mut now_ms = 10_000;
+        settle(&store, &disk, &mut now_ms).await;
+        let cleaned_to = log.cleaned_offset();
+        assert!((8..14).contains(&cleaned_to), "{cleaned_to}");
+        let before = segment_files(&disk, "a").await;
+        // From now on all is too young, and a day later the tombstone in the clean segment may go.
+        let young = crate::Compaction { min_lag_ms: 1 << 40, ..rules };
+        log.set_config(LogConfig { compaction: Some(young), ..log_config });
+        now_ms += 200_000;
+        settle(&store, &disk, &mut now_ms).await;
+        let keys = keys_of(&read_all(&log).await);
+        assert_eq!((keys.len(), log.cleaned_offset()), (15, cleaned_to), "the tombstone went");
+        let after = segment_files(&disk, "a").await;
+        let of_second =
+            |names: &BTreeSet<String>| names.iter().filter(|name| name.contains("0008")).cloned().collect();
+        let names: [Vec<String>; 2] = [of_second(&before), of_second(&after)];
+        assert!(names[0] == names[1] && names[0].len() == 1, "{before:?}, then {after:?}");
+        store.close().await.unwrap();
+    });
 }
