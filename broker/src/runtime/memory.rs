@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+/// Version 1 says of a group without a limit that it is as high as can be, less than a page.
+const NO_LIMIT: u64 = 1 << 62;
+
 /// What this process could still take without anything being swapped out or killed, in bytes: what the kernel calls available,
 /// and no more than its control group has left. `None` if the kernel does not say.
 pub(crate) fn available() -> Option<u64> {
@@ -22,11 +25,21 @@ fn of_meminfo(text: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// Directories of the process's control groups and those above them (version 2), and the root as a container sees its own.
+/// Directories of the process's control groups and those above them, and the root as a container sees its own: of version 2,
+/// and of version 1's for memory if there are such.
 fn group_dirs(cgroup: &str) -> Vec<String> {
-    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    let above = Path::new(path).ancestors().filter_map(Path::to_str);
-    above.map(|dir| format!("/sys/fs/cgroup{}", dir.trim_end_matches('/'))).collect()
+    let second = cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let first = cgroup.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        controllers.split(',').any(|controller| controller == "memory").then_some(path)
+    });
+    let dirs = |root: &str, path: &str| -> Vec<String> {
+        let above = Path::new(path).ancestors().filter_map(Path::to_str);
+        above.map(|dir| format!("{root}{}", dir.trim_end_matches('/'))).collect()
+    };
+    let mut found = dirs("/sys/fs/cgroup", second);
+    found.extend(first.into_iter().flat_map(|path| dirs("/sys/fs/cgroup/memory", path)));
+    found
 }
 
 /// What a control group may still take; `None` if it has no limit. What it takes counts without its pages of files, which
@@ -34,14 +47,21 @@ fn group_dirs(cgroup: &str) -> Vec<String> {
 fn left_in(dir: &Path) -> Option<u64> {
     let text = |name: &str| fs::read_to_string(dir.join(name)).ok();
     let number = |text: &str| text.trim().parse::<u64>().ok();
-    let limit = number(&text("memory.max")?)?;
-    let taken = text("memory.current").and_then(|taken| number(&taken)).unwrap_or(0);
+    let limit = text("memory.max").or_else(|| text("memory.limit_in_bytes"));
+    let limit = number(&limit?).filter(|limit| *limit < NO_LIMIT)?;
+    let taken = text("memory.current").or_else(|| text("memory.usage_in_bytes"));
+    let taken = taken.and_then(|taken| number(&taken)).unwrap_or(0);
     let stat = text("memory.stat").unwrap_or_default();
-    let of_files = |line: &str| {
-        let (name, bytes) = line.split_once(' ')?;
-        ["inactive_file", "active_file"].contains(&name).then(|| number(bytes))?
+    // In version 1 those without `total_` leave out the groups below.
+    let of_files = match text("memory.max") {
+        Some(_) => ["inactive_file", "active_file"],
+        None => ["total_inactive_file", "total_active_file"],
     };
-    let files = stat.lines().filter_map(of_files).fold(0, u64::saturating_add);
+    let bytes_of_files = |line: &str| {
+        let (name, bytes) = line.split_once(' ')?;
+        of_files.contains(&name).then(|| number(bytes))?
+    };
+    let files = stat.lines().filter_map(bytes_of_files).fold(0, u64::saturating_add);
     Some(limit.saturating_sub(taken.saturating_sub(files)))
 }
 
@@ -65,6 +85,15 @@ mod tests {
         let stat = "anon 700\nfile 1300\ninactive_file 800\nactive_file 500\nslab 1\n";
         fs::write(dir.path().join("memory.stat"), stat).unwrap();
         assert_eq!(left_in(dir.path()), Some(4300), "pages of files are given up");
+        let dirs = group_dirs("9:memory,x:/a\n1:cpu:/x\n");
+        assert_eq!(dirs, ["/sys/fs/cgroup", "/sys/fs/cgroup/memory/a", "/sys/fs/cgroup/memory"]);
+        let first = tempfile::tempdir().unwrap();
+        fs::write(first.path().join("memory.limit_in_bytes"), "9223372036854771712\n").unwrap();
+        assert_eq!(left_in(first.path()), None);
+        fs::write(first.path().join("memory.limit_in_bytes"), "5000\n").unwrap();
+        fs::write(first.path().join("memory.usage_in_bytes"), "2000\n").unwrap();
+        fs::write(first.path().join("memory.stat"), "inactive_file 1\ntotal_inactive_file 300\n").unwrap();
+        assert_eq!(left_in(first.path()), Some(3300), "version 1");
         assert!(available().is_some_and(|bytes| bytes > 1 << 20));
     }
 }
