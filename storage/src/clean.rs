@@ -82,14 +82,16 @@ impl Retry {
     }
 
     /// After `backoff_ms`; after a failure, twice as long as after the one before, to [`BACKOFFS_MAX`] times that, and once
-    /// the disk failed [`FAILURES_MAX`] times, [`STUCK_MS`].
+    /// the disk failed [`FAILURES_MAX`] times, [`STUCK_MS`] after each further time.
     fn put_off(&mut self, now_ms: i64, backoff_ms: i64, early: &Early) {
         let failed = *early != Early::Changed;
         let times = if failed { BACKOFFS_MAX.min(1 << self.failures.min(30)) } else { 1 };
         self.failures = self.failures.saturating_add(u32::from(failed));
         self.disk_failures = self.disk_failures.saturating_add(u32::from(matches!(early, Early::Failed(_))));
-        let wait_ms = backoff_ms.max(1).saturating_mul(times);
-        self.from_ms = Some(now_ms.saturating_add(if self.is_stuck() { STUCK_MS } else { wait_ms }));
+        // What is not the disk's fault passes sooner.
+        let stuck = self.is_stuck() && matches!(early, Early::Failed(_));
+        let wait_ms = if stuck { STUCK_MS } else { backoff_ms.max(1).saturating_mul(times) };
+        self.from_ms = Some(now_ms.saturating_add(wait_ms));
     }
 }
 

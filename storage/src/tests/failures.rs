@@ -8,8 +8,8 @@ use std::time::Duration;
 use penstock_format::{BatchBuilder, NewRecord};
 
 use super::*;
-use crate::disk::sim::{Crash, Effect, Fault, Operation, SimWorld};
 use crate::disk::Disk;
+use crate::disk::sim::{Crash, Effect, Fault, Operation, SimWorld};
 use crate::indexes::{index_path, write_files};
 use crate::{AppendError, ReadError};
 
