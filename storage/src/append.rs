@@ -3,9 +3,8 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
-use penstock_format::{Batch, BatchHeader, TimestampType};
-use smallvec::SmallVec;
+use bytes::BytesMut;
+use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader, TimestampType};
 
 use crate::commit::Share;
 use crate::disk::Disk;
@@ -193,12 +192,14 @@ fn place_all<D: Disk>(
     batches: &[Batch],
     now_ms: i64,
 ) -> u64 {
+    let mut heads = BytesMut::with_capacity(batches.len() * BATCH_HEADER_LEN);
+    batches.iter().for_each(|batch| heads.extend_from_slice(&batch.header.to_array()));
+    let mut heads = heads.freeze();
     let mut open: Option<Share<D>> = None;
     let mut seq = 0;
     for batch in batches {
         let segment = segment_for(store, log, state, batch, now_ms);
-        // One allocation, for all that keep it.
-        let parts = [Bytes::from_owner(batch.header.to_array()), batch.body.clone()];
+        let parts = [heads.split_to(BATCH_HEADER_LEN), batch.body.clone()];
         note(state, &segment, &batch.header, now_ms);
         let recent = Recent {
             base_offset: batch.header.base_offset,
@@ -228,7 +229,7 @@ fn place_all<D: Disk>(
                     first_offset: batch.header.base_offset,
                     next_offset: batch.header.next_offset(),
                     batch_count: 1,
-                    parts: SmallVec::from_buf(parts),
+                    parts: Vec::from(parts),
                     large: batch.len() > store.config.append_bytes_max(),
                     segment,
                 };

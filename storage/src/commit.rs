@@ -15,7 +15,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::Offline;
@@ -42,8 +41,8 @@ pub(crate) struct Share<D: Disk> {
     pub first_offset: i64,
     pub next_offset: i64,
     pub batch_count: u32,
-    /// Header and body of each batch; in place where it is one, as small appends mostly are before they join others.
-    pub parts: SmallVec<[Bytes; 2]>,
+    /// Header and body of each batch.
+    pub parts: Vec<Bytes>,
     /// No frame can hold it: it goes straight to its segment, which has room (see [`crate::large`]).
     pub large: bool,
 }

@@ -269,7 +269,7 @@ fn gather_direct<D: Disk>(share: &Share<D>, plan: &Plan) -> (Bytes, Rest) {
     copy_bytes(&share.log, &share.segment, direct.start..share.from.max(direct.start), &mut data);
     copy_parts(share.from, &share.parts, share.from.max(direct.start)..first_end, &mut data);
     let rest = if first_end < direct.end {
-        Rest { from: share.from, parts: share.parts.to_vec(), range: first_end..direct.end }
+        Rest { from: share.from, parts: share.parts.clone(), range: first_end..direct.end }
     } else {
         Rest::default()
     };
