@@ -8,9 +8,10 @@ use std::thread;
 use serde_json::{Map, Value, json};
 
 use super::Bench;
-use super::scenarios::{LOAD, load_spec};
+use super::scenarios::{LOAD, half_rate, load_spec};
+use super::targets::LARGE_SEGMENTS;
 use crate::broker::Broker;
-use crate::load::Load;
+use crate::load::{Load, LoadSpec};
 
 /// The compacted topic.
 const TOPIC: &str = "compacted";
@@ -22,8 +23,7 @@ const LAGS_MS: [(&str, u64); 2] = [("not_cleaned", 7 * 24 * 3600 * 1000), ("clea
 
 /// Half of what went through at the maximum, without and with the cleaner at work.
 pub(super) fn cleaning(bench: &Bench, before: &Map<String, Value>) -> io::Result<Value> {
-    let full = before.get("produce_16_partitions").and_then(|found| found["megabytes_per_second"].as_f64());
-    let full = full.ok_or_else(|| io::Error::other("needs produce_16_partitions in the same run"))?;
+    let rate_mb = half_rate(before)?;
     let broker = Broker::start_with(&bench.broker, &["log.cleaner.backoff.ms=100"])?;
     let mut figures = Map::new();
     for (name, lag_ms) in LAGS_MS {
@@ -33,7 +33,7 @@ pub(super) fn cleaning(bench: &Bench, before: &Map<String, Value>) -> io::Result
         set_lag(bench, &broker, lag_ms)?;
         let read = || broker.metric("penstock_cleaner_read_bytes_total");
         let read_before = read()?;
-        let mut produced = Load::start(beside(bench, &broker, full / 2.0))?.finish()?;
+        let mut produced = Load::start(beside(bench, &broker, rate_mb))?.finish()?;
         let cleaned = read()?.saturating_sub(read_before);
         dirtying.finish()?;
         // What was being cleaned already is cleaned to its end.
@@ -52,7 +52,7 @@ pub(super) fn cleaning(bench: &Bench, before: &Map<String, Value>) -> io::Result
 }
 
 /// Keyed records for the compacted topic, for as long as all of a measurement takes.
-fn dirty(bench: &Bench, broker: &Broker) -> crate::load::LoadSpec {
+fn dirty(bench: &Bench, broker: &Broker) -> LoadSpec {
     let args = [
         "produce".to_owned(),
         format!("--topic={TOPIC}"),
@@ -71,11 +71,11 @@ fn dirty(bench: &Bench, broker: &Broker) -> crate::load::LoadSpec {
     spec
 }
 
-fn beside(bench: &Bench, broker: &Broker, rate_mb: f64) -> crate::load::LoadSpec {
+fn beside(bench: &Bench, broker: &Broker, rate_mb: f64) -> LoadSpec {
     let mut args = vec!["produce".to_owned(), "--topic=beside".to_owned(), "--acks=all".to_owned()];
     args.extend(LOAD.map(str::to_owned));
     args.extend(["--create-partitions=16".to_owned(), format!("--rate={rate_mb:.0}MB/s")]);
-    args.extend(["--config=segment.bytes=67108864", "--config=retention.bytes=268435456"].map(str::to_owned));
+    args.extend(LARGE_SEGMENTS.map(str::to_owned));
     load_spec(bench, Some(&broker.address), args)
 }
 

@@ -91,11 +91,16 @@ fn produce(bench: &Bench, partitions: i32, rate_mb: Option<f64>) -> io::Result<V
 
 /// Half of what went through at the maximum, for its latencies.
 fn half_load(bench: &Bench, before: &Map<String, Value>) -> io::Result<Value> {
+    // The load generator's rate counts values, its figures whole batches; within 1% of each other here.
+    produce(bench, 16, Some(half_rate(before)?))
+}
+
+/// Half of what went through at the maximum, in millions of bytes a second.
+pub(super) fn half_rate(before: &Map<String, Value>) -> io::Result<f64> {
     let full =
         before.get("produce_16_partitions").and_then(|figures| figures["megabytes_per_second"].as_f64());
     let full = full.ok_or_else(|| io::Error::other("needs produce_16_partitions in the same run"))?;
-    // The load generator's rate counts values, its figures whole batches; within 1% of each other here.
-    produce(bench, 16, Some(full / 2.0))
+    Ok(full / 2.0)
 }
 
 /// The disk under the same bytes a second, with nothing around it.

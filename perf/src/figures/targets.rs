@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::Bench;
-use super::scenarios::{LOAD, create, load_spec, loadgen};
+use super::scenarios::{LOAD, create, half_rate, load_spec, loadgen};
 use crate::broker::Broker;
 use crate::load::Load;
 
@@ -18,7 +18,8 @@ const IDLE_TOPICS: i32 = 10;
 const IDLE_PARTITIONS_PER_TOPIC: i32 = 1000;
 /// Segments and retention of topics that are written at the maximum: old ones go within a second.
 const SMALL_SEGMENTS: [&str; 2] = ["--config=segment.bytes=8388608", "--config=retention.bytes=8388608"];
-const LARGE_SEGMENTS: [&str; 2] = ["--config=segment.bytes=67108864", "--config=retention.bytes=268435456"];
+pub(super) const LARGE_SEGMENTS: [&str; 2] =
+    ["--config=segment.bytes=67108864", "--config=retention.bytes=268435456"];
 /// All partitions are touched once in this time; few enough a second that none waits for another.
 const TOUCH_SECONDS: u64 = 10;
 /// A fill asks for so many millions of bytes a second: what the broker takes within its means.
@@ -87,8 +88,7 @@ pub(super) fn touch(bench: &Bench, partitions: i32) -> io::Result<Value> {
 
 /// A reader of everything that was written, from the device, while others write at half of the maximum; and those alone.
 pub(super) fn fetch_cold(bench: &Bench, before: &Map<String, Value>) -> io::Result<Value> {
-    let full = before.get("produce_16_partitions").and_then(|found| found["megabytes_per_second"].as_f64());
-    let full = full.ok_or_else(|| io::Error::other("needs produce_16_partitions in the same run"))?;
+    let rate_mb = half_rate(before)?;
     let broker = Broker::start(&bench.broker)?;
     let bytes = bench.cold_gib << 30;
     let seconds = bytes.div_ceil(FILL_MB_PER_SECOND * 1_000_000);
@@ -105,7 +105,7 @@ pub(super) fn fetch_cold(bench: &Bench, before: &Map<String, Value>) -> io::Resu
     let mut beside: Vec<String> = vec!["produce".to_owned(), "--topic=beside".to_owned()];
     beside.extend(LOAD.map(str::to_owned));
     beside.extend(LARGE_SEGMENTS.map(str::to_owned));
-    beside.extend(["--create-partitions=16".to_owned(), format!("--rate={:.0}MB/s", full / 2.0)]);
+    beside.extend(["--create-partitions=16".to_owned(), format!("--rate={:.0}MB/s", rate_mb)]);
     let alone = loadgen(bench, Some(&broker.address), beside.clone())?;
     let mut spec = load_spec(bench, Some(&broker.address), beside);
     spec.json_file = bench.work_dir.join("beside.json");
