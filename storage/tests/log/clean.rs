@@ -18,7 +18,7 @@ use penstock_storage::{
 };
 
 use crate::crash;
-use crate::traffic::{PATIENCE, now_ms};
+use crate::traffic::{EPOCH_MS, PATIENCE};
 use twin::{Asked, Rec, Twin};
 
 const DIR: &str = "/data/s";
@@ -77,10 +77,12 @@ struct Run {
     twin: Rc<RefCell<Twin>>,
     profile: Profile,
     random: RefCell<Rand64>,
+    /// What time it was when the world began: a new one's clock begins anew, and time goes on all the same.
+    begun_ms: i64,
 }
 
-async fn open(world: &SimWorld, profile: &Profile) -> Outcome<(Store<SimDisk>, Log<SimDisk>)> {
-    let opened = Store::open(world.disk(), Path::new(DIR), profile.store.clone(), now_ms(world)).await;
+async fn open(world: &SimWorld, profile: &Profile, now_ms: i64) -> Outcome<(Store<SimDisk>, Log<SimDisk>)> {
+    let opened = Store::open(world.disk(), Path::new(DIR), profile.store.clone(), now_ms).await;
     let (store, report) = opened.map_err(|error| error.to_string())?;
     if !report.offline.is_empty() {
         return Err(format!("{report:?}"));
@@ -96,7 +98,9 @@ async fn open(world: &SimWorld, profile: &Profile) -> Outcome<(Store<SimDisk>, L
 impl Run {
     /// Opens the store, checks what a crash left, and goes on from there.
     async fn begin(world: SimWorld, profile: Profile, twin: Rc<RefCell<Twin>>) -> Outcome<Run> {
-        let (store, log) = open(&world, &profile).await?;
+        let begun_ms = twin.borrow().told_ms.max(EPOCH_MS);
+        let now_ms = begun_ms + world.elapsed().as_millis() as i64;
+        let (store, log) = open(&world, &profile, now_ms).await?;
         {
             let mut twin = twin.borrow_mut();
             let next = match &twin.asked {
@@ -112,7 +116,11 @@ impl Run {
             equal("end after opening", log.log_end_offset(), twin.end)?;
         }
         let random = RefCell::new(Rand64::new(u128::from(world.random(u64::MAX))));
-        Ok(Run { world, store, log, twin, profile, random })
+        Ok(Run { world, store, log, twin, profile, random, begun_ms })
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.begun_ms + self.world.elapsed().as_millis() as i64
     }
 
     fn below(&self, bound: u64) -> u64 {
@@ -139,7 +147,7 @@ impl Run {
     async fn wait(&self, ms: u64) {
         for _ in 0..=ms / 10 {
             self.world.disk().sleep(Duration::from_millis(10)).await;
-            let now_ms = now_ms(&self.world);
+            let now_ms = self.now_ms();
             {
                 let mut twin = self.twin.borrow_mut();
                 twin.told_ms = twin.told_ms.max(now_ms);
@@ -163,7 +171,8 @@ impl Run {
         for at in 0..1 + self.below(4) as i64 {
             let key = (self.below(30) > 0).then(|| self.below(KEYS) as u8);
             let value = (self.below(6) > 0).then(|| vec![at as u8; self.below(300) as usize]);
-            let timestamp = now_ms(&self.world) - self.below(100) as i64;
+            // By the clock that the store was told: what becomes of tombstones counts from there.
+            let timestamp = self.twin.borrow().told_ms.max(self.begun_ms) - self.below(100) as i64;
             let rec = Rec { offset: base + at, key, value, timestamp, transaction };
             let key = rec.key.map(|key| [key; 5]);
             let key = key.as_ref().map(|key| &key[..]);
@@ -188,7 +197,7 @@ impl Run {
             producer_epoch: 0,
             coordinator_epoch: 1,
             committed: commit,
-            timestamp: now_ms(&self.world),
+            timestamp: self.now_ms(),
         };
         let offset = self.log.log_end_offset();
         self.twin.borrow_mut().asked = Some(Asked::Marker { producer, offset, commit });
@@ -206,7 +215,7 @@ impl Run {
     }
 
     fn context(&self, origin: Origin) -> AppendContext {
-        AppendContext { leader_epoch: 1, now_ms: now_ms(&self.world), origin }
+        AppendContext { leader_epoch: 1, now_ms: self.now_ms(), origin }
     }
 
     /// A batch that was written before is known, whatever cleaning left of it.
@@ -558,7 +567,7 @@ fn a_clean_close_leaves_the_files_that_count_and_no_other() {
         let world = world.crash(Crash::Kill);
         let again = world.clone();
         world.block_on(async move {
-            let (_, log) = open(&again, &profile).await.unwrap();
+            let (_, log) = open(&again, &profile, EPOCH_MS).await.unwrap();
             assert_eq!(files(&again).len(), log.segment_count(), "seed {seed}");
         });
     }

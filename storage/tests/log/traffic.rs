@@ -18,7 +18,7 @@ use crate::oracle::{OracleRef, Unjudged, check_content, check_store};
 use crate::twin::{Change, Written};
 
 /// Start of time in these tests, in milliseconds.
-const EPOCH_MS: i64 = 1_700_000_000_000;
+pub(crate) const EPOCH_MS: i64 = 1_700_000_000_000;
 /// Virtual time after which something that should have ended has hung.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 

@@ -12,7 +12,6 @@ use penstock_storage::{AppendContext, Log, LogConfig, Origin, StoreConfig};
 
 use super::twin::Twin;
 use super::{Outcome, Profile, Run, profile, seeds, whole_life};
-use crate::traffic::now_ms;
 
 /// What a life that was struck came to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -64,7 +63,7 @@ async fn neighbour(run: &Run) -> Outcome<Log<SimDisk>> {
 
 async fn append_beside(run: &Run, log: &Log<SimDisk>) -> Outcome {
     let mut builder = BatchBuilder::new();
-    let record = NewRecord { timestamp: now_ms(&run.world), value: Some(b"beside"), ..NewRecord::default() };
+    let record = NewRecord { timestamp: run.now_ms(), value: Some(b"beside"), ..NewRecord::default() };
     builder.append(&record).unwrap();
     let batch = builder.finish().unwrap();
     let context = AppendContext { leader_epoch: 1, now_ms: record.timestamp, origin: Origin::Client };

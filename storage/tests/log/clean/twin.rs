@@ -35,7 +35,7 @@ pub(super) struct Twin {
     pub(super) open: BTreeMap<i64, i64>,
     pub(super) aborted: BTreeSet<i64>,
     pub(super) start_asked: i64,
-    /// The latest time that a store was told; a new world's clock begins anew.
+    /// The latest time that a store was told.
     pub(super) told_ms: i64,
     /// Where batches end.
     pub(super) ends: BTreeSet<i64>,
