@@ -8,6 +8,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use crate::checkpoint::{self, Checkpoint, CheckpointError, Redo};
 use crate::disk::{BLOCK, Disk, DiskFile};
 use crate::error::OpenError;
@@ -26,8 +28,8 @@ pub(crate) fn copy_path(dir: &Path) -> PathBuf {
 }
 
 /// Replaces the checkpoint and its copy.
-pub(crate) async fn write_checkpoint<D: Disk>(disk: &D, dir: &Path, bytes: &[u8]) -> io::Result<()> {
-    disk.write_small(&checkpoint_path(dir), bytes).await?;
+pub(crate) async fn write_checkpoint<D: Disk>(disk: &D, dir: &Path, bytes: Bytes) -> io::Result<()> {
+    disk.write_small(&checkpoint_path(dir), bytes.clone()).await?;
     disk.write_small(&copy_path(dir), bytes).await
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
 use crate::checkpoint::{self, Encoder, check_len};
@@ -78,16 +79,16 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
         return None;
     }
     let redo = store.journal.redo_of_mark();
-    let mut bytes = encoder.finish(&store.journal.redo(store.run, seq, redo, clean));
+    let mut bytes = Bytes::from(encoder.finish(&store.journal.redo(store.run, seq, redo, clean)));
     if let Some(mended) = with_rescued(&rescued, &bytes, seq) {
-        bytes = mended;
+        bytes = mended.into();
     }
     if let Err(error) = check_len(&bytes) {
         store.fail(format_args!("writing a checkpoint: {error}"));
         return None;
     }
     store
-        .retry_no_space("writing a checkpoint", || write_checkpoint(&store.disk, &store.dir, &bytes))
+        .retry_no_space("writing a checkpoint", || write_checkpoint(&store.disk, &store.dir, bytes.clone()))
         .await?;
     store.journal.end_checkpoint(redo);
     pipeline.checkpoint_done.set(wanted);

@@ -125,7 +125,7 @@ async fn write_file<D: Disk>(store: &StoreInner<D>, segment: &Rc<Segment<D>>) {
         return;
     }
     let bytes = segment.index.borrow().encode(segment.life);
-    match store.disk.write_small(&index_path(segment), &bytes).await {
+    match store.disk.write_small(&index_path(segment), bytes.into()).await {
         Ok(()) => segment.index_stored.set(true),
         Err(error) => tracing::warn!(path = %segment.path.display(), "writing a segment index: {error}"),
     }
@@ -191,7 +191,7 @@ pub(crate) async fn renew_file<D: Disk>(
     if segment.retired.get() || log.state.borrow().truncations != truncations {
         return false;
     }
-    let written = store.disk.write_small(&index_path(segment), &index.encode(segment.life)).await;
+    let written = store.disk.write_small(&index_path(segment), index.encode(segment.life).into()).await;
     if let Err(error) = &written {
         tracing::warn!(path = %segment.path.display(), "writing a segment index: {error}");
     }

@@ -86,7 +86,7 @@ pub async fn reshard<D: Disk>(
     if !moves.is_empty() {
         let plan = encode_plan(&moves);
         checkpoint::check_len(&plan).map_err(OpenError::io(plan_path.display()))?;
-        let written = disk.write_small(&plan_path, &plan).await;
+        let written = disk.write_small(&plan_path, plan.into()).await;
         written.map_err(OpenError::io(plan_path.display()))?;
         moved += carry_out(disk, data_dir, &moves).await?;
     }
@@ -165,7 +165,7 @@ async fn rewrite<D: Disk>(
     by_name.values().for_each(|log| encoder.log(log));
     let bytes = encoder.finish(&redo);
     checkpoint::check_len(&bytes).map_err(OpenError::io(dir.display()))?;
-    write_checkpoint(disk, dir, &bytes).await.map_err(OpenError::io(dir.display()))
+    write_checkpoint(disk, dir, bytes.into()).await.map_err(OpenError::io(dir.display()))
 }
 
 fn encode_plan(moves: &[Move]) -> Vec<u8> {

@@ -213,10 +213,10 @@ impl<D: Disk> MetadataLog<D> {
         due: DueSnapshot,
         encoded: Result<Vec<u8>, TakeSnapshotError>,
     ) {
-        let written = match &encoded {
+        let written = match encoded {
             Ok(bytes) => self
                 .snapshots
-                .write(due.offset, bytes)
+                .write(due.offset, bytes.into())
                 .await
                 .map_err(|e| TakeSnapshotError::Write(e).to_string()),
             Err(error) => Err(error.to_string()),

@@ -67,7 +67,7 @@ impl<D: Disk> Snapshots<D> {
     }
 
     /// Writes a snapshot, atomically and durably.
-    pub(super) async fn write(&self, offset: i64, bytes: &[u8]) -> io::Result<()> {
+    pub(super) async fn write(&self, offset: i64, bytes: Bytes) -> io::Result<()> {
         self.disk.write_small(&self.path(offset), bytes).await
     }
 

@@ -102,7 +102,7 @@ pub trait Disk: Clone + 'static {
 
     /// Replaces a small file by `bytes`, atomically and durably: temporary file, write, sync, rename, sync of the
     /// parent. After a crash the file has its old or its new content, whole; once this returned, the new.
-    async fn write_small(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    async fn write_small(&self, path: &Path, bytes: Bytes) -> io::Result<()>;
 
     /// Size and room of the file system that holds `dir`.
     async fn volume(&self, dir: &Path) -> io::Result<Volume>;

@@ -114,8 +114,8 @@ impl Disk for RealDisk {
         self.workers.run(move || read_small(&path, bytes_max)).await
     }
 
-    async fn write_small(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let (path, bytes) = (path.to_owned(), bytes.to_vec());
+    async fn write_small(&self, path: &Path, bytes: Bytes) -> io::Result<()> {
+        let path = path.to_owned();
         self.workers.run(move || write_small(&path, &bytes)).await
     }
 

@@ -358,7 +358,7 @@ impl Disk for SimDisk {
         read.await
     }
 
-    async fn write_small(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    async fn write_small(&self, path: &Path, bytes: Bytes) -> io::Result<()> {
         let mut temp = path.as_os_str().to_owned();
         temp.push(TEMP_SUFFIX);
         let temp = PathBuf::from(temp);
@@ -373,7 +373,7 @@ impl Disk for SimDisk {
         };
         let inode = self.submit_name(path, replace).await?;
         let file = self.file(path, inode);
-        file.write(Bytes::copy_from_slice(bytes), 0).await?;
+        file.write(bytes, 0).await?;
         file.sync_data().await?;
         self.rename(&temp, path).await?;
         self.sync_dir(path.parent().unwrap_or(Path::new("/"))).await

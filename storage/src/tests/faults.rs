@@ -100,7 +100,7 @@ fn a_rotten_or_missing_active_segment_takes_its_own_log_offline() {
                 // The header alone is told by the file's name and the batches.
                 bytes[100] ^= 1;
                 bytes[4096 + 100] ^= 1;
-                disk.write_small(&path, &bytes).await.unwrap();
+                disk.write_small(&path, bytes.into()).await.unwrap();
             }
             let (store, report) = open(disk, small()).await;
             let names: Vec<_> = report.offline.iter().map(|(name, _)| &**name).collect();
@@ -139,7 +139,7 @@ fn segments_behind_the_damage_of_a_log_stay() {
         let path = dir.join("00000000000000000000.log");
         let mut bytes = disk.read_small(&path, 1 << 20).await.unwrap();
         bytes[4096 + 100_000] ^= 1; // The third batch, the first that went there directly.
-        disk.write_small(&path, &bytes).await.unwrap();
+        disk.write_small(&path, bytes.into()).await.unwrap();
         let segments = async || {
             let mut files = disk.list(&dir).await.unwrap();
             files.retain(|file| file.name.ends_with(".log"));

@@ -160,7 +160,7 @@ fn damage_on_disk_is_told_and_never_served() {
         let path = Path::new(DIR).join("logs/a-0/00000000000000000000.log");
         let mut bytes = disk.read_small(&path, 1 << 20).await.unwrap();
         bytes[4096 + 9000 + 500] ^= 1;
-        disk.write_small(&path, &bytes).await.unwrap();
+        disk.write_small(&path, bytes.into()).await.unwrap();
         let (store, report) = open(disk, small()).await;
         assert_eq!(report.offline, []);
         let log = store.log("a-0").unwrap();
@@ -248,7 +248,7 @@ fn damage_hides_nothing_before_it_and_one_reader_makes_the_index() {
         disk.remove(&dir.join("00000000000000000000.index")).await.unwrap();
         let mut bytes = disk.read_small(&path, 8 << 20).await.unwrap();
         bytes[4096 + 50 * 20_000 + 8] ^= 0x40; // The length of a batch.
-        disk.write_small(&path, &bytes).await.unwrap();
+        disk.write_small(&path, bytes.into()).await.unwrap();
         let (store, _) = open(disk, config).await;
         let log = store.log("a-0").unwrap();
         for _ in 0..2 {

@@ -116,7 +116,7 @@ fn headers_indexes_and_checkpoints_are_written_anew() {
         for path in [dir.join("00000000000000000000.index"), Path::new(DIR).join("checkpoint.copy")] {
             let mut bytes = disk.read_small(&path, 1 << 20).await.unwrap();
             bytes[50] ^= 4;
-            disk.write_small(&path, &bytes).await.unwrap();
+            disk.write_small(&path, bytes.into()).await.unwrap();
         }
         pass(&disk, &store).await;
         assert_eq!((store.stats().scrub_damaged, store.stats().scrub_mended), (0, 3));

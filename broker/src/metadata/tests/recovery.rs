@@ -31,7 +31,7 @@ fn path(name: &str) -> std::path::PathBuf {
 async fn damage(disk: &SimDisk, name: &str) {
     let mut bytes = disk.read_small(&path(name), 1 << 20).await.unwrap();
     *bytes.last_mut().unwrap() ^= 1;
-    disk.write_small(&path(name), &bytes).await.unwrap();
+    disk.write_small(&path(name), bytes.into()).await.unwrap();
 }
 
 async fn restart(disk: &SimDisk) -> Result<Node, OpenMetadataError> {
@@ -129,18 +129,18 @@ fn snapshots_of_the_future_and_of_another_log_are_refused() {
     world.block_on(async move {
         let (_, names) = history(&disk).await;
         let ahead = encode_snapshot(empty_machine(1).image(), 1_000_000, 0).unwrap();
-        disk.write_small(&path("1000000.snapshot"), &ahead).await.unwrap();
+        disk.write_small(&path("1000000.snapshot"), ahead.clone().into()).await.unwrap();
         let refused = restart(&disk).await.err().unwrap();
         assert!(matches!(refused, OpenMetadataError::SnapshotAhead(1_000_000, _)), "{refused}");
         // Under a name that is not its own it is damaged.
         disk.remove(&path("1000000.snapshot")).await.unwrap();
-        disk.write_small(&path(&names[1]), &ahead).await.unwrap();
+        disk.write_small(&path(&names[1]), ahead.clone().into()).await.unwrap();
         drop(restart(&disk).await.unwrap());
 
         let mut newer = ahead[..40].to_vec();
         newer[4] = 2;
         newer.extend_from_slice(&crc32c_of(&newer).to_le_bytes());
-        disk.write_small(&path(&names[1]), &newer).await.unwrap();
+        disk.write_small(&path(&names[1]), newer.into()).await.unwrap();
         let refused = restart(&disk).await.err().unwrap();
         assert!(matches!(refused, OpenMetadataError::NewerSnapshot(..)), "{refused}");
     });

@@ -68,8 +68,8 @@ fn names_and_small_files() {
     on_disk(|disk, dir| async move {
         let deep = dir.join("x/y");
         disk.create_dir_all(&deep).await.unwrap();
-        disk.write_small(&deep.join("small"), b"one").await.unwrap();
-        disk.write_small(&deep.join("small"), b"two").await.unwrap();
+        disk.write_small(&deep.join("small"), Bytes::from_static(b"one")).await.unwrap();
+        disk.write_small(&deep.join("small"), Bytes::from_static(b"two")).await.unwrap();
         assert_eq!(disk.read_small(&deep.join("small"), 3).await.unwrap(), b"two");
         let long = disk.read_small(&deep.join("small"), 2).await.unwrap_err();
         assert_eq!(long.kind(), io::ErrorKind::InvalidData);

@@ -147,9 +147,10 @@ fn write_small_replaces_atomically() {
         let disk = world.disk();
         let small = Path::new("/small");
         let begun = world.disk();
-        world.block_on(async move { begun.write_small(small, b"old").await.unwrap() });
+        world.block_on(async move { begun.write_small(small, Bytes::from_static(b"old")).await.unwrap() });
         let step = world.steps() + seed % 12;
-        let finished = world.block_on_until(step, async move { disk.write_small(small, b"newer").await });
+        let finished = world
+            .block_on_until(step, async move { disk.write_small(small, Bytes::from_static(b"newer")).await });
         let world = world.crash(Crash::PowerLoss);
         let disk = world.disk();
         let content = world.block_on(async move { disk.read_small(small, 100).await.unwrap() });
