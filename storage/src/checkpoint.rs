@@ -95,15 +95,30 @@ pub(crate) enum CheckpointError {
 /// Collects the logs of a checkpoint.
 pub(crate) struct Encoder {
     out: Vec<u8>,
+    /// Crc32c of what follows the header.
+    crc: u32,
     log_count: u32,
 }
 
 impl Encoder {
     pub(crate) fn new() -> Encoder {
-        Encoder { out: vec![0; HEADER_LEN], log_count: 0 }
+        Encoder::with_capacity(0)
+    }
+
+    /// One that has room for `bytes` from the beginning.
+    pub(crate) fn with_capacity(bytes: usize) -> Encoder {
+        let mut out = Vec::with_capacity(HEADER_LEN + bytes);
+        out.resize(HEADER_LEN, 0);
+        Encoder { out, crc: 0, log_count: 0 }
+    }
+
+    /// Bytes so far.
+    pub(crate) fn len(&self) -> usize {
+        self.out.len()
     }
 
     pub(crate) fn log(&mut self, log: &LogRecord) {
+        let begin = self.out.len();
         let out = &mut self.out;
         out.extend_from_slice(&log.id.to_le_bytes());
         put_string(out, &log.name);
@@ -130,6 +145,7 @@ impl Encoder {
         out.extend_from_slice(&log.producers);
         put_count(out, log.damage.len());
         out.extend_from_slice(log.damage.as_bytes());
+        self.crc = crc32c::crc32c_append(self.crc, &self.out[begin..]);
         self.log_count += 1;
     }
 
@@ -146,7 +162,8 @@ impl Encoder {
         header.extend_from_slice(&self.log_count.to_le_bytes());
         header.resize(HEADER_LEN, 0);
         self.out[..HEADER_LEN].copy_from_slice(&header);
-        let crc = crc32c::crc32c(&self.out);
+        let logs_len = self.out.len() - HEADER_LEN;
+        let crc = crc32c::crc32c_combine(crc32c::crc32c(&header), self.crc, logs_len);
         self.out.extend_from_slice(&crc.to_le_bytes());
         self.out
     }

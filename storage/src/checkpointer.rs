@@ -7,13 +7,16 @@ use std::rc::Rc;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
-use crate::checkpoint::{self, Encoder, check_len};
+use crate::checkpoint::{self, Encoder, LogRecord, check_len};
 use crate::checkpoint_file::write_checkpoint;
 use crate::disk::Disk;
+use crate::producer::ENCODED_BYTES_MAX;
 use crate::segment::Segment;
 use crate::state::{LogInner, StoreInner, add};
 use crate::writeback;
 
+/// Bytes that most logs take without their producers.
+const LOG_BYTES: usize = 256;
 /// Files flushed at once.
 const FLUSHES_AT_ONCE: usize = 64;
 
@@ -55,11 +58,9 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
     pipeline.redo_floor.set(seq);
     store.journal.begin_checkpoint(seq);
     store.levels.appended_at_checkpoint.set(store.levels.appended_bytes.get());
-    let mut encoder = Encoder::new();
-    for log in store.logs.borrow().values() {
-        encoder.log(&log.state.borrow().record(log));
-    }
+    let captured = capture(store);
 
+    let encoder = encode(store, captured).await;
     pipeline.wait_durable(store, seq - 1).await.ok()?;
     let unsettled = || {
         let before = |segment: &Rc<Segment<D>>| segment.pending.borrow().any_before(seq);
@@ -94,6 +95,34 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
     pipeline.checkpoint_done.set(wanted);
     add(&store.levels.checkpoints, 1);
     Some(())
+}
+
+/// All logs as they are now, their producers captured ([`crate::producer::ProducerTable::begin_capture`]). No await: they belong
+/// together.
+fn capture<D: Disk>(store: &StoreInner<D>) -> Vec<(Rc<LogInner<D>>, LogRecord)> {
+    let one = |log: &Rc<LogInner<D>>| {
+        let mut state = log.state.borrow_mut();
+        let end_offset = state.end_offset;
+        state.producers.begin_capture(end_offset);
+        (log.clone(), state.record_without_producers(log))
+    };
+    store.logs.borrow().values().map(one).collect()
+}
+
+/// Encodes what was captured, in steps that let others have their turn.
+async fn encode<D: Disk>(store: &StoreInner<D>, captured: Vec<(Rc<LogInner<D>>, LogRecord)>) -> Encoder {
+    let producers: usize = captured.iter().map(|(log, _)| log.state.borrow().producers.len()).sum();
+    let mut encoder = Encoder::with_capacity(captured.len() * LOG_BYTES + producers * ENCODED_BYTES_MAX);
+    let mut pause_at = store.config.checkpoint_step_bytes;
+    for (log, mut record) in captured {
+        record.producers = log.state.borrow_mut().producers.end_capture();
+        encoder.log(&record);
+        if encoder.len() >= pause_at {
+            store.disk.yield_now().await;
+            pause_at = encoder.len() + store.config.checkpoint_step_bytes;
+        }
+    }
+    encoder
 }
 
 /// The checkpoint before commit `seq`, with logs that failed before that commit as they were saved just now: nothing of

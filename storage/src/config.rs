@@ -46,6 +46,8 @@ pub struct StoreConfig {
     pub commit_bytes_target: usize,
     /// A checkpoint is taken after this many appended bytes; bounds the work of recovery.
     pub checkpoint_bytes: u64,
+    /// Bytes of a checkpoint that are encoded before other tasks have their turn.
+    pub checkpoint_step_bytes: usize,
     /// Milliseconds between two looks for segments past their retention time, the first at most 30 s after opening;
     /// 0 looks at every tick. What is past its retention size goes at every tick.
     pub retention_check_interval_ms: i64,
@@ -152,6 +154,7 @@ impl Default for StoreConfig {
             direct_bytes_min: 16 << 10,
             commit_bytes_target: 4 << 20,
             checkpoint_bytes: 1 << 30,
+            checkpoint_step_bytes: 64 << 10,
             retention_check_interval_ms: 0,
             producers_per_log_max: 10_000,
             producers_max: 1_000_000,

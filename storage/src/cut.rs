@@ -322,7 +322,7 @@ pub(crate) async fn cut_settled<D: Disk>(
     state.cleaned_to = state.cleaned_to.min(end_offset);
     state.epochs.truncate_end(end_offset);
     if let Some(producers) = producers {
-        state.producers = producers;
+        state.producers.replace(producers);
     }
     state.truncations += 1;
     Ok(dropped)

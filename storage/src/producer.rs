@@ -14,14 +14,15 @@
 //! Everything but a check is a function of batch headers, so replaying a log's headers over a snapshot rebuilds the
 //! table. Snapshot layout: `docs/format.md`, "Producer snapshot".
 
-use std::collections::BTreeMap;
-
 use penstock_format::{BatchHeader, add_sequence};
 
+mod captured;
 mod snapshot;
 
 pub(crate) use snapshot::ENCODED_BYTES_MAX;
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
+
+use captured::Producers;
 
 /// Batches remembered per producer; clients keep at most as many in flight.
 pub const BATCHES_KEPT: usize = 5;
@@ -149,14 +150,30 @@ pub enum ProducerError {
 /// The producers of one log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProducerTable {
-    producers: BTreeMap<i64, Producer>,
+    producers: Producers,
     producers_max: usize,
 }
 
 impl ProducerTable {
     /// An empty table of at most `producers_max` producers, at least 1.
     pub fn new(producers_max: usize) -> ProducerTable {
-        ProducerTable { producers: BTreeMap::new(), producers_max: producers_max.max(1) }
+        ProducerTable { producers: Producers::default(), producers_max: producers_max.max(1) }
+    }
+
+    /// Puts another table in the place of this one. A capture that has begun gets what this one has.
+    pub(crate) fn replace(&mut self, other: ProducerTable) {
+        self.producers_max = other.producers_max;
+        self.producers.replace(other.producers);
+    }
+
+    /// Captures the table as it is now, for a log that ends at `end_offset`, without the work of encoding it.
+    pub(crate) fn begin_capture(&mut self, end_offset: i64) {
+        self.producers.begin_capture(end_offset);
+    }
+
+    /// The snapshot of the table as it was when the capture began; empty if no producer was known.
+    pub(crate) fn end_capture(&mut self) -> Vec<u8> {
+        self.producers.end_capture()
     }
 
     /// Judges a client's batch. Offsets in the header do not matter.

@@ -391,6 +391,15 @@ impl<D: Disk> LogState<D> {
 
     /// The log as a checkpoint holds it.
     pub(crate) fn record(&self, log: &LogInner<D>) -> LogRecord {
+        let mut record = self.record_without_producers(log);
+        if !self.producers.is_empty() {
+            record.producers = self.producers.encode(self.end_offset);
+        }
+        record
+    }
+
+    /// The same, but for the producers, which can be many.
+    pub(crate) fn record_without_producers(&self, log: &LogInner<D>) -> LogRecord {
         let segment = |segment: &Rc<Segment<D>>| SegmentRecord {
             base: segment.base,
             life: segment.life,
@@ -410,11 +419,7 @@ impl<D: Disk> LogState<D> {
             cleaned_to: self.cleaned_to,
             segments: self.segments.iter().map(segment).collect(),
             epochs: self.epochs.entries().iter().map(|entry| (entry.epoch, entry.start_offset)).collect(),
-            producers: if self.producers.is_empty() {
-                Vec::new()
-            } else {
-                self.producers.encode(self.end_offset)
-            },
+            producers: Vec::new(),
             damage: damage.map(|offline| offline.reason.to_string()).unwrap_or_default(),
         }
     }

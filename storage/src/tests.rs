@@ -44,6 +44,7 @@ pub(crate) fn small() -> StoreConfig {
         direct_bytes_min: 16 << 10,
         commit_bytes_target: 64 << 10,
         checkpoint_bytes: 512 << 10,
+        checkpoint_step_bytes: 1,
         retention_check_interval_ms: 0,
         producers_per_log_max: 100,
         producers_max: 150,

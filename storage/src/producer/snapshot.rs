@@ -30,23 +30,7 @@ pub enum SnapshotError {
 impl ProducerTable {
     /// The table as bytes; `end_offset` is the offset after the last batch recorded.
     pub fn encode(&self, end_offset: i64) -> Vec<u8> {
-        let batches = self.producers.values().map(|producer| producer.batches.len()).sum::<usize>();
-        let len = HEADER_LEN + self.producers.len() * PRODUCER_LEN_MIN + batches * BATCH_LEN;
-        let mut out = Vec::with_capacity(len);
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&SNAPSHOT_VERSION.to_le_bytes());
-        out.extend_from_slice(&[0; 2]);
-        out.extend_from_slice(&end_offset.to_le_bytes());
-        let count = u32::try_from(self.producers.len()).expect("bounded by configuration");
-        out.extend_from_slice(&count.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
-        for (&id, producer) in &self.producers {
-            put_producer(&mut out, id, producer);
-        }
-        assert_eq!(out.len(), len);
-        let crc = crc_around(&out, CRC_POSITION);
-        out[CRC_POSITION..HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
-        out
+        encode(&self.producers, end_offset)
     }
 
     /// Reads a snapshot; gives the table and its end offset. If `producers_max` has come down since, those idle for
@@ -63,12 +47,33 @@ impl ProducerTable {
         }
         let mut table = ProducerTable::new(producers_max);
         let (producers, end_offset) = read_rest(&mut reader, bytes).filter(|_| version > 0).ok_or(damaged)?;
-        table.producers = producers;
+        table.producers = producers.into();
         if table.producers.len() > table.producers_max {
             table.make_room();
         }
         Ok((table, end_offset))
     }
+}
+
+/// See [`ProducerTable::encode`].
+pub(super) fn encode(producers: &BTreeMap<i64, Producer>, end_offset: i64) -> Vec<u8> {
+    let batches = producers.values().map(|producer| producer.batches.len()).sum::<usize>();
+    let len = HEADER_LEN + producers.len() * PRODUCER_LEN_MIN + batches * BATCH_LEN;
+    let mut out = Vec::with_capacity(len);
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&SNAPSHOT_VERSION.to_le_bytes());
+    out.extend_from_slice(&[0; 2]);
+    out.extend_from_slice(&end_offset.to_le_bytes());
+    let count = u32::try_from(producers.len()).expect("bounded by configuration");
+    out.extend_from_slice(&count.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    for (&id, producer) in producers {
+        put_producer(&mut out, id, producer);
+    }
+    assert_eq!(out.len(), len);
+    let crc = crc_around(&out, CRC_POSITION);
+    out[CRC_POSITION..HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
+    out
 }
 
 fn read_rest(reader: &mut Reader<'_>, bytes: &[u8]) -> Option<(BTreeMap<i64, Producer>, i64)> {

@@ -246,3 +246,33 @@ proptest! {
         prop_assert_eq!(replayed, table);
     }
 }
+
+/// What a capture gives: the table as it was at its beginning, whatever came between.
+fn captured(mut table: ProducerTable, change: impl FnOnce(&mut ProducerTable)) {
+    let before = table.encode(77);
+    let twin = table.clone();
+    table.begin_capture(77);
+    change(&mut table);
+    assert_eq!(table.end_capture(), before);
+    assert_eq!(table.end_capture(), Vec::<u8>::new(), "it is over");
+    let (decoded, end_offset) = ProducerTable::decode(&before, 100).unwrap();
+    assert_eq!((decoded, end_offset), (twin, 77));
+}
+
+#[test]
+fn a_capture_gives_the_table_as_it_was() {
+    let table = || table_with(&[header((7, 0), 0, 5, 0), header((9, 3), 0, 5, 5)]);
+    captured(table(), |_| {});
+    captured(table(), |table| {
+        table.record(&header((7, 0), 5, 5, 10), 2);
+        table.record(&header((8, 0), 0, 5, 15), 2);
+    });
+    captured(table(), |table| table.expire(DAY_MS, 1));
+    captured(table(), |table| assert_eq!(table.forget_idle(1), 1));
+    captured(table(), |table| table.keep_seen(&[(9, 5)]));
+    captured(table(), |table| table.replace(ProducerTable::new(1)));
+    let mut none = ProducerTable::new(1);
+    none.begin_capture(77);
+    none.record(&header((7, 0), 0, 5, 0), 1);
+    assert_eq!(none.end_capture(), Vec::<u8>::new(), "nobody was known");
+}

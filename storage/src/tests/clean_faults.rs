@@ -318,7 +318,7 @@ fn a_store_of_version_1_is_opened_cleaned_and_crashed() {
             settle(&store, &disk, &mut now_ms).await;
             assert!(log.cleaned_offset() > 30 || inner.steps() == 0);
         });
-        world.run_until(200 + seed * 15);
+        world.run_until(100 + seed * 15);
         let world = world.crash(if seed % 2 == 0 { Crash::Kill } else { Crash::PowerLoss });
         let disk = world.disk();
         let cleaned = world.block_on(async move {

@@ -208,6 +208,7 @@ pub(crate) fn plan(profile: &Profile) -> Plan {
         direct_bytes_min: profile.direct_bytes_min,
         commit_bytes_target: 32 << 10,
         checkpoint_bytes: profile.checkpoint_bytes,
+        checkpoint_step_bytes: 1,
         producers_per_log_max: 16,
         ..StoreConfig::default()
     };

@@ -40,6 +40,7 @@ fn failing_profile(seed: u64) -> Profile {
         // store goes offline with the log.
         cache_bytes_max: if is_alone(seed) { 4 << 20 } else { profile.store.cache_bytes_max },
         checkpoint_bytes: 24 << 10,
+        checkpoint_step_bytes: 1,
         ..profile.store
     };
     Profile { store, operations: 120, ..profile }
