@@ -18,6 +18,8 @@ const HEADER_LEN: usize = 64;
 const LOG_LEN_MIN: usize = 8 + 2 + 8 + 8 + 4 + 4 + 4 + 4;
 /// Of version 1; later ones have more.
 const SEGMENT_LEN_MIN: usize = 48;
+/// Bytes of a segment as it is written now.
+pub(crate) const SEGMENT_LEN: usize = 64;
 /// The segment was written by the cleaner.
 const CLEANED: u64 = 1;
 const EPOCH_LEN: usize = 12;

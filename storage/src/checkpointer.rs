@@ -2,22 +2,24 @@
 //! flushes those, replaces the checkpoint file, and frees the journal.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
+use futures_util::future::select;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use crate::checkpoint::{self, Encoder, LogRecord, check_len};
+use crate::checkpoint::{self, Encoder, LogRecord, SEGMENT_LEN, check_len};
 use crate::checkpoint_file::write_checkpoint;
 use crate::disk::Disk;
 use crate::producer::ENCODED_BYTES_MAX;
 use crate::segment::Segment;
 use crate::state::{LogInner, StoreInner, add};
-use crate::writeback;
+use crate::writeback::{self, Unflushed};
 
-/// Bytes that most logs take without their producers.
-const LOG_BYTES: usize = 256;
-/// Files flushed at once.
+/// Bytes that most logs take besides their segments and producers.
+const LOG_BYTES: usize = 128;
+/// Most files flushed at once.
 const FLUSHES_AT_ONCE: usize = 64;
 
 impl<D: Disk> StoreInner<D> {
@@ -69,12 +71,7 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
     };
     writeback::settle(store, unsettled).await.ok()?;
     let files = std::mem::take(&mut *store.writeback.unflushed.borrow_mut());
-    let mut flushes = stream::iter(&files)
-        .map(async |(life, (log, file))| store.flush_segment(log, *life, file).await)
-        .buffer_unordered(FLUSHES_AT_ONCE);
-    // A log whose flush failed is saved below.
-    while flushes.next().await.is_some() {}
-    drop(flushes);
+    flush_all(store, files).await;
     let rescued = store.rescue_logs().await?;
     if store.stopped.get() {
         return None;
@@ -97,6 +94,28 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
     Some(())
 }
 
+/// Flushes files that were written behind, a few at a time while there is time. A log whose flush fails is saved later.
+async fn flush_all<D: Disk>(store: &StoreInner<D>, mut files: BTreeMap<u64, Unflushed<D>>) {
+    let flush = async |(life, (log, file)): (u64, Unflushed<D>)| {
+        store.flush_segment(&log, life, &file).await;
+    };
+    let mut running = FuturesUnordered::new();
+    loop {
+        while running.len() < store.behind_at_once(FLUSHES_AT_ONCE)
+            && let Some(next) = files.pop_first()
+        {
+            running.push(flush(next));
+        }
+        store.writeback.flushing.set(files.len() + running.len());
+        if running.is_empty() {
+            return;
+        }
+        let flushing = running.len();
+        let more = || !files.is_empty() && flushing < store.behind_at_once(FLUSHES_AT_ONCE);
+        select(running.next(), pin!(store.writeback.hastened(more))).await;
+    }
+}
+
 /// All logs as they are now, their producers captured ([`crate::producer::ProducerTable::begin_capture`]). No await: they belong
 /// together.
 fn capture<D: Disk>(store: &StoreInner<D>) -> Vec<(Rc<LogInner<D>>, LogRecord)> {
@@ -112,7 +131,9 @@ fn capture<D: Disk>(store: &StoreInner<D>) -> Vec<(Rc<LogInner<D>>, LogRecord)> 
 /// Encodes what was captured, in steps that let others have their turn.
 async fn encode<D: Disk>(store: &StoreInner<D>, captured: Vec<(Rc<LogInner<D>>, LogRecord)>) -> Encoder {
     let producers: usize = captured.iter().map(|(log, _)| log.state.borrow().producers.len()).sum();
-    let mut encoder = Encoder::with_capacity(captured.len() * LOG_BYTES + producers * ENCODED_BYTES_MAX);
+    let segments: usize = captured.iter().map(|(_, record)| record.segments.len()).sum();
+    let bytes = captured.len() * LOG_BYTES + segments * SEGMENT_LEN + producers * ENCODED_BYTES_MAX;
+    let mut encoder = Encoder::with_capacity(bytes);
     let mut pause_at = store.config.checkpoint_step_bytes;
     for (log, mut record) in captured {
         record.producers = log.state.borrow_mut().producers.end_capture();

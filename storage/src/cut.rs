@@ -20,7 +20,7 @@ use crate::retention::{RetentionRules, SegmentSummary, plan_deletion};
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, LogState, StoreInner};
 use crate::walk::{Walk, appended, walk};
-use crate::writeback;
+use crate::writeback::{self, Hurry};
 
 /// Pause before looking again at a segment that is read still.
 const READ_PAUSE: Duration = Duration::from_millis(5);
@@ -205,6 +205,7 @@ async fn cut<D: Disk>(
         let some = |segment: &Rc<Segment<D>>| !segment.pending.borrow().is_empty();
         !log.has_failed() && log.state.borrow().segments.iter().any(some)
     };
+    let hurry = Hurry::begin(&store.writeback);
     writeback::settle(store, unsettled).await?;
     if let Some(offline) = log.state.borrow().offline.clone() {
         return Err(StoreError::Offline(offline));
@@ -220,6 +221,7 @@ async fn cut<D: Disk>(
     dropped.extend(store.recycle.forget_from(store, &store.log_dir(&log.name), end_offset).await);
     let wanted = store.pipeline.request_checkpoint(store);
     store.pipeline.wait_checkpoint(store, wanted).await?;
+    drop(hurry);
     log.cut_untold.set(false);
     for segment in dropped {
         // The next segment may begin at the same offset, with the same file name: readers must be done with this one.

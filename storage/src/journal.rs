@@ -50,6 +50,8 @@ pub(crate) struct Journal<D: Disk> {
     mark: Cell<Option<Mark>>,
     /// A file is being made. One at a time, so that none is filled twice.
     making: Cell<bool>,
+    /// The next commit waits for a file, which a checkpoint may have to free.
+    waiting: Cell<bool>,
     /// A file was made, or a checkpoint began or ended.
     pub changed: WaitList,
 }
@@ -76,6 +78,7 @@ impl<D: Disk> Journal<D> {
             redo: Cell::default(),
             mark: Cell::new(None),
             making: Cell::new(false),
+            waiting: Cell::new(false),
             changed: WaitList::default(),
         }
     }
@@ -147,9 +150,12 @@ impl<D: Disk> Journal<D> {
         let next = self.cursor.get().number + 1;
         if !self.may_enter(next, seq) {
             store.pipeline.request_checkpoint(store);
+            self.waiting.set(true);
+            store.writeback.hasten();
         }
         let changed = || (store.stopped.get() || self.may_enter(next, seq)).then_some(());
         self.changed.until(changed).await;
+        self.waiting.set(false);
         if store.stopped.get() {
             return;
         }
@@ -185,6 +191,20 @@ impl<D: Disk> Journal<D> {
     pub(crate) fn wants_checkpoint(&self) -> bool {
         self.mark.get().is_none()
             && self.cursor.get().number - self.redo.get().number + 1 >= self.file_count / 2
+    }
+
+    /// How much is taken of the room for frames behind a checkpoint under way, from 0 to 1: at 1 they wait for its end.
+    pub(crate) fn pressure(&self) -> f64 {
+        if self.waiting.get() {
+            return 1.0;
+        }
+        let Some(mark) = self.mark.get() else { return 0.0 };
+        let (from, cursor) = (mark.cursor.unwrap_or(self.cursor.get()), self.cursor.get());
+        // See `may_enter`.
+        let end = (from.number + self.file_count / 2).min(self.redo.get().number + self.file_count);
+        let at = |cursor: Cursor| cursor.number * self.file_bytes + cursor.position;
+        let room = (end * self.file_bytes).saturating_sub(at(from)).max(1);
+        ((at(cursor) - at(from)) as f64 / room as f64).min(1.0)
     }
 
     /// Takes the place of the frame of commit `seq`, `len` bytes long in whole blocks, after [`Journal::reserve`].

@@ -114,7 +114,7 @@ async fn pay<D: Disk>(store: &StoreInner<D>, bytes: u64) -> Result<(), Stopped> 
     let levels = &store.levels;
     let busy = || {
         levels.room_waiters.get() > 0
-            || levels.unsettled_bytes.get() > store.config.unsettled_bytes_max / 2
+            || levels.unsettled_bytes.get() > store.config.unsettled_bytes_max / 4 * 3
             || store.disk_full.get() > 0
     };
     while busy() {

@@ -220,6 +220,7 @@ impl<D: Disk> StoreInner<D> {
         self.work.wake_all();
         self.room.wake_all();
         self.journal.changed.wake_all();
+        self.writeback.hasten();
         self.pipeline.wake_all();
     }
 

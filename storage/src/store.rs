@@ -22,7 +22,7 @@ use crate::producer_bound;
 use crate::recovery::recover;
 use crate::scrub::run_scrubber;
 use crate::state::{LogInner, StoreInner, add, logs_dir};
-use crate::writeback::run_writeback;
+use crate::writeback::{Hurry, run_writeback};
 
 /// Longest name of a log in bytes.
 const NAME_LEN_MAX: usize = 249;
@@ -144,6 +144,7 @@ impl<'a, D: Disk> RoomWaiter<'a, D> {
     fn new(store: &'a StoreInner<D>) -> RoomWaiter<'a, D> {
         add(&store.levels.room_waiters, 1);
         store.work.wake_all();
+        store.writeback.hasten();
         RoomWaiter(store)
     }
 }
@@ -336,6 +337,7 @@ impl<D: Disk> Store<D> {
     /// Takes a checkpoint now and waits for it: what was appended before needs no replay.
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
         self.check_open()?;
+        let _hurry = Hurry::begin(&self.inner.writeback);
         let wanted = self.inner.pipeline.request_checkpoint(&self.inner);
         Ok(self.inner.pipeline.wait_checkpoint(&self.inner, wanted).await?)
     }

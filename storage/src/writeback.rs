@@ -1,5 +1,8 @@
 //! Write behind: brings inline bytes from the journal's frames (kept in memory) to their segments, joined up into
 //! large aligned writes. Only stable bytes are written, so that every block rewritten is whole in live frames.
+//!
+//! It keeps out of the way of commits: one write at a time while there is time, more the nearer what is unsettled, or the
+//! journal behind a checkpoint, comes to making producers wait, and all it can when somebody waits already.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -22,7 +25,7 @@ const WRITE_BYTES_MAX: u64 = 1 << 20;
 const EVICT_LOOKS: usize = 64;
 /// Entries of batches that left memory, borne beyond as many as there are others.
 pub(crate) const STALE_ENTRIES_MAX: usize = 64;
-/// Logs written at once.
+/// Most logs written at once.
 const LOGS_AT_ONCE: usize = 16;
 /// Logs written before it is looked whether too many files wait for their flush.
 const LOGS_BEFORE_FLUSH: usize = 4 * LOGS_AT_ONCE;
@@ -37,8 +40,16 @@ pub(crate) struct Writeback<D: Disk> {
     evict_blocked: Cell<bool>,
     /// Somebody waits until what is unsettled is written.
     pub asked: Cell<bool>,
+    /// How many wait for it, or for a checkpoint, whom others wait for.
+    hurried: Cell<usize>,
+    /// Writes in flight.
+    writing: Cell<usize>,
+    /// One of them ended, or there may be more.
+    wrote: WaitList,
     /// Files written since the last checkpoint, by life of the segment, to be flushed by the next.
     pub unflushed: RefCell<BTreeMap<u64, Unflushed<D>>>,
+    /// Files that a checkpoint under way has yet to flush: they are open as well.
+    pub flushing: Cell<usize>,
 }
 
 /// A file that waits for its flush, and whose log is offline if that fails.
@@ -51,7 +62,11 @@ impl<D: Disk> Default for Writeback<D> {
             ended: WaitList::default(),
             evict_blocked: Cell::new(false),
             asked: Cell::new(false),
+            hurried: Cell::new(0),
+            writing: Cell::new(0),
+            wrote: WaitList::default(),
             unflushed: RefCell::default(),
+            flushing: Cell::new(0),
         }
     }
 }
@@ -64,6 +79,21 @@ impl<D: Disk> StoreInner<D> {
             || (unsettled > 0 && self.levels.room_waiters.get() > 0)
             || self.writeback.evict_blocked.get()
             || (unsettled > 0 && self.writeback.asked.get())
+    }
+
+    /// Writes behind, or flushes of what was written, that may be in flight at once, of at most `most`.
+    pub(crate) fn behind_at_once(&self, most: usize) -> usize {
+        let awaited = self.levels.room_waiters.get() > 0 || self.writeback.hurried.get() > 0;
+        if awaited || self.stopped.get() || self.closing.get() || self.refuses_clients() {
+            return most;
+        }
+        let beyond = |level: usize, bound: usize| level.saturating_sub(bound) as f64 / bound.max(1) as f64;
+        let unsettled = beyond(self.levels.unsettled_bytes.get(), self.config.unsettled_bytes_max / 2);
+        let cached = beyond(self.levels.cache_bytes.get(), self.config.cache_bytes_max);
+        let files = self.writeback.unflushed.borrow().len() + self.writeback.flushing.get();
+        let files = beyond(files, self.config.open_files_max / 2);
+        let pressure = unsettled.max(cached).max(files).max(self.journal.pressure());
+        (1 + (pressure * most as f64) as usize).min(most)
     }
 
     /// Drops the oldest settled batches from memory while the cache is over its budget. Unsettled ones get another
@@ -191,6 +221,58 @@ pub(crate) async fn pass<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
     store.levels.writeback_bytes.get() > before
 }
 
+impl<D: Disk> Writeback<D> {
+    /// There may be more in flight than before.
+    pub(crate) fn hasten(&self) {
+        self.wrote.wake_all();
+    }
+
+    /// Waits until `more` says that there may be more in flight, which is looked at again as writes end.
+    pub(crate) async fn hastened(&self, more: impl Fn() -> bool) {
+        self.wrote.until(|| more().then_some(())).await;
+    }
+}
+
+/// Somebody whom others wait for waits for what is written behind, or for a checkpoint, until this is dropped.
+pub(crate) struct Hurry<'a, D: Disk>(&'a Writeback<D>);
+
+impl<D: Disk> Hurry<'_, D> {
+    pub(crate) fn begin(writeback: &Writeback<D>) -> Hurry<'_, D> {
+        add(&writeback.hurried, 1);
+        writeback.hasten();
+        Hurry(writeback)
+    }
+}
+
+impl<D: Disk> Drop for Hurry<'_, D> {
+    fn drop(&mut self) {
+        self.0.hurried.set(self.0.hurried.get() - 1);
+    }
+}
+
+/// A write in flight.
+struct Turn<'a, D: Disk>(&'a Writeback<D>);
+
+impl<D: Disk> Turn<'_, D> {
+    /// Waits until one more may be in flight.
+    async fn take(store: &StoreInner<D>) -> Turn<'_, D> {
+        let writeback = &store.writeback;
+        let free = || {
+            let free = writeback.writing.get() < store.behind_at_once(LOGS_AT_ONCE);
+            free.then(|| add(&writeback.writing, 1))
+        };
+        writeback.wrote.until(free).await;
+        Turn(writeback)
+    }
+}
+
+impl<D: Disk> Drop for Turn<'_, D> {
+    fn drop(&mut self) {
+        self.0.writing.set(self.0.writing.get() - 1);
+        self.0.wrote.wake_all();
+    }
+}
+
 /// Writes behind until nothing is left that `unsettled` asks for.
 pub(crate) async fn settle<D: Disk>(
     store: &Rc<StoreInner<D>>,
@@ -215,7 +297,7 @@ pub(crate) async fn settle<D: Disk>(
 /// written behind meanwhile, so that none is written to between its flush and its leaving the list.
 async fn flush_surplus<D: Disk>(store: &Rc<StoreInner<D>>) {
     let unflushed = &store.writeback.unflushed;
-    if unflushed.borrow().len() <= store.config.open_files_max {
+    if unflushed.borrow().len() + store.writeback.flushing.get() <= store.config.open_files_max {
         return;
     }
     let files: Vec<_> = unflushed.borrow().iter().map(|(life, file)| (*life, file.clone())).collect();
@@ -232,6 +314,7 @@ async fn write_log<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
     let segments: Vec<_> = log.state.borrow().segments.iter().filter(with_pending).cloned().collect();
     for segment in segments.iter().filter(|segment| segment.is_ready() && !log.has_failed()) {
         write_segment(store, log, segment).await;
+        // It may have ended before the write.
         segment.writeback_to.set(0);
         segment.trim_prefix();
     }
@@ -239,12 +322,15 @@ async fn write_log<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
 
 async fn write_segment<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segment: &Rc<Segment<D>>) {
     let mut position = 0;
-    loop {
+    // What becomes stable meanwhile is for the next pass: others have their turn.
+    let durable_seq = store.pipeline.durable_seq.get();
+    let next_from = |position| segment.pending.borrow().next_writable(position, durable_seq);
+    while next_from(position).is_some() {
+        let turn = Turn::take(store).await;
         if segment.retired.get() || store.stopped.get() || log.has_failed() {
             return;
         }
-        let durable_seq = store.pipeline.durable_seq.get();
-        let Some(range) = segment.pending.borrow().next_writable(position, durable_seq) else { return };
+        let Some(range) = next_from(position) else { return };
         let range = range.start..range.end.min(block_floor(range.start) + WRITE_BYTES_MAX);
         let (block, block_end) = (block_floor(range.start), block_ceil(range.end));
         segment.writeback_to.set(block_end);
@@ -261,6 +347,8 @@ async fn write_segment<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>
         let op = || file.write_at(data.clone(), block);
         let written = store.retry_for_log((log, segment), "writing behind", op).await;
         segment.wrote(block);
+        segment.writeback_to.set(0);
+        drop(turn);
         if written.is_none() || log.has_failed() {
             return;
         }

@@ -215,7 +215,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         segment.indexed_from.set(append.end());
         state.end_offset = append.next_offset;
         // What these batches told of producers is lost: an older state would refuse what follows them.
-        state.producers = ProducerTable::new(self.store.config.producers_per_log_max);
+        state.producers.replace(ProducerTable::new(self.store.config.producers_per_log_max));
     }
 
     fn segment(&mut self, log: &Rc<LogInner<D>>, append: &AppendEntry) -> &mut Touched<D> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::disk::Disk;
+use crate::writeback::Hurry;
 use crate::{AppendError, StoreError};
 
 async fn fill(store: &Store<SimDisk>, log: &Log<SimDisk>, count: u64, len: usize) {
@@ -201,4 +202,33 @@ fn what_left_does_not_come_back_when_power_is_lost_after_a_clean_close() {
             assert_eq!(files.len(), segments, "seed {seed}: {files:?}");
         });
     }
+}
+
+/// Write behind leaves the disk to commits while there is time, and has it as others come to wait.
+#[test]
+fn as_much_is_written_behind_at_once_as_is_needed() {
+    let world = world(91);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk, StoreConfig { unsettled_bytes_max: 1000, ..small() }).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        let inner = &log.store;
+        let at_once = |most| inner.behind_at_once(most);
+        for (unsettled, expected) in [(0, 1), (500, 1), (750, 9), (999, 16), (1000, 16), (1500, 16)] {
+            inner.levels.unsettled_bytes.set(unsettled);
+            assert_eq!(at_once(16), expected, "{unsettled}");
+        }
+        inner.levels.unsettled_bytes.set(0);
+        inner.levels.cache_bytes.set(small().cache_bytes_max * 3 / 2);
+        assert_eq!(at_once(16), 9);
+        inner.levels.cache_bytes.set(0);
+        let hurry = Hurry::begin(&inner.writeback);
+        assert_eq!(at_once(64), 64);
+        drop(hurry);
+        assert_eq!(at_once(64), 1);
+        inner.levels.room_waiters.set(1);
+        assert_eq!(at_once(64), 64);
+        inner.levels.room_waiters.set(0);
+        store.close().await.unwrap();
+    });
 }
