@@ -33,6 +33,9 @@ const FILL_IDLE_TURNS_MAX: u32 = 30;
 /// Kafka's own tools start anew beside a broker that is warm: as much as their own compiler needs at least.
 const TOOL_WARM_MAX: Duration = Duration::from_secs(15);
 
+/// A last third that is faster than the first by more than this part says that the peer was not warm.
+pub(super) const RISE_MAX: f64 = 0.1;
+
 /// What all cells need.
 #[derive(Debug, Clone)]
 pub(super) struct Bench {
@@ -41,6 +44,8 @@ pub(super) struct Bench {
     pub(super) client_core: usize,
     pub(super) work_dir: PathBuf,
     pub(super) warm: Duration,
+    /// Who still rises is measured again, until it was under load for so long.
+    pub(super) warm_max: Duration,
     pub(super) duration: Duration,
     /// Overrules the scenarios' own.
     pub(super) fill_bytes: Option<u64>,
@@ -90,7 +95,17 @@ pub(super) fn measure(bench: &Bench, scenario: &Scenario, kind: PeerKind, rates:
             thread::sleep(if background.is_some() { bench.warm } else { Duration::ZERO });
             measured.warm_up = Duration::ZERO;
         }
-        let (found, cost) = Load::start(measured)?.finish_watching(&broker, bench.device.as_ref())?;
+        let mut loaded = Duration::ZERO;
+        let (found, cost) = loop {
+            loaded += measured.warm_up + measured.duration;
+            let found = Load::start(measured.clone())?.finish_watching(&broker, bench.device.as_ref())?;
+            let rises = found.0.iter().any(|run| rise(run).is_some_and(|rise| rise > RISE_MAX));
+            // What runs beside it was started for one measurement.
+            if !rises || loaded >= bench.warm_max || is_cold || background.is_some() {
+                break found;
+            }
+        };
+        figures.insert("loaded_seconds".to_owned(), json!(loaded.as_secs()));
         figures.insert("loadgen".to_owned(), by_name(&found));
         figures.insert("broker".to_owned(), cost);
         if let Some(background) = background {

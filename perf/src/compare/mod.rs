@@ -59,6 +59,9 @@ pub(crate) struct CompareArgs {
     /// How long each broker runs under the load before it is measured; a Java compiler on one core needs 30 s of full load and more
     #[arg(long, default_value_t = 60)]
     warm: u64,
+    /// A broker that goes faster and faster while it is measured is measured again, until it was under load for so long
+    #[arg(long, default_value_t = 400)]
+    warm_max: u64,
     /// Bytes that scenarios write beforehand, instead of what they say; 20GiB for what no page cache holds
     #[arg(long)]
     fill: Option<ByteSize>,
@@ -166,6 +169,7 @@ impl<'a> Comparison<'a> {
             "rounds": args.rounds,
             "seconds": args.seconds,
             "warm_seconds": args.warm,
+            "warm_seconds_max": args.warm_max,
             "ceilings": ceilings,
             "charts": stem.clone(),
             "scenarios": [],
@@ -177,6 +181,7 @@ impl<'a> Comparison<'a> {
             client_core: args.client_core,
             work_dir: figures.work_dir,
             warm: Duration::from_secs(args.warm),
+            warm_max: Duration::from_secs(args.warm_max),
             duration: Duration::from_secs(args.seconds),
             fill_bytes: args.fill.map(|size| size.0),
             kafka_tools: !args.no_kafka_client,
@@ -343,8 +348,9 @@ fn goal_json(goal: &scenario::Goal, medians: &Medians) -> Value {
 /// What repeats this comparison, without the paths of this machine.
 fn command_line(args: &CompareArgs) -> String {
     let mut command = format!(
-        "penstock-perf compare --name {} --rounds {} --seconds {} --warm {} --server-core {} --client-core {}",
-        args.name, args.rounds, args.seconds, args.warm, args.server_core, args.client_core
+        "penstock-perf compare --name {} --rounds {} --seconds {} --warm {} --warm-max {} \
+         --server-core {} --client-core {}",
+        args.name, args.rounds, args.seconds, args.warm, args.warm_max, args.server_core, args.client_core
     );
     if !args.scenario.is_empty() {
         command.push_str(&format!(" --scenario {}", args.scenario.join(",")));
