@@ -15,6 +15,7 @@ use crate::disk::{BLOCK, Disk, DiskFile};
 use crate::error::OpenError;
 use crate::frame;
 use crate::journal::journal_path;
+use crate::prepare::passes;
 use crate::state::logs_dir;
 
 /// Path of the checkpoint.
@@ -31,6 +32,28 @@ pub(crate) fn copy_path(dir: &Path) -> PathBuf {
 pub(crate) async fn write_checkpoint<D: Disk>(disk: &D, dir: &Path, bytes: Bytes) -> io::Result<()> {
     disk.write_small(&checkpoint_path(dir), bytes.clone()).await?;
     disk.write_small(&copy_path(dir), bytes).await
+}
+
+/// As [`write_checkpoint`], for a start: where only the copy finds no room, the old one goes, and the next checkpoint writes
+/// another. An old one by itself would tell of what the start has let go of.
+pub(crate) async fn write_first<D: Disk>(disk: &D, dir: &Path, bytes: Bytes) -> io::Result<()> {
+    disk.write_small(&checkpoint_path(dir), bytes.clone()).await?;
+    let copy = copy_path(dir);
+    match disk.write_small(&copy, bytes.clone()).await {
+        Err(error) if passes(&error) => {}
+        written => return written,
+    }
+    match disk.remove(&copy).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => disk.sync_dir(dir).await?,
+    }
+    match disk.write_small(&copy, bytes.clone()).await {
+        Err(error) if passes(&error) => {
+            tracing::warn!("{}: the checkpoint has no copy until the next one: {error}", copy.display());
+            Ok(())
+        }
+        written => written,
+    }
 }
 
 /// Whether the last four bytes are the crc of all before.

@@ -260,5 +260,5 @@ async fn write_checkpoint<D: Disk>(store: &Rc<StoreInner<D>>) -> Result<(), Open
     let bytes = encoder.finish(&store.journal.redo(store.run, seq, crate::journal::Cursor::default(), false));
     let failed = || OpenError::io(checkpoint_path(&store.dir).display().to_string());
     checkpoint::check_len(&bytes).map_err(failed())?;
-    checkpoint_file::write_checkpoint(&store.disk, &store.dir, bytes.into()).await.map_err(failed())
+    checkpoint_file::write_first(&store.disk, &store.dir, bytes.into()).await.map_err(failed())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::checkpoint_file::copy_path;
 use crate::disk::Disk;
 use crate::disk::sim::{Effect, Fault, Operation};
 use crate::{AppendError, StoreError};
@@ -336,5 +337,28 @@ fn room_is_bounded_and_a_giant_request_comes_through_alone() {
         let appended = log.append(vec![batch(1, bytes_max, 0, 1)], client(0)).unwrap();
         log.durable(appended.ticket).await.unwrap();
         store.close().await.unwrap();
+    });
+}
+
+/// The copy of the checkpoint alone finds no room: the start goes on without, and leaves no old one.
+#[test]
+fn a_start_needs_no_room_for_the_copy_of_its_checkpoint() {
+    let world = world(403);
+    let (disk, inner) = (world.disk(), world.clone());
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), small()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        let appended = log.append(vec![batch(1, 3000, 0, 1)], client(0)).unwrap();
+        log.durable(appended.ticket).await.unwrap();
+        store.close().await.unwrap();
+        let copy = copy_path(Path::new(DIR));
+        for (times, is_there) in [(1, true), (2, false)] {
+            inner.inject(fault(Operation::Write, "checkpoint.copy", times, libc::ENOSPC));
+            let (store, _) = open(disk.clone(), small()).await;
+            assert_eq!((inner.faults_left(), disk.exists(&copy).await.unwrap()), (0, is_there));
+            assert_eq!(read_all(&store.log("a-0").unwrap()).await.len(), 1);
+            store.close().await.unwrap();
+            assert!(disk.exists(&copy).await.unwrap(), "the next checkpoint has one");
+        }
     });
 }
