@@ -238,6 +238,10 @@ impl<D: Disk> Store<D> {
         let log = log.ok_or_else(|| StoreError::NotFound(name.to_owned()))?;
         {
             let mut state = log.state.borrow_mut();
+            // It may have gone offline meanwhile: its truncation comes to its end first, or would take the next log's files.
+            if state.busy {
+                return Err(StoreError::Busy);
+            }
             match check_open(store, &state) {
                 Ok(()) => {}
                 // A damaged log may be removed.

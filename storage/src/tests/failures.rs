@@ -359,3 +359,26 @@ fn batches_of_a_file_s_past_are_not_taken_for_what_a_failed_flush_lost() {
     }
     assert!(reused > 0, "no file was used again");
 }
+
+/// What is cut off still has to leave: a log of the same name would lose its files to it.
+#[test]
+fn a_log_that_goes_offline_while_it_is_truncated_is_removed_afterwards() {
+    let world = world(86);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, [log, good]) = two_logs(&disk).await;
+        for n in 0..10 {
+            append(&log, 3000, n).await.unwrap();
+        }
+        let meanwhile = async {
+            log.inner.fail("a read failed");
+            store.remove_log("a-0").await
+        };
+        let (cut, removed) = futures_util::future::join(log.truncate(3), meanwhile).await;
+        assert_eq!(removed, Err(crate::StoreError::Busy));
+        cut.unwrap_err();
+        store.remove_log("a-0").await.unwrap();
+        append(&good, 100, 1).await.unwrap();
+        store.close().await.unwrap();
+    });
+}
