@@ -43,6 +43,7 @@ mod recycle;
 mod rescue;
 mod reshard;
 pub mod retention;
+mod salvage;
 mod scrub;
 mod segment;
 mod space;

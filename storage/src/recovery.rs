@@ -7,6 +7,7 @@
 
 mod ahead;
 mod chain;
+mod renew;
 mod replay;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -31,6 +32,7 @@ use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, StoreInner, logs_dir};
 use crate::store::RecoveryReport;
 use chain::{Chain, JournalReader};
+use renew::{Refused, renew};
 use replay::Replay;
 
 /// Opens the store up to the point where its tasks may start.
@@ -47,16 +49,26 @@ pub(crate) async fn recover<D: Disk>(
     let Checkpoint { redo, logs } = checkpoint;
     let reader = JournalReader::open(&disk, dir, redo).await?;
     let mut chain = chain::scan(&reader).await?;
+    let mut renewed = BTreeSet::new();
     let store = loop {
         let store = StoreInner::new(disk.clone(), dir, config.clone(), redo.run + 1, chain.next_seq);
         for record in &logs {
             let log = load_log(&store, record, now_ms)?;
             store.logs.borrow_mut().insert(log.name.clone(), log);
         }
-        if replay_chain(&store, &reader, &mut chain, now_ms, &mut report).await? {
-            break store;
+        let refused = Refused::default();
+        match replay_chain(&store, &reader, &mut chain, (now_ms, &refused), &mut report).await {
+            Ok(true) => break store,
+            Ok(false) => {}
+            Err(error) => {
+                // Each once: a disk that takes nothing is no bad block.
+                let again = refused.take().filter(|(_, segment)| renewed.insert(segment.path.clone()));
+                let (log, segment) = again.ok_or(error)?;
+                renew(&store, &log, &segment).await.map_err(OpenError::io(segment.path.display()))?;
+            }
         }
     };
+    report.files_renewed = renewed.len();
     report.torn_tail = chain.torn;
     report.frames_replayed = chain.frames.len() as u64;
     drop_deleted(&store);
@@ -170,10 +182,10 @@ async fn replay_chain<D: Disk>(
     store: &Rc<StoreInner<D>>,
     reader: &JournalReader<D>,
     chain: &mut Chain,
-    now_ms: i64,
+    (now_ms, refused): (i64, &Refused<D>),
     report: &mut RecoveryReport,
 ) -> Result<bool, OpenError> {
-    let mut replay = Replay::new(store, chain, now_ms);
+    let mut replay = Replay::new(store, chain, now_ms, refused);
     let mut torn_at = None;
     let mut ahead = VecDeque::new();
     for index in 0..chain.frames.len() {

@@ -42,6 +42,8 @@ pub struct RecoveryReport {
     pub bytes_replayed: u64,
     /// There were frames after the last whole one, never acknowledged; they were dropped.
     pub torn_tail: bool,
+    /// Segment files that the device refused to write, and that were made anew.
+    pub files_renewed: usize,
     /// Logs offline because acknowledged data is damaged: name and reason.
     pub offline: Vec<(String, String)>,
 }

@@ -13,6 +13,7 @@ use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader};
 
 use super::ahead::{self, Ahead, Direct, OfLog};
 use super::chain::Chain;
+use super::renew::{self, Refused};
 use crate::append::note;
 use crate::config::LogConfig;
 use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
@@ -61,6 +62,8 @@ pub(crate) struct Replay<'a, D: Disk> {
     store: &'a Rc<StoreInner<D>>,
     chain: &'a Chain,
     now_ms: i64,
+    /// The file that ended the replay, if the device refused to write it.
+    refused: &'a Refused<D>,
     by_id: BTreeMap<u64, Rc<LogInner<D>>>,
     touched: BTreeMap<(u64, i64), Touched<D>>,
     /// Logs found damaged, by id, with the end of what is known to have been acknowledged.
@@ -70,10 +73,15 @@ pub(crate) struct Replay<'a, D: Disk> {
 }
 
 impl<'a, D: Disk> Replay<'a, D> {
-    pub(crate) fn new(store: &'a Rc<StoreInner<D>>, chain: &'a Chain, now_ms: i64) -> Replay<'a, D> {
+    pub(crate) fn new(
+        store: &'a Rc<StoreInner<D>>,
+        chain: &'a Chain,
+        now_ms: i64,
+        refused: &'a Refused<D>,
+    ) -> Replay<'a, D> {
         let by_id = store.logs.borrow().values().map(|log| (log.id, log.clone())).collect();
         let (touched, damaged) = (BTreeMap::new(), BTreeMap::new());
-        Replay { store, chain, now_ms, by_id, touched, damaged, pieces_bytes: 0, bytes: 0 }
+        Replay { store, chain, now_ms, refused, by_id, touched, damaged, pieces_bytes: 0, bytes: 0 }
     }
 
     /// Bytes of batches replayed.
@@ -345,7 +353,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         let touched: Vec<_> =
             self.touched.values().filter(|touched| touched.file.is_some() && which(touched)).collect();
         let flush = async |touched: &Touched<D>| match &touched.file {
-            Some(file) => file.sync_data().await.map_err(OpenError::io(touched.segment.path.display())),
+            Some(file) => file.sync_data().await.map_err(|error| of_file(self.refused, touched, error)),
             None => Ok(()),
         };
         let mut flushes = stream::iter(touched.iter().copied()).map(flush).buffer_unordered(FILES_AT_ONCE);
@@ -380,7 +388,7 @@ impl<'a, D: Disk> Replay<'a, D> {
             let start = self.chain.start_offsets.get(&touched.log.id).copied().unwrap_or(0);
             end <= start || !state.segments.iter().any(|known| Rc::ptr_eq(known, &touched.segment))
         };
-        let store = self.store;
+        let (store, refused) = (self.store, self.refused);
         let write = async |touched: &mut Touched<D>| {
             if deleted(touched) {
                 touched.pieces.clear();
@@ -388,7 +396,7 @@ impl<'a, D: Disk> Replay<'a, D> {
             }
             let limit = if all { u64::MAX } else { block_floor(touched.segment.end.get()) };
             let written = write_touched(store, touched, limit).await;
-            written.map_err(OpenError::io(touched.segment.path.display()))
+            written.map_err(|error| of_file(refused, touched, error))
         };
         let mut writes = stream::iter(self.touched.values_mut()).map(write).buffer_unordered(FILES_AT_ONCE);
         while let Some(written) = writes.next().await {
@@ -398,6 +406,12 @@ impl<'a, D: Disk> Replay<'a, D> {
         self.pieces_bytes = self.touched.values().map(|touched| pieces_bytes(&touched.pieces)).sum();
         Ok(())
     }
+}
+
+/// A file that is written or flushed failed.
+fn of_file<D: Disk>(refused: &Refused<D>, touched: &Touched<D>, error: std::io::Error) -> OpenError {
+    renew::note(refused, (&touched.log, &touched.segment), &error);
+    OpenError::io(touched.segment.path.display())(error)
 }
 
 /// What is wrong with a share's place in its log, if anything is.
