@@ -19,7 +19,7 @@ use crate::read::READ_BYTES_MAX;
 use crate::retention::{RetentionRules, SegmentSummary, plan_deletion};
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, LogState, StoreInner};
-use crate::walk::{Walk, appended, walk};
+use crate::walk::{Walk, appended};
 use crate::writeback::{self, Hurry};
 
 /// Pause before looking again at a segment that is read still.
@@ -254,6 +254,8 @@ impl<D: Disk> Kept<D> {
 /// The producers as they were known when the log ended at an offset.
 pub(crate) struct ProducersAt {
     pub offset: i64,
+    /// Life of the segment that ended there, and the position.
+    pub place: Option<(u64, u64)>,
     pub table: ProducerTable,
 }
 
@@ -283,7 +285,10 @@ pub(crate) async fn cut_settled<D: Disk>(
     let producers = if log.state.borrow().producers.reaches(end_offset) {
         let told = match cut {
             Cut::Rescue(Some(told)) => told,
-            _ => ProducersAt { offset: 0, table: ProducerTable::new(store.config.producers_per_log_max) },
+            _ => {
+                let table = ProducerTable::new(store.config.producers_per_log_max);
+                ProducersAt { offset: 0, place: None, table }
+            }
         };
         Some(producers_before(store, log, end_offset, told).await.map_err(into_io)?)
     } else {
@@ -354,16 +359,28 @@ async fn look_at_cut<D: Disk>(
         max_timestamp: (-1, -1),
         segment: segment.clone(),
     };
-    walk(store, log, &segment, DATA_START..segment.end.get(), |batch, header| {
-        if header.next_offset() > offset {
-            return;
+    let mut walk = Walk::new(log, &segment, DATA_START..segment.end.get());
+    // What lies behind the cut goes, damaged or not.
+    let mut is_behind = false;
+    while !walk.is_over() && !is_behind && end_offset < offset {
+        let mut walked = Vec::new();
+        let stepped = walk.step((store, log), &segment, READ_BYTES_MAX, &mut walked).await;
+        for (position, header) in &walked {
+            is_behind |= header.next_offset() > offset;
+            if is_behind {
+                break;
+            }
+            let batch = appended(*position, header);
+            kept.index.note(&batch, interval);
+            kept.end = batch.position + batch.len;
+            end_offset = header.next_offset();
+            kept.note_timestamp(header);
         }
-        kept.index.note(batch, interval);
-        kept.end = batch.position + batch.len;
-        end_offset = header.next_offset();
-        kept.note_timestamp(header);
-    })
-    .await?;
+        if !is_behind && end_offset < offset {
+            stepped?;
+        }
+        store.disk.yield_now().await;
+    }
     Ok(((kept.end > DATA_START).then_some(kept), end_offset))
 }
 
@@ -404,7 +421,9 @@ async fn look_at_saved<D: Disk>(
     Ok((kept.end > DATA_START).then_some(kept))
 }
 
-/// The producers as the batches before `end_offset` tell, of which the first were `told` before.
+/// The producers as the batches before `end_offset` tell, of which the first were `told` before. Where one of the others is
+/// damaged, all that was known before goes: who is known by an older batch would have the next one refused, and who is not
+/// known may begin anywhere.
 async fn producers_before<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
@@ -424,13 +443,37 @@ async fn producers_before<D: Disk>(
     let mut producers = told.table;
     producers.keep_seen(&seen);
     for segment in segments {
-        walk(store, log, &segment, DATA_START..segment.end.get(), |_, header| {
-            let known = seen.binary_search_by_key(&header.producer_id, |(id, _)| *id);
-            if let (Ok(at), true) = (known, wanted.contains(&(header.next_offset() - 1))) {
-                producers.record(header, seen[at].1);
+        let mut walk = Walk::new(log, &segment, DATA_START..segment.end.get());
+        if let Some((_, position)) = told.place.filter(|(life, _)| *life == segment.life) {
+            (walk.position, walk.due) = (position, told.offset);
+        }
+        // One more step at the end: a batch behind a gap counts once what follows it was seen.
+        while !walk.is_over() && walk.due <= end_offset {
+            let mut walked = Vec::new();
+            let stepped = walk.step((store, log), &segment, READ_BYTES_MAX, &mut walked).await;
+            for (_, header) in &walked {
+                let known = seen.binary_search_by_key(&header.producer_id, |(id, _)| *id);
+                if let (Ok(at), true) = (known, wanted.contains(&(header.next_offset() - 1))) {
+                    producers.record(header, seen[at].1);
+                }
             }
-        })
-        .await?;
+            match stepped {
+                Ok(()) => {}
+                Err(ReadError::Corrupt { .. }) => {
+                    let due = walked.last().map_or(walk.due, |(_, header)| header.next_offset());
+                    let passed = walk.pass((store, log), &segment).await?;
+                    if due >= end_offset {
+                        break;
+                    }
+                    if !passed || due >= told.offset {
+                        producers = ProducerTable::new(store.config.producers_per_log_max);
+                    }
+                    tracing::warn!(log = %log.name, segment = segment.base, "a batch behind offset {due} is damaged");
+                }
+                Err(error) => return Err(error),
+            }
+            store.disk.yield_now().await;
+        }
     }
     Ok(producers)
 }

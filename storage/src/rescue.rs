@@ -5,7 +5,7 @@
 //!   committer leaves them out of frames, the flusher takes them out of frames written already; see
 //!   [`crate::committer`]).
 //! - A flush that failed is never asked for again: it would prove nothing of what the first one lost. A file that a write
-//!   or a flush failed on is *suspect*: nothing is written to it any more, and no byte of it counts but by its crc.
+//!   or a flush failed on is *suspect*: nothing is written to it any more, and no later flush of it vouches for anything.
 //! - Each checkpoint first copies what is acknowledged in suspect files, and what of the log is not in its segments yet, to
 //!   new files, which take the place of the old ones. Batches come from memory; what went before them comes from the old
 //!   file, byte by byte, as far as a flush that succeeded vouches for it. Nothing else does: a file that was used before may
@@ -34,6 +34,7 @@ use crate::plan::{block_ceil, block_floor};
 use crate::prepare::header_of;
 use crate::producer::ProducerTable;
 use crate::recycle::recycle_dir;
+use crate::salvage;
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, StoreInner, logs_dir};
 
@@ -230,7 +231,8 @@ async fn producers_told<D: Disk>(
     let record = told.iter().flat_map(|told| &told.logs).find(|record| record.id == log.id);
     // One that the checkpoint does not know is as short as it is new.
     let Some(record) = record.filter(|record| record.end_offset <= durable) else {
-        return Ok(Some(ProducersAt { offset: 0, table: ProducerTable::new(producers_max) }));
+        let table = ProducerTable::new(producers_max);
+        return Ok(Some(ProducersAt { offset: 0, place: None, table }));
     };
     let table = match record.producers.is_empty() {
         true => ProducerTable::new(producers_max),
@@ -239,7 +241,8 @@ async fn producers_told<D: Disk>(
             decoded.map_err(|error| error.to_string())?.0
         }
     };
-    Ok(Some(ProducersAt { offset: record.end_offset, table }))
+    let place = record.segments.last().map(|last| (last.life, last.end));
+    Ok(Some(ProducersAt { offset: record.end_offset, place, table }))
 }
 
 /// Puts a new file in the place of the segment's, with the batches below `durable`.
@@ -277,6 +280,20 @@ async fn replace<D: Disk>(
     Ok(())
 }
 
+/// The segment's file; waits for descriptors.
+async fn opened<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    segment: &Rc<Segment<D>>,
+) -> Result<D::File, Failure> {
+    let open = async || match store.files.get(&store.disk, log, segment).await {
+        Ok(file) => Ok(file),
+        Err(FileError::Io(error)) => Err(error),
+        Err(error) => Err(io::Error::other(error.to_string())),
+    };
+    saving(store, log, open).await
+}
+
 /// Flushes the segment's file, unless that failed before; waits for a flush under way.
 async fn prove<D: Disk>(
     store: &Rc<StoreInner<D>>,
@@ -287,12 +304,7 @@ async fn prove<D: Disk>(
     if !needed() {
         return Ok(());
     }
-    let open = async || match store.files.get(&store.disk, log, segment).await {
-        Ok(file) => Ok(file),
-        Err(FileError::Io(error)) => Err(error),
-        Err(error) => Err(io::Error::other(error.to_string())),
-    };
-    let file = saving(store, log, open).await?;
+    let file = opened(store, log, segment).await?;
     let turn = || store.flushing.borrow_mut().insert(segment.life).then_some(());
     store.flushed.until(turn).await;
     if needed() {
@@ -320,7 +332,7 @@ async fn copy<D: Disk>(
     }
     let mut out =
         Copy { file: file.clone(), piece: AlignedBuf::with_capacity(PIECE_BYTES), position: DATA_START };
-    let mut position = DATA_START;
+    let (mut position, mut lost) = (DATA_START, Vec::new());
     if from.file_to > DATA_START {
         let old = store.files.get(&store.disk, log, segment).await.map_err(|error| match error {
             FileError::Io(error) => error,
@@ -328,7 +340,7 @@ async fn copy<D: Disk>(
         })?;
         while position < from.file_to {
             let to = block_ceil(from.file_to).min(position + PIECE_BYTES as u64);
-            let data = old.read_at(position, (to - position) as usize).await?.freeze();
+            let data = salvage::read_at(&old, position, (to - position) as usize, &mut lost).await?;
             let wanted = (from.file_to - position).min(to - position) as usize;
             if data.len() < wanted {
                 return Err(io::Error::other("it is too short"));
@@ -345,6 +357,10 @@ async fn copy<D: Disk>(
     }
     let end = out.finish().await?;
     file.sync_data().await?;
+    if !lost.is_empty() {
+        let file = segment.path.display();
+        tracing::error!(log = %log.name, %file, ?lost, "blocks that cannot be read are lost, and the batches in them");
+    }
     Ok((file, end))
 }
 

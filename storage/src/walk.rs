@@ -177,23 +177,3 @@ pub(crate) fn appended(position: u64, header: &BatchHeader) -> AppendedBatch {
         max_timestamp: header.max_timestamp,
     }
 }
-
-/// Shows `note` the header of every batch in a settled range that begins and ends with whole batches. Fails at the
-/// first that is damaged.
-pub(crate) async fn walk<D: Disk>(
-    store: &Rc<StoreInner<D>>,
-    log: &Rc<LogInner<D>>,
-    segment: &Rc<Segment<D>>,
-    range: Range<u64>,
-    mut note: impl FnMut(&AppendedBatch, &BatchHeader),
-) -> Result<(), ReadError> {
-    let mut walk = Walk::new(log, segment, range);
-    while !walk.is_over() {
-        let mut walked = Vec::new();
-        let stepped = walk.step((store, log), segment, READ_BYTES_MAX, &mut walked).await;
-        walked.iter().for_each(|(position, header)| note(&appended(*position, header), header));
-        stepped?;
-        store.disk.yield_now().await;
-    }
-    Ok(())
-}

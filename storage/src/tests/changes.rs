@@ -1,7 +1,7 @@
 //! Rolling, deleting, truncating, removing: what stays, now and after reopening.
 
 use super::*;
-use crate::disk::Disk;
+use crate::disk::{BLOCK, Disk, DiskFile};
 use crate::writeback::Hurry;
 use crate::{AppendError, StoreError};
 
@@ -229,6 +229,36 @@ fn as_much_is_written_behind_at_once_as_is_needed() {
         inner.levels.room_waiters.set(1);
         assert_eq!(at_once(64), 64);
         inner.levels.room_waiters.set(0);
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_truncation_does_not_mind_damage_behind_its_cut() {
+    let world = world(38);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), StoreConfig { cache_bytes_max: 4 << 10, ..small() }).await;
+        let log = store.create_log("a", log_config()).await.unwrap();
+        fill(&store, &log, 10, 3000).await;
+        store.checkpoint().await.unwrap();
+        store.tick(0).await;
+        let path = Path::new(DIR).join("logs/a/00000000000000000000.log");
+        let file = disk.open(&path).await.unwrap();
+        // Within the eighth batch, of two records as all.
+        let at = BLOCK as u64 + 7 * 3000 + 1000;
+        let from = at / BLOCK as u64 * BLOCK as u64;
+        let mut block = file.read_at(from, BLOCK).await.unwrap();
+        block[(at - from) as usize] ^= 1;
+        file.write_at(block.freeze(), from).await.unwrap();
+        assert!(log.truncate(16).await.is_err(), "what would stay is damaged");
+        assert!(log.offline().is_some());
+        store.close().await.unwrap();
+        let (store, _) = open(disk.clone(), small()).await;
+        let log = store.log("a").unwrap();
+        assert_eq!(log.truncate(14).await, Ok(14));
+        assert_eq!(offsets(&log).await, (0..7).map(|n| 2 * n).collect::<Vec<_>>());
+        fill(&store, &log, 3, 3000).await;
         store.close().await.unwrap();
     });
 }
