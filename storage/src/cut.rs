@@ -214,9 +214,10 @@ async fn cut<D: Disk>(
     log.cut_untold.set(true);
     let end_offset = log.state.borrow().end_offset;
     let active = log.state.borrow().segments.back().cloned();
-    if let Some(active) = active {
-        forget_file(store, &active).await.map_err(|error| StoreError::Io(error.to_string()))?;
-    }
+    let forgotten = match active {
+        Some(active) => forget_file(store, &active).await,
+        None => Ok(()),
+    };
     // Cleaning retired them, and their files have the names that new ones may get.
     dropped.extend(store.recycle.forget_from(store, &store.log_dir(&log.name), end_offset).await);
     let wanted = store.pipeline.request_checkpoint(store);
@@ -231,6 +232,8 @@ async fn cut<D: Disk>(
         store.recycle.retire_cut(store, segment);
     }
     store.recycle.collect(store).await;
+    // Told only now: the cut is done.
+    forgotten.map_err(|error| StoreError::Io(error.to_string()))?;
     Ok(log.state.borrow().end_offset)
 }
 

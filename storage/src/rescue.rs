@@ -182,8 +182,11 @@ async fn rescue<D: Disk>(
         dropped => dropped.map_err(|error| error.to_string())?,
     };
     // What it tells of lies beyond the end now, and the segment may grow to that end again.
-    if let Some(last) = segments.last() {
-        saving(store, log, || forget_file(store, last)).await?;
+    if let Some(last) = segments.last()
+        && let Err(error) = saving(store, log, || forget_file(store, last)).await
+    {
+        // Should it count again, what it tells of is not there, which readers and the scrub see.
+        tracing::warn!(log = %log.name, segment = last.base, "its index file stays: {error}");
     }
     for segment in dropped {
         if !segment.is_ready() {

@@ -458,6 +458,27 @@ fn batches_of_a_file_s_past_are_not_taken_for_what_a_failed_flush_lost() {
     assert!(reused > 0, "no file was used again");
 }
 
+#[test]
+fn an_index_file_that_cannot_be_removed_costs_no_shard() {
+    let world = world(84);
+    let (disk, faults) = (world.disk(), world.clone());
+    world.block_on(async move {
+        let (store, logs) = two_logs(&disk).await;
+        faults.inject(fault(Operation::Name, ".index", u64::MAX));
+        faults.inject(fault(Operation::Write, "logs/a-0/", 1));
+        fail_one_of_two_now(&logs).await;
+        store.checkpoint().await.unwrap();
+        append(&logs[1], 100, 4).await.unwrap();
+        faults.clear_faults();
+    });
+    assert_eq!(after(&world.crash(Crash::PowerLoss)), [1, 2]);
+}
+
+async fn fail_one_of_two_now([bad, _]: &[Log<SimDisk>; 2]) {
+    let lost = bad.append(vec![batch(1, 30_000, 1, 1)], client(0)).unwrap();
+    bad.durable(lost.ticket).await.unwrap_err();
+}
+
 /// What is cut off still has to leave: a log of the same name would lose its files to it.
 #[test]
 fn a_log_that_goes_offline_while_it_is_truncated_is_removed_afterwards() {
