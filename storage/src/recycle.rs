@@ -217,6 +217,15 @@ impl<D: Disk> Recycle<D> {
         self.retired.borrow_mut().push(Retired { segment, freed_by, waits, counted });
     }
 
+    /// A flush of the retired segment with this life failed: its file is not written again.
+    pub(crate) fn suspect(&self, life: u64) {
+        let retired = self.retired.borrow();
+        retired
+            .iter()
+            .filter(|retired| retired.segment.life == life)
+            .for_each(|r| r.segment.suspect.set(true));
+    }
+
     /// Whether only a checkpoint keeps files from being freed.
     pub(crate) fn wants_checkpoint(&self, store: &StoreInner<D>) -> bool {
         let wanted = store.pipeline.checkpoint_wanted.get();

@@ -207,7 +207,11 @@ impl<D: Disk> StoreInner<D> {
             None => file.sync_data().await,
         };
         if let Err(error) = &flushed {
-            self.fail_log(log, life, format_args!("flush of a segment failed: {error}"));
+            match segment {
+                Some(_) => self.fail_log(log, life, format_args!("flush of a segment failed: {error}")),
+                // It was deleted or replaced meanwhile, and nobody wants what it has.
+                None => self.recycle.suspect(life),
+            }
         }
         self.flushing.borrow_mut().remove(&life);
         self.flushed.wake_all();
