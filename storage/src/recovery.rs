@@ -32,7 +32,7 @@ use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, StoreInner, logs_dir};
 use crate::store::RecoveryReport;
 use chain::{Chain, JournalReader};
-use renew::{Refused, renew};
+use renew::{Refused, renew_all};
 use replay::Replay;
 
 /// Opens the store up to the point where its tasks may start.
@@ -60,12 +60,7 @@ pub(crate) async fn recover<D: Disk>(
         match replay_chain(&store, &reader, &mut chain, (now_ms, &refused), &mut report).await {
             Ok(true) => break store,
             Ok(false) => {}
-            Err(error) => {
-                // Each once: a disk that takes nothing is no bad block.
-                let again = refused.take().filter(|(_, segment)| renewed.insert(segment.path.clone()));
-                let (log, segment) = again.ok_or(error)?;
-                renew(&store, &log, &segment).await.map_err(OpenError::io(segment.path.display()))?;
-            }
+            Err(error) => renew_all(&store, &refused, &mut renewed, error).await?,
         }
     };
     report.files_renewed = renewed.len();

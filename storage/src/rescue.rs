@@ -335,7 +335,7 @@ async fn copy<D: Disk>(
     }
     let mut out =
         Copy { file: file.clone(), piece: AlignedBuf::with_capacity(PIECE_BYTES), position: DATA_START };
-    let (mut position, mut lost) = (DATA_START, Vec::new());
+    let mut position = DATA_START;
     if from.file_to > DATA_START {
         let old = store.files.get(&store.disk, log, segment).await.map_err(|error| match error {
             FileError::Io(error) => error,
@@ -343,7 +343,7 @@ async fn copy<D: Disk>(
         })?;
         while position < from.file_to {
             let to = block_ceil(from.file_to).min(position + PIECE_BYTES as u64);
-            let data = salvage::read_at(&old, position, (to - position) as usize, &mut lost).await?;
+            let data = salvage::read_at(&store.disk, &old, position, (to - position) as usize).await?;
             let wanted = (from.file_to - position).min(to - position) as usize;
             if data.len() < wanted {
                 return Err(io::Error::other("it is too short"));
@@ -360,10 +360,6 @@ async fn copy<D: Disk>(
     }
     let end = out.finish().await?;
     file.sync_data().await?;
-    if !lost.is_empty() {
-        let file = segment.path.display();
-        tracing::error!(log = %log.name, %file, ?lost, "blocks that cannot be read are lost, and the batches in them");
-    }
     Ok((file, end))
 }
 

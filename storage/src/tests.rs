@@ -14,6 +14,8 @@ mod large;
 mod lookups;
 mod meter;
 mod offline;
+mod old_damage;
+mod renewals;
 mod reshards;
 mod scrubs;
 mod versions;

@@ -62,7 +62,7 @@ pub(crate) struct Replay<'a, D: Disk> {
     store: &'a Rc<StoreInner<D>>,
     chain: &'a Chain,
     now_ms: i64,
-    /// The file that ended the replay, if the device refused to write it.
+    /// The files that ended the replay, if the device refused to write them.
     refused: &'a Refused<D>,
     by_id: BTreeMap<u64, Rc<LogInner<D>>>,
     touched: BTreeMap<(u64, i64), Touched<D>>,

@@ -8,18 +8,18 @@ use std::time::Duration;
 use penstock_format::{BatchBuilder, NewRecord};
 
 use super::*;
+use crate::disk::Disk;
 use crate::disk::sim::{Crash, Effect, Fault, Operation, SimWorld};
-use crate::disk::{BLOCK, Disk, DiskFile};
 use crate::indexes::{index_path, write_files};
 use crate::{AppendError, ReadError};
 
-fn fault(operation: Operation, path: &str, times: u64) -> Fault {
+pub(super) fn fault(operation: Operation, path: &str, times: u64) -> Fault {
     let effect = Effect::Fail(libc::EIO);
     Fault { operation, path_contains: path.into(), skip: 0, times, effect }
 }
 
 /// Two logs with a file each and some batches.
-async fn two_logs(disk: &SimDisk) -> (Store<SimDisk>, [Log<SimDisk>; 2]) {
+pub(super) async fn two_logs(disk: &SimDisk) -> (Store<SimDisk>, [Log<SimDisk>; 2]) {
     let (store, _) = open(disk.clone(), small()).await;
     let mut logs = Vec::new();
     for name in ["a-0", "b-0"] {
@@ -33,7 +33,7 @@ async fn two_logs(disk: &SimDisk) -> (Store<SimDisk>, [Log<SimDisk>; 2]) {
     (store, logs.try_into().unwrap_or_else(|_| panic!("two logs")))
 }
 
-async fn append(log: &Log<SimDisk>, len: usize, fill: u64) -> Result<(), crate::Offline> {
+pub(super) async fn append(log: &Log<SimDisk>, len: usize, fill: u64) -> Result<(), crate::Offline> {
     let appended = log.append(vec![batch(1, len, fill, 1)], client(0)).unwrap();
     log.durable(appended.ticket).await
 }
@@ -146,7 +146,7 @@ fn a_log_that_cannot_be_read_goes_offline_alone() {
 }
 
 /// A batch of one record of producer 9.
-fn produced(sequence: i32, len: usize) -> Batch {
+pub(super) fn produced(sequence: i32, len: usize) -> Batch {
     let mut builder = BatchBuilder::new().producer(9, 0, sequence);
     let value = vec![sequence as u8; len];
     builder.append(&NewRecord { timestamp: 1, value: Some(&value), ..NewRecord::default() }).unwrap();
@@ -306,104 +306,6 @@ fn a_log_that_failed_and_is_removed_is_whole_or_gone() {
         }
     }
     assert!(found[0] > 100 && found[1] > 100, "{found:?}");
-}
-
-/// A log of two segments and most of a third, all of one producer, of which memory has not the third's first batches.
-async fn long_log(store: &Store<SimDisk>, log: &Log<SimDisk>) -> i32 {
-    let mut sequence = 0;
-    let mut left = 18;
-    while left > 0 {
-        let appended = log.append(vec![produced(sequence, 6000)], client(0)).unwrap();
-        log.durable(appended.ticket).await.unwrap();
-        sequence += 1;
-        left -= i32::from(log.segment_count() == 3);
-    }
-    store.checkpoint().await.unwrap();
-    store.tick(0).await;
-    sequence
-}
-
-fn last_segment(log: &Log<SimDisk>) -> std::path::PathBuf {
-    log.inner.state.borrow().segments.back().unwrap().path.clone()
-}
-
-/// A write of the log fails; it alone goes offline and is saved, and knows its producer afterwards.
-async fn fail_long_log(
-    store: &Store<SimDisk>,
-    [bad, good]: &[Log<SimDisk>; 2],
-    world: &SimWorld,
-    sequence: i32,
-) {
-    for n in sequence..sequence + 2 {
-        let appended = bad.append(vec![produced(n, 6000)], client(0)).unwrap();
-        bad.durable(appended.ticket).await.unwrap();
-    }
-    world.inject(fault(Operation::Write, "logs/a-0", 1));
-    let lost = bad.append(vec![produced(sequence + 2, 30_000)], client(0)).unwrap();
-    bad.durable(lost.ticket).await.unwrap_err();
-    store.checkpoint().await.unwrap();
-    assert_eq!(good.offline(), None);
-    append(good, 100, 1).await.unwrap();
-}
-
-/// After the next start the long log has its end, its first segments, and its producer; gives what a read of its last
-/// batches says.
-fn long_log_after(world: &SimWorld, sequence: i32) -> Result<i64, ReadError> {
-    let disk = world.disk();
-    world.block_on(async move {
-        let (store, report) = open(disk, small()).await;
-        assert_eq!(report.offline, []);
-        let bad = store.log("a-0").unwrap();
-        let (from, end) = (i64::from(sequence) + 1, bad.log_end_offset());
-        assert_eq!(end, from + 2, "one of two_logs is before them");
-        let newest = bad.read(from, 50_000, i64::MAX, true).await.map(|found| found.next_offset);
-        assert_eq!(bad.read(0, 6500, i64::MAX, true).await.unwrap().first_offset, 0);
-        for (n, len, known) in
-            [(sequence - 1, 6000, true), (sequence + 1, 6000, true), (sequence + 2, 30_000, false)]
-        {
-            let appended = bad.append(vec![produced(n, len)], client(0)).unwrap();
-            assert_eq!(appended.duplicate, known, "{n}");
-        }
-        store.close().await.unwrap();
-        newest
-    })
-}
-
-/// Old damage, which readers of it are told of, is nobody else's affair.
-#[test]
-fn a_log_with_old_damage_is_saved_all_the_same() {
-    let world = world(82);
-    let (disk, inner) = (world.disk(), world.clone());
-    let sequence = world.block_on(async move {
-        let (store, logs) = two_logs(&disk).await;
-        let sequence = long_log(&store, &logs[0]).await;
-        let file = disk.open(&last_segment(&logs[0])).await.unwrap();
-        let mut block = file.read_at(BLOCK as u64, BLOCK).await.unwrap();
-        block[300] ^= 1;
-        file.write_at(block.freeze(), BLOCK as u64).await.unwrap();
-        fail_long_log(&store, &logs, &inner, sequence).await;
-        sequence
-    });
-    assert_eq!(long_log_after(&world.crash(Crash::PowerLoss), sequence), Ok(i64::from(sequence) + 3));
-}
-
-#[test]
-fn a_log_with_blocks_that_cannot_be_read_is_saved_but_for_those() {
-    let world = world(83);
-    let (disk, inner) = (world.disk(), world.clone());
-    let sequence = world.block_on(async move {
-        let (store, logs) = two_logs(&disk).await;
-        let sequence = long_log(&store, &logs[0]).await;
-        let path = last_segment(&logs[0]);
-        inner.inject(fault(Operation::Read, path.to_str().unwrap(), u64::MAX));
-        fail_long_log(&store, &logs, &inner, sequence).await;
-        assert!(inner.faults_left() < u64::MAX, "it was read");
-        inner.clear_faults();
-        sequence
-    });
-    let world = world.crash(Crash::PowerLoss);
-    // Nobody knows where the first batch behind the lost ones begins.
-    assert!(matches!(long_log_after(&world, sequence), Err(ReadError::Corrupt { .. })));
 }
 
 /// The file was another log's, with batches of the same lengths at the same offsets: whole ones, with right crcs, show

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::checkpoint_file::copy_path;
 use crate::disk::Disk;
-use crate::disk::sim::{Crash, Effect, Fault, Operation};
+use crate::disk::sim::{Effect, Fault, Operation};
 use crate::{AppendError, StoreError};
 
 fn fault(operation: Operation, path: &str, times: u64, errno: i32) -> Fault {
@@ -336,88 +336,6 @@ fn room_is_bounded_and_a_giant_request_comes_through_alone() {
         assert_eq!(refused, Err(AppendError::TooLarge { bytes: bytes_max + 1, bytes_max }));
         let appended = log.append(vec![batch(1, bytes_max, 0, 1)], client(0)).unwrap();
         log.durable(appended.ticket).await.unwrap();
-        store.close().await.unwrap();
-    });
-}
-
-/// A kill left frames of this log, with shares in the journal and straight in its segments; one block of those is bad now.
-#[test]
-fn a_bad_block_that_replay_meets_keeps_no_shard_from_starting() {
-    let mut renewed = 0;
-    for (seed, crash) in (400..).zip([Crash::Kill, Crash::PowerLoss]) {
-        for operation in [Operation::Write, Operation::Sync, Operation::Allocate] {
-            for skip in 0..8 {
-                let world = world(seed);
-                let disk = world.disk();
-                world.block_on(async move {
-                    let (store, _) = open(disk.clone(), small()).await;
-                    for name in ["a-0", "b-0"] {
-                        store.create_log(name, log_config()).await.unwrap();
-                    }
-                    for n in 0..14 {
-                        let len = if n % 5 == 4 { 20_000 } else { 3000 };
-                        for log in store.logs() {
-                            let _room = store.reserve(len).await.unwrap();
-                            let appended = log.append(vec![batch(1, len, n, 1)], client(0)).unwrap();
-                            log.durable(appended.ticket).await.unwrap();
-                        }
-                        if n == 5 {
-                            store.checkpoint().await.unwrap();
-                        }
-                    }
-                });
-                let world = world.crash(crash);
-                world.inject(Fault { skip, ..fault(operation, "logs/a-0", 1, libc::EIO) });
-                let (disk, inner) = (world.disk(), world.clone());
-                renewed += world.block_on(async move {
-                    let (store, report) = open(disk, small()).await;
-                    let case = format!("{crash:?}, {operation:?} {skip}");
-                    assert_eq!(report.offline, [], "{case}");
-                    let struck = usize::from(inner.faults_left() == 0 && operation != Operation::Allocate);
-                    assert_eq!(report.files_renewed, struck, "{case}");
-                    inner.clear_faults();
-                    for name in ["a-0", "b-0"] {
-                        let log = store.log(name).unwrap();
-                        let found = read_all(&log).await;
-                        assert_eq!(found.len(), 14, "{case}");
-                        for (n, found) in (0..).zip(&found) {
-                            let len = if n % 5 == 4 { 20_000 } else { 3000 };
-                            assert_eq!(found.body, batch(1, len, n, 1).body, "{case}, batch {n}");
-                        }
-                        let appended = log.append(vec![batch(1, 20_000, 14, 1)], client(0)).unwrap();
-                        log.durable(appended.ticket).await.unwrap();
-                    }
-                    store.close().await.unwrap();
-                    struck
-                });
-            }
-        }
-    }
-    assert!(renewed >= 4, "{renewed}");
-}
-
-/// A disk that takes nothing is no bad block.
-#[test]
-fn a_start_is_refused_where_a_new_file_cannot_be_written_either() {
-    let world = world(402);
-    let disk = world.disk();
-    world.block_on(async move {
-        let (store, _) = open(disk.clone(), small()).await;
-        let log = store.create_log("a-0", log_config()).await.unwrap();
-        for n in 0..5 {
-            let appended = log.append(vec![batch(1, 3000, n, 1)], client(0)).unwrap();
-            log.durable(appended.ticket).await.unwrap();
-        }
-    });
-    let world = world.crash(Crash::Kill);
-    world.inject(fault(Operation::Write, "", u64::MAX, libc::EIO));
-    let (disk, inner) = (world.disk(), world.clone());
-    world.block_on(async move {
-        let refused = Store::open(disk.clone(), Path::new(DIR), small(), 1000).await;
-        assert!(matches!(refused, Err(crate::OpenError::Io { .. })));
-        inner.clear_faults();
-        let (store, _) = open(disk, small()).await;
-        assert_eq!(read_all(&store.log("a-0").unwrap()).await.len(), 5);
         store.close().await.unwrap();
     });
 }
