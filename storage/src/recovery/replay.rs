@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, Stream, StreamExt};
 use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader};
 
 use super::ahead::{self, Ahead, Direct, OfLog};
@@ -356,10 +356,7 @@ impl<'a, D: Disk> Replay<'a, D> {
             Some(file) => file.sync_data().await.map_err(|error| of_file(self.refused, touched, error)),
             None => Ok(()),
         };
-        let mut flushes = stream::iter(touched.iter().copied()).map(flush).buffer_unordered(FILES_AT_ONCE);
-        while let Some(flushed) = flushes.next().await {
-            flushed?;
-        }
+        all_done(stream::iter(touched.iter().copied()).map(flush).buffer_unordered(FILES_AT_ONCE)).await?;
         let new = touched.iter().filter(|touched| touched.is_new);
         let mut dirs: BTreeSet<_> = new.map(|touched| self.store.log_dir(&touched.log.name)).collect();
         if !dirs.is_empty() {
@@ -367,11 +364,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         }
         let sync =
             async |dir: PathBuf| self.store.disk.sync_dir(&dir).await.map_err(OpenError::io(dir.display()));
-        let mut syncs = stream::iter(dirs).map(sync).buffer_unordered(FILES_AT_ONCE);
-        while let Some(synced) = syncs.next().await {
-            synced?;
-        }
-        Ok(())
+        all_done(stream::iter(dirs).map(sync).buffer_unordered(FILES_AT_ONCE)).await
     }
 
     /// Writes pieces: all, or only whole blocks that no later frame touches.
@@ -398,14 +391,20 @@ impl<'a, D: Disk> Replay<'a, D> {
             let written = write_touched(store, touched, limit).await;
             written.map_err(|error| of_file(refused, touched, error))
         };
-        let mut writes = stream::iter(self.touched.values_mut()).map(write).buffer_unordered(FILES_AT_ONCE);
-        while let Some(written) = writes.next().await {
-            written?;
-        }
-        drop(writes);
+        all_done(stream::iter(self.touched.values_mut()).map(write).buffer_unordered(FILES_AT_ONCE)).await?;
         self.pieces_bytes = self.touched.values().map(|touched| pieces_bytes(&touched.pieces)).sum();
         Ok(())
     }
+}
+
+/// Waits for all steps, whatever fails: a replay may follow, which writes to the same files, and has to know all that were
+/// refused. Gives the first error.
+async fn all_done(mut steps: impl Stream<Item = Result<(), OpenError>> + Unpin) -> Result<(), OpenError> {
+    let mut done = Ok(());
+    while let Some(step) = steps.next().await {
+        done = done.and(step);
+    }
+    done
 }
 
 /// A file that is written or flushed failed.

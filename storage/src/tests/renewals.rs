@@ -96,6 +96,18 @@ fn a_bad_block_that_replay_meets_keeps_no_shard_from_starting() {
     assert!(renewed >= 4, "{renewed}");
 }
 
+/// A second flush of a file whose first one failed would prove nothing, and a write that is under way when another file is
+/// refused must not come after those of the next replay.
+#[test]
+fn files_that_fail_together_are_made_anew_together() {
+    for seed in 410..420 {
+        let operation = if seed % 2 == 0 { Operation::Write } else { Operation::Sync };
+        let world = ended(seed, Crash::Kill);
+        LOGS.iter().for_each(|log| world.inject(fault(operation, &format!("logs/{log}/"), 1)));
+        assert_eq!(goes_on(&world, format!("seed {seed}")), 2, "seed {seed}");
+    }
+}
+
 /// A disk that takes nothing is no bad block.
 #[test]
 fn a_start_is_refused_where_a_new_file_cannot_be_written_either() {
