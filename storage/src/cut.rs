@@ -364,10 +364,13 @@ async fn look_at_cut<D: Disk>(
     };
     let mut walk = Walk::new(log, &segment, DATA_START..segment.end.get());
     // What lies behind the cut goes, damaged or not.
-    let mut is_behind = false;
+    let (mut is_behind, mut by_one) = (false, false);
     while !walk.is_over() && !is_behind && end_offset < offset {
         let mut walked = Vec::new();
-        let stepped = walk.step((store, log), &segment, READ_BYTES_MAX, &mut walked).await;
+        let stepped = match by_one {
+            true => walk.step_by_one((store, log), &segment, &mut walked).await,
+            false => walk.step((store, log), &segment, READ_BYTES_MAX, &mut walked).await,
+        };
         for (position, header) in &walked {
             is_behind |= header.next_offset() > offset;
             if is_behind {
@@ -379,8 +382,10 @@ async fn look_at_cut<D: Disk>(
             end_offset = header.next_offset();
             kept.note_timestamp(header);
         }
-        if !is_behind && end_offset < offset {
-            stepped?;
+        match stepped {
+            Err(ReadError::Io(_)) if !by_one => by_one = true,
+            Err(error) if !is_behind && end_offset < offset => return Err(error),
+            _ => {}
         }
         store.disk.yield_now().await;
     }
@@ -425,8 +430,8 @@ async fn look_at_saved<D: Disk>(
 }
 
 /// The producers as the batches before `end_offset` tell, of which the first were `told` before. Where one of the others is
-/// damaged, all that was known before goes: who is known by an older batch would have the next one refused, and who is not
-/// known may begin anywhere.
+/// damaged, who has written at the end or behind it is forgotten: who is known by an older batch would have the next one
+/// refused, and who is not known may begin anywhere. All others stay as they are.
 async fn producers_before<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
@@ -445,38 +450,68 @@ async fn producers_before<D: Disk>(
     let wanted = told.offset..end_offset;
     let mut producers = told.table;
     producers.keep_seen(&seen);
+    let mut are_whole = true;
     for segment in segments {
         let mut walk = Walk::new(log, &segment, DATA_START..segment.end.get());
         if let Some((_, position)) = told.place.filter(|(life, _)| *life == segment.life) {
             (walk.position, walk.due) = (position, told.offset);
         }
-        // One more step at the end: a batch behind a gap counts once what follows it was seen.
-        while !walk.is_over() && walk.due <= end_offset {
-            let mut walked = Vec::new();
-            let stepped = walk.step((store, log), &segment, READ_BYTES_MAX, &mut walked).await;
-            for (_, header) in &walked {
-                let known = seen.binary_search_by_key(&header.producer_id, |(id, _)| *id);
-                if let (Ok(at), true) = (known, wanted.contains(&(header.next_offset() - 1))) {
-                    producers.record(header, seen[at].1);
-                }
+        let mut note = |header: &BatchHeader| {
+            let known = seen.binary_search_by_key(&header.producer_id, |(id, _)| *id);
+            if let (Ok(at), true) = (known, wanted.contains(&(header.next_offset() - 1))) {
+                producers.record(header, seen[at].1);
             }
-            match stepped {
-                Ok(()) => {}
-                Err(ReadError::Corrupt { .. }) => {
-                    let due = walked.last().map_or(walk.due, |(_, header)| header.next_offset());
-                    let passed = walk.pass((store, log), &segment).await?;
-                    if due >= end_offset {
-                        break;
-                    }
-                    if !passed || due >= told.offset {
-                        producers = ProducerTable::new(store.config.producers_per_log_max);
-                    }
-                    tracing::warn!(log = %log.name, segment = segment.base, "a batch behind offset {due} is damaged");
-                }
-                Err(error) => return Err(error),
-            }
-            store.disk.yield_now().await;
+        };
+        let is_whole = note_rest((store, log), (&segment, walk), end_offset, &mut note).await?;
+        if !is_whole {
+            producers = ProducerTable::new(store.config.producers_per_log_max);
+            are_whole = false;
         }
     }
+    if !are_whole {
+        producers.adopt(log.state.borrow().producers.before(end_offset));
+    }
     Ok(producers)
+}
+
+/// Shows `note` the headers of the batches before `end_offset` that are left of a walk, up to the first that is damaged; says
+/// whether there is none.
+async fn note_rest<D: Disk>(
+    (store, log): (&Rc<StoreInner<D>>, &Rc<LogInner<D>>),
+    (segment, mut walk): (&Rc<Segment<D>>, Walk),
+    end_offset: i64,
+    note: &mut impl FnMut(&BatchHeader),
+) -> Result<bool, ReadError> {
+    let mut by_one = false;
+    // One more step at the end: a batch behind a gap counts once what follows it was seen.
+    while !walk.is_over() && walk.due <= end_offset {
+        let (mut walked, due) = (Vec::new(), walk.due);
+        let doubted = walk.is_in_doubt();
+        let stepped = match by_one {
+            true => walk.step_by_one((store, log), segment, &mut walked).await,
+            false => walk.step((store, log), segment, READ_BYTES_MAX, &mut walked).await,
+        };
+        walked.iter().for_each(|(_, header)| note(header));
+        let due = walked.last().map_or(due, |(_, header)| header.next_offset());
+        let doubted = walk.is_in_doubt() || doubted && walked.is_empty();
+        match stepped {
+            Ok(()) => {}
+            // It may lie behind the end.
+            Err(ReadError::Io(_)) if !by_one => by_one = true,
+            Err(ReadError::Io(_) | ReadError::Corrupt { .. }) if due >= end_offset => return Ok(!doubted),
+            Err(ReadError::Corrupt { position, .. }) => {
+                let (segment, log) = (segment.base, &*log.name);
+                tracing::warn!(
+                    log,
+                    segment,
+                    position,
+                    "a batch is damaged: what it tells of its producer is lost"
+                );
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        store.disk.yield_now().await;
+    }
+    Ok(true)
 }

@@ -99,6 +99,13 @@ impl Producer {
         })
     }
 
+    /// Whether it tells of a batch at `offset` or later, or may.
+    fn reaches(&self, offset: i64) -> bool {
+        self.batches.iter().any(|batch| batch.last_offset >= offset)
+            || self.transaction_first_offset.is_some_and(|first| first >= offset)
+            || self.batches.is_empty() // its last word was a marker, whose offset is not kept
+    }
+
     fn enter_epoch(&mut self, epoch: i16) {
         if self.epoch != epoch {
             self.epoch = epoch;
@@ -289,11 +296,19 @@ impl ProducerTable {
     /// Whether the table tells of batches at `offset` or later, so that cutting the log there makes it false: then
     /// it is made anew by recording the headers of the log up to the cut.
     pub fn reaches(&self, offset: i64) -> bool {
-        self.producers.values().any(|producer| {
-            producer.batches.iter().any(|batch| batch.last_offset >= offset)
-                || producer.transaction_first_offset.is_some_and(|first| first >= offset)
-                || producer.batches.is_empty() // its last word was a marker, whose offset is not kept
-        })
+        self.producers.values().any(|producer| producer.reaches(offset))
+    }
+
+    /// The producers that a cut at `offset` leaves as they are.
+    pub(crate) fn before(&self, offset: i64) -> ProducerTable {
+        let kept = self.producers.iter().filter(|(_, producer)| !producer.reaches(offset));
+        let producers = kept.map(|(&id, producer)| (id, producer.clone())).collect();
+        ProducerTable { producers, producers_max: self.producers_max }
+    }
+
+    /// Takes over all of another table, in the place of its own of the same ids. Both are of one log.
+    pub(crate) fn adopt(&mut self, others: ProducerTable) {
+        self.producers.extend(others.producers);
     }
 
     /// Producers with their ids, in the order of ids.

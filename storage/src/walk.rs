@@ -66,6 +66,11 @@ impl Walk {
         Ok((walked, cut))
     }
 
+    /// Whether it went over a batch behind a gap that nothing has borne out yet.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.doubtful.is_some()
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.position >= self.limit
     }
@@ -79,7 +84,26 @@ impl Walk {
         bytes_max: u64,
         walked: &mut Walked,
     ) -> Result<(), ReadError> {
-        let mut len = bytes_max.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+        self.step_of((store, log), segment, bytes_max.clamp(READ_BYTES_MIN, READ_BYTES_MAX), walked).await
+    }
+
+    /// As [`Walk::step`], by a batch, and reads no block behind it.
+    pub(crate) async fn step_by_one<D: Disk>(
+        &mut self,
+        (store, log): (&Rc<StoreInner<D>>, &Rc<LogInner<D>>),
+        segment: &Rc<Segment<D>>,
+        walked: &mut Walked,
+    ) -> Result<(), ReadError> {
+        self.step_of((store, log), segment, BATCH_HEADER_LEN as u64, walked).await
+    }
+
+    async fn step_of<D: Disk>(
+        &mut self,
+        (store, log): (&Rc<StoreInner<D>>, &Rc<LogInner<D>>),
+        segment: &Rc<Segment<D>>,
+        mut len: u64,
+        walked: &mut Walked,
+    ) -> Result<(), ReadError> {
         loop {
             let from = self.position;
             let to = self.limit.min(from + len);

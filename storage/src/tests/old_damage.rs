@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use penstock_format::{BatchBuilder, NewRecord};
+
 use super::failures::{append, fault, produced, two_logs};
 use super::*;
 use crate::ReadError;
@@ -122,4 +124,78 @@ fn blocks_that_cannot_be_read_lose_nothing_to_a_failed_write() {
         world.clear_faults();
         assert_eq!(long_log_after(&world.crash(crash), sequence), Ok(i64::from(sequence) + 3), "{crash:?}");
     }
+}
+
+/// A batch of one record of that producer.
+fn produced_by(producer: i64, sequence: i32) -> Batch {
+    let mut builder = BatchBuilder::new().producer(producer, 0, sequence);
+    let value = vec![sequence as u8; 6000];
+    builder.append(&NewRecord { timestamp: 1, value: Some(&value), ..NewRecord::default() }).unwrap();
+    builder.finish().unwrap()
+}
+
+/// Two segments: a batch of producer 7, and all others of producer 9.
+async fn two_producers(disk: &SimDisk) {
+    let (store, _) = open(disk.clone(), small()).await;
+    let log = store.create_log("a-0", log_config()).await.unwrap();
+    for n in 0..30 {
+        let batch = if n == 0 { produced_by(7, 0) } else { produced_by(9, n - 1) };
+        let appended = log.append(vec![batch], client(0)).unwrap();
+        log.durable(appended.ticket).await.unwrap();
+    }
+    assert_eq!(log.segment_count(), 2);
+    store.close().await.unwrap();
+}
+
+fn first_segment() -> PathBuf {
+    Path::new(DIR).join("logs/a-0/00000000000000000000.log")
+}
+
+fn is_duplicate(log: &Log<SimDisk>, batch: Batch) -> bool {
+    log.append(vec![batch], client(0)).unwrap().duplicate
+}
+
+/// Which batches of the producer that the cut concerns are left nobody knows; of all others it is known.
+#[test]
+fn damage_before_a_cut_costs_no_producer_that_the_cut_leaves_alone() {
+    let world = world(90);
+    let disk = world.disk();
+    world.block_on(async move {
+        two_producers(&disk).await;
+        let file = disk.open(&first_segment()).await.unwrap();
+        // Within the third batch.
+        let at = (BLOCK as u64 + 2 * 6000 + 3000) / BLOCK as u64 * BLOCK as u64;
+        let mut block = file.read_at(at, BLOCK).await.unwrap();
+        block[0] ^= 1;
+        file.write_at(block.freeze(), at).await.unwrap();
+        let (store, _) = open(disk.clone(), small()).await;
+        let log = store.log("a-0").unwrap();
+        assert_eq!(log.truncate(29).await, Ok(29));
+        assert!(is_duplicate(&log, produced_by(7, 0)));
+        assert!(!is_duplicate(&log, produced_by(9, 28)));
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_truncation_does_not_mind_blocks_behind_its_cut_that_cannot_be_read() {
+    let world = world(91);
+    let disk = world.disk();
+    world.block_on(async move { two_producers(&disk).await });
+    let mut files = world.files();
+    // The fourth batch ends in the last block that is there.
+    let len = (BLOCK + 4 * produced_by(9, 0).len()).next_multiple_of(BLOCK);
+    files.get_mut(&first_segment()).unwrap().truncate(len);
+    let world = SimWorld::with_files(92, &files);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, report) = open(disk.clone(), small()).await;
+        assert_eq!(report.offline, []);
+        let log = store.log("a-0").unwrap();
+        assert_eq!(log.truncate(4).await, Ok(4));
+        assert_eq!(read_all(&log).await.len(), 4);
+        assert!(is_duplicate(&log, produced_by(7, 0)) && is_duplicate(&log, produced_by(9, 2)));
+        assert!(!is_duplicate(&log, produced_by(9, 3)));
+        store.close().await.unwrap();
+    });
 }
