@@ -217,13 +217,11 @@ impl<D: Disk> Recycle<D> {
         self.retired.borrow_mut().push(Retired { segment, freed_by, waits, counted });
     }
 
-    /// A flush of the retired segment with this life failed: its file is not written again.
-    pub(crate) fn suspect(&self, life: u64) {
+    /// A flush of the retired segment with this life failed: its file is not written again. Says whether there is one.
+    pub(crate) fn suspect(&self, life: u64) -> bool {
         let retired = self.retired.borrow();
-        retired
-            .iter()
-            .filter(|retired| retired.segment.life == life)
-            .for_each(|r| r.segment.suspect.set(true));
+        let found = retired.iter().find(|retired| retired.segment.life == life);
+        found.inspect(|retired| retired.segment.suspect.set(true)).is_some()
     }
 
     /// Whether only a checkpoint keeps files from being freed.

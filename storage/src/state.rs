@@ -207,10 +207,11 @@ impl<D: Disk> StoreInner<D> {
             None => file.sync_data().await,
         };
         if let Err(error) = &flushed {
-            match segment {
-                Some(_) => self.fail_log(log, life, format_args!("flush of a segment failed: {error}")),
-                // It was deleted or replaced meanwhile, and nobody wants what it has.
-                None => self.recycle.suspect(life),
+            // One that was deleted or cleaned meanwhile has nothing that anybody wants. One that is being cut off counts until a
+            // checkpoint tells of the cut.
+            let is_wanted = segment.is_some() || !self.recycle.suspect(life);
+            if is_wanted {
+                self.fail_log(log, life, format_args!("flush of a segment failed: {error}"));
             }
         }
         self.flushing.borrow_mut().remove(&life);

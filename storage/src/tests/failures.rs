@@ -436,3 +436,33 @@ fn a_log_that_goes_offline_while_it_is_truncated_is_removed_afterwards() {
         store.close().await.unwrap();
     });
 }
+
+/// Until a checkpoint tells of the cut, what was cut off is there after a crash.
+#[test]
+fn a_failed_flush_of_a_segment_that_is_being_cut_off_is_told() {
+    let world = world(87);
+    let (disk, faults) = (world.disk(), world.clone());
+    let end = world.block_on(async move {
+        let (store, [log, _]) = two_logs(&disk).await;
+        let unflushed = || {
+            let state = log.inner.state.borrow();
+            let last = state.segments.back().filter(|_| state.segments.len() > 1)?;
+            log.store.writeback.unflushed.borrow().contains_key(&last.life).then(|| last.clone())
+        };
+        for n in 0..200 {
+            append(&log, 3000, n).await.unwrap();
+            if unflushed().is_some() {
+                break;
+            }
+        }
+        let last = unflushed().unwrap();
+        let end = log.log_end_offset();
+        faults.inject(fault(Operation::Sync, last.path.to_str().unwrap(), 1));
+        log.truncate(last.base).await.unwrap_err();
+        assert_eq!(faults.faults_left(), 0);
+        assert!(log.offline().is_some());
+        store.close().await.ok();
+        end
+    });
+    assert_eq!(after(&world.crash(Crash::Kill)), [end as usize, 1]);
+}
