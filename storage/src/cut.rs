@@ -232,7 +232,7 @@ async fn cut<D: Disk>(
         store.recycle.retire_cut(store, segment);
     }
     store.recycle.collect(store).await;
-    // Told only now: the cut is done.
+    // Told only now: the cut is done. The log takes no appends before the next start, which tries again.
     forgotten.map_err(|error| StoreError::Io(error.to_string()))?;
     Ok(log.state.borrow().end_offset)
 }

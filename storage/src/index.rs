@@ -247,6 +247,14 @@ impl SegmentIndex {
         read_rest(&mut reader, bytes).filter(|_| version > 0).ok_or(damaged)
     }
 
+    /// What an index file's first bytes name; not checked.
+    pub(crate) fn names(bytes: &[u8]) -> Option<SegmentIdentity> {
+        let mut reader = Reader::new(bytes);
+        reader.bytes(MAGIC.len())?;
+        let _versions = reader.u32()?;
+        Some(SegmentIdentity { base_offset: reader.i64()?, life: reader.u64()?, end_position: reader.u64()? })
+    }
+
     fn push_entry(&mut self, batch: &AppendedBatch) {
         let relative_offset = u32::try_from(batch.base_offset - self.base_offset);
         let position = u32::try_from(batch.position);

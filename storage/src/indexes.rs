@@ -14,7 +14,7 @@ use std::rc::{Rc, Weak};
 use futures_util::stream::{self, StreamExt};
 use penstock_format::BatchHeader;
 
-use crate::disk::Disk;
+use crate::disk::{BLOCK, Disk, DiskFile};
 use crate::error::ReadError;
 use crate::index::{IndexError, SegmentIdentity, SegmentIndex};
 use crate::read::READ_BYTES_MAX;
@@ -167,6 +167,24 @@ pub(crate) async fn forget_file<D: Disk>(store: &StoreInner<D>, segment: &Segmen
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Removes the index file of an active segment if it tells of a later end than the segment has: one that a cut could not
+/// remove would count once the segment has grown to its old end again.
+pub(crate) async fn forget_stale_file<D: Disk>(
+    store: &StoreInner<D>,
+    segment: &Segment<D>,
+) -> io::Result<()> {
+    let first = async || store.disk.open(&index_path(segment)).await?.read_at(0, BLOCK).await;
+    let own = identity(segment);
+    let tells_of_more = match first().await {
+        Ok(first) => SegmentIndex::names(&first).is_some_and(|named| {
+            (named.base_offset, named.life) == (own.base_offset, own.life)
+                && named.end_position > own.end_position
+        }),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
+    if tells_of_more { forget_file(store, segment).await } else { Ok(()) }
 }
 
 /// The segment's index file, if it has one.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use futures_util::stream::{self, StreamExt};
 
 use crate::disk::{BLOCK, Disk, DiskFile};
+use crate::indexes::forget_stale_file;
 use crate::plan::block_floor;
 use crate::segment::Segment;
 use crate::state::{LogInner, StoreInner};
@@ -13,7 +14,7 @@ use crate::state::{LogInner, StoreInner};
 /// Segments looked at once.
 const LOOKS_AT_ONCE: usize = 64;
 
-/// Looks at the header and the last block of each log's active segment.
+/// Looks at the header, the last block and the index file of each log's active segment.
 pub(crate) async fn look_at_active_segments<D: Disk>(store: &Rc<StoreInner<D>>) {
     let active = |log: &Rc<LogInner<D>>| {
         let state = log.state.borrow();
@@ -35,6 +36,9 @@ async fn look_at<D: Disk>(
     segment: &Rc<Segment<D>>,
 ) -> Result<(), String> {
     let file = store.files.get(&store.disk, log, segment).await.map_err(|error| error.to_string())?;
+    let stays =
+        |error| format!("its index file, which tells of what was cut off, cannot be removed: {error}");
+    forget_stale_file(store, segment).await.map_err(stays)?;
     let (end, block) = (segment.end.get(), block_floor(segment.end.get()));
     if end == block {
         return Ok(());

@@ -185,7 +185,7 @@ async fn rescue<D: Disk>(
     if let Some(last) = segments.last()
         && let Err(error) = saving(store, log, || forget_file(store, last)).await
     {
-        // Should it count again, what it tells of is not there, which readers and the scrub see.
+        // The log takes no appends before the next start, which removes it or takes the log alone offline.
         tracing::warn!(log = %log.name, segment = last.base, "its index file stays: {error}");
     }
     for segment in dropped {

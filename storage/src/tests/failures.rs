@@ -466,3 +466,46 @@ fn a_failed_flush_of_a_segment_that_is_being_cut_off_is_told() {
     });
     assert_eq!(after(&world.crash(Crash::Kill)), [end as usize, 1]);
 }
+
+/// The next start removes it, or takes the log alone offline: the segment could grow to the end that it tells of.
+#[test]
+fn an_index_file_that_could_not_be_removed_is_so_at_the_next_start() {
+    for is_cut in [false, true] {
+        let world = world(88);
+        let (disk, faults) = (world.disk(), world.clone());
+        let path = world.block_on(async move {
+            let (store, [bad, _]) = two_logs(&disk).await;
+            for n in 0..10 {
+                append(&bad, 3000, n).await.unwrap();
+            }
+            if !is_cut {
+                faults.inject(fault(Operation::Write, "logs/a-0/", 1));
+                bad.append(vec![batch(1, 30_000, 1, 1)], client(0)).unwrap();
+            }
+            write_files(&bad.store).await;
+            let path = index_path(bad.inner.state.borrow().segments.back().unwrap());
+            assert!(disk.exists(&path).await.unwrap());
+            faults.inject(fault(Operation::Name, path.to_str().unwrap(), u64::MAX));
+            if is_cut {
+                bad.truncate(8).await.unwrap_err();
+            }
+            store.checkpoint().await.unwrap();
+            assert!(bad.offline().is_some());
+            path
+        });
+        let world = world.crash(Crash::PowerLoss);
+        world.inject(fault(Operation::Name, path.to_str().unwrap(), u64::MAX));
+        let (disk, faults) = (world.disk(), world.clone());
+        world.block_on(async move {
+            let (store, report) = open(disk.clone(), small()).await;
+            assert_eq!(report.offline.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a-0"]);
+            append(&store.log("b-0").unwrap(), 100, 1).await.unwrap();
+            faults.clear_faults();
+            assert!(disk.exists(&path).await.unwrap());
+            drop(store);
+            let (store, report) = open(disk.clone(), small()).await;
+            assert_eq!((report.offline, disk.exists(&path).await.unwrap()), (vec![], false));
+            assert_eq!(store.log("a-0").unwrap().log_end_offset(), if is_cut { 8 } else { 11 });
+        });
+    }
+}
