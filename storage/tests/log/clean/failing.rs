@@ -21,6 +21,8 @@ struct Life {
     /// The log went offline, and was saved to sound files.
     saved: bool,
     scrubbed_batches: u64,
+    /// The store went offline, since something was in the journal alone.
+    in_journal_alone: bool,
 }
 
 /// How often each came to be.
@@ -31,6 +33,7 @@ struct Met {
     /// Logs saved that were clean in part.
     saved_cleaned: usize,
     scrubbed_batches: u64,
+    in_journal_alone: usize,
 }
 
 fn failing_profile(seed: u64) -> Profile {
@@ -80,11 +83,17 @@ fn unless_offline(run: &Run, outcome: Outcome) -> Outcome {
 }
 
 /// Lives until something fails, or all is done; then whoever is sound goes on.
-async fn live(world: SimWorld, profile: Profile, twin: Rc<RefCell<Twin>>, seed: u64) -> Outcome<Life> {
+async fn live(
+    (world, operation): (SimWorld, Operation),
+    profile: Profile,
+    twin: Rc<RefCell<Twin>>,
+    seed: u64,
+) -> Outcome<Life> {
+    // What opening cannot write it makes anew.
+    let may_refuse = matches!(operation, Operation::Read | Operation::SyncDir);
     let run = match Run::begin(world.clone(), profile, twin).await {
         Ok(run) => run,
-        // Opening reads and writes the log.
-        Err(_) if world.faults_left() == 0 => return Ok(Life::default()),
+        Err(_) if may_refuse && world.faults_left() == 0 => return Ok(Life::default()),
         Err(what) => return Err(what),
     };
     let beside = neighbour(&run).await?;
@@ -93,7 +102,13 @@ async fn live(world: SimWorld, profile: Profile, twin: Rc<RefCell<Twin>>, seed: 
     unless_offline(&run, lived)?;
     let mut life = Life { cleaned_to: run.log.cleaned_offset(), ..Life::default() };
     if is_alone(seed) && !run.profile.truncates {
-        append_beside(&run, &beside).await?;
+        match append_beside(&run, &beside).await {
+            // So it is with bytes of an earlier life in the block that the log ended in, which was written again.
+            Err(what) if what.contains("is in the journal alone") => {
+                return Ok(Life { in_journal_alone: true, ..life });
+            }
+            appended => appended?,
+        }
         run.store.checkpoint().await.map_err(|error| format!("checkpoint: {error}"))?;
         append_beside(&run, &beside).await?;
         life.saved = run.log.offline().is_some();
@@ -138,17 +153,19 @@ fn fails_at(seed: u64, fault: Fault, met: &mut Met) -> Outcome {
         })
         .map_err(|what| format!("before: {what}"))?;
     let world = world.crash(Crash::Kill);
+    let operation = fault.operation;
     world.inject(fault);
     let (current, its_twin, mut its_profile) = (world.clone(), twin.clone(), profile.clone());
     its_profile.store.scrub_bytes_per_second = 4 << 20;
     // Where nothing else is due, the clock goes on to the next pass of the scrub: days go by.
     its_profile.log.producer_expiration_ms = i64::MAX;
-    let life = live(current, its_profile, its_twin, seed);
+    let life = live((current, operation), its_profile, its_twin, seed);
     let life = if (seed / 2).is_multiple_of(2) { world.block_on(life)? } else { cut_short(&world, life)? };
     met.struck += usize::from(world.faults_left() == 0);
     met.offline += usize::from(life.saved);
     met.saved_cleaned += usize::from(life.saved && life.cleaned_to > 0);
     met.scrubbed_batches += life.scrubbed_batches;
+    met.in_journal_alone += usize::from(life.in_journal_alone);
     world.clear_faults();
     let world = world.crash(if seed.is_multiple_of(3) { Crash::Kill } else { Crash::PowerLoss });
     whole_life(&world, &profile, &twin).map_err(|what| format!("afterwards: {what}"))?;
@@ -168,6 +185,7 @@ fn what_fails_on_a_log_that_is_cleaned_loses_nothing_and_takes_no_other_offline(
         let failed = fails_at(seed, fault.clone(), &mut met);
         failed.unwrap_or_else(|what| panic!("seed {seed}, {fault:?}: {what}; {:?}", failing_profile(seed)));
     }
-    let enough = met.struck > 150 && met.saved_cleaned > 30 && met.scrubbed_batches > 1000;
+    assert!(met.in_journal_alone < 10, "{met:?}");
+    let enough = met.struck > 150 && met.saved_cleaned > 20 && met.scrubbed_batches > 1000;
     assert!(enough || std::env::var("PENSTOCK_SEED").is_ok(), "{met:?}");
 }
