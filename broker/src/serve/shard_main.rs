@@ -225,6 +225,13 @@ fn log_recovery(shard: usize, report: &RecoveryReport) {
             "recovered from the journal"
         );
     }
+    if report.files_renewed > 0 {
+        tracing::warn!(
+            shard,
+            files = report.files_renewed,
+            "the device refused to write segment files, which were made anew"
+        );
+    }
     for (log, reason) in &report.offline {
         tracing::error!(shard, log, "log is offline: {reason}");
     }
