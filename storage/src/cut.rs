@@ -431,7 +431,7 @@ async fn look_at_saved<D: Disk>(
 
 /// The producers as the batches before `end_offset` tell, of which the first were `told` before. Where one of the others is
 /// damaged, who has written at the end or behind it is forgotten: who is known by an older batch would have the next one
-/// refused, and who is not known may begin anywhere. All others stay as they are.
+/// refused, and who is not known may begin anywhere. All others stay as they are, and so do transactions that are open.
 async fn producers_before<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
@@ -469,7 +469,7 @@ async fn producers_before<D: Disk>(
         }
     }
     if !are_whole {
-        producers.adopt(log.state.borrow().producers.before(end_offset));
+        producers.adopt(&log.state.borrow().producers, end_offset);
     }
     Ok(producers)
 }

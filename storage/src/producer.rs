@@ -299,16 +299,23 @@ impl ProducerTable {
         self.producers.values().any(|producer| producer.reaches(offset))
     }
 
-    /// The producers that a cut at `offset` leaves as they are.
-    pub(crate) fn before(&self, offset: i64) -> ProducerTable {
-        let kept = self.producers.iter().filter(|(_, producer)| !producer.reaches(offset));
-        let producers = kept.map(|(&id, producer)| (id, producer.clone())).collect();
-        ProducerTable { producers, producers_max: self.producers_max }
-    }
-
-    /// Takes over all of another table, in the place of its own of the same ids. Both are of one log.
-    pub(crate) fn adopt(&mut self, others: ProducerTable) {
-        self.producers.extend(others.producers);
+    /// Takes over what a cut at `offset` leaves as it is of the log's table before the cut: who told of nothing there or
+    /// behind it, and transactions that are open all the time since before it. Whose batches before the cut are not known
+    /// then has the next one refused and its transaction aborted: else it would count as ended.
+    pub(crate) fn adopt(&mut self, uncut: &ProducerTable, offset: i64) {
+        for (&id, known) in uncut.producers.iter() {
+            let open = known.transaction_first_offset.filter(|first| *first < offset);
+            if !known.reaches(offset) {
+                self.producers.insert(id, known.clone());
+            } else if open.is_some() {
+                let left = || {
+                    let mut left = known.clone();
+                    left.batches.retain(|batch| batch.last_offset < offset);
+                    left
+                };
+                self.producers.entry(id).or_insert_with(left).transaction_first_offset = open;
+            }
+        }
     }
 
     /// Producers with their ids, in the order of ids.

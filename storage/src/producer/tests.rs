@@ -156,6 +156,35 @@ fn a_cut_below_known_batches_asks_for_a_rebuild() {
     assert!(!table.reaches(20));
 }
 
+/// Producer 1 wrote before the cut at 30 alone, 2 went on behind it, as did 3 and 4 within a transaction. What was before
+/// the cut cannot be read, but for a batch of 3.
+#[test]
+fn a_cut_leaves_who_is_not_concerned_and_open_transactions() {
+    let within = |mut header: BatchHeader| {
+        header.set_transactional(true);
+        header
+    };
+    let known = within(header((3, 0), 1, 1, 22));
+    let mut uncut =
+        table_with(&[header((1, 0), 0, 1, 0), header((2, 0), 0, 1, 1), within(header((3, 0), 0, 1, 2))]);
+    for header in [known, within(header((4, 0), 0, 1, 23)), header((2, 0), 1, 1, 30)] {
+        uncut.record(&header, 0);
+    }
+    for header in
+        [within(header((3, 0), 2, 1, 31)), within(header((4, 0), 1, 1, 32)), within(header((5, 0), 0, 1, 33))]
+    {
+        uncut.record(&header, 0);
+    }
+    let mut table = table_with(&[known]);
+    table.adopt(&uncut, 30);
+    let open = |(id, producer): (i64, &Producer)| (id, producer.transaction_first_offset);
+    assert_eq!(table.iter().map(open).collect::<Vec<_>>(), [(1, None), (3, Some(2)), (4, Some(23))]);
+    assert!(matches!(table.check(&header((1, 0), 0, 1, 0)), Ok(ProducerCheck::Duplicate(_))));
+    assert_eq!(table.check(&header((2, 0), 7, 1, 0)), Ok(ProducerCheck::Append), "it may begin anywhere");
+    assert_eq!(table.check(&header((3, 0), 2, 1, 0)), Ok(ProducerCheck::Append));
+    assert_eq!(table.check(&header((4, 0), 1, 1, 0)), Ok(ProducerCheck::Append));
+}
+
 #[test]
 fn golden_snapshot() {
     let mut transactional = header((300, 2), 0, 3, 20);
