@@ -190,12 +190,14 @@ impl<D: Disk> Segment<D> {
         self.prepared_to.get() > 0
     }
 
-    /// Forgets the kept block once neither the segment's end nor anything unsettled lies in it.
+    /// Forgets the kept block once neither the segment's end nor anything unsettled lies in it, and a flush vouches for what
+    /// was written there: until then it may be all that has the beginning of a block which was written again.
     pub(crate) fn trim_prefix(&self) {
         let mut prefix = self.prefix.borrow_mut();
         let Some(block_end) = prefix.as_ref().map(|prefix| prefix.block + DATA_START) else { return };
         let first = self.pending.borrow().first();
-        if self.end.get() >= block_end && first.is_none_or(|first| first >= block_end) {
+        let is_settled = self.end.get() >= block_end && first.is_none_or(|first| first >= block_end);
+        if is_settled && self.doubtful_from() >= block_end {
             *prefix = None;
         }
     }
@@ -210,8 +212,9 @@ impl<D: Disk> Segment<D> {
         self.flushing_from.set(self.unproven_from.replace(u64::MAX));
         let flushed = file.sync_data().await;
         let from = self.flushing_from.replace(u64::MAX);
-        if flushed.is_err() {
-            self.wrote(from);
+        match &flushed {
+            Ok(()) => self.trim_prefix(),
+            Err(_) => self.wrote(from),
         }
         flushed
     }

@@ -11,6 +11,7 @@ use super::*;
 use crate::disk::Disk;
 use crate::disk::sim::{Crash, Effect, Fault, Operation, SimWorld};
 use crate::indexes::{index_path, write_files};
+use crate::writeback;
 use crate::{AppendError, ReadError};
 
 pub(super) fn fault(operation: Operation, path: &str, times: u64) -> Fault {
@@ -120,6 +121,29 @@ fn what_was_written_behind_before_a_failed_flush_is_saved() {
         let world = world.crash(end);
         assert_eq!(after(&world), [31, 32], "{end:?}");
     }
+}
+
+/// The block that a log ended in is written again by the next life, which has not its beginning in memory.
+#[test]
+fn the_block_that_a_log_ended_in_is_saved_by_the_next_life() {
+    let world = world(89);
+    let (disk, faults) = (world.disk(), world.clone());
+    world.block_on(async move {
+        let (store, _) = two_logs(&disk).await;
+        store.close().await.unwrap();
+        let (store, _) = open(disk.clone(), small()).await;
+        let [bad, good] = ["a-0", "b-0"].map(|name| store.log(name).unwrap());
+        for n in 0..3 {
+            append(&bad, 3000, n).await.unwrap();
+        }
+        writeback::pass(&bad.store).await;
+        assert_eq!(bad.inner.state.borrow().segments[0].pending.borrow().first(), None);
+        faults.inject(fault(Operation::Sync, "logs/a-0/", 1));
+        store.checkpoint().await.unwrap();
+        assert_eq!((faults.faults_left(), bad.offline().is_some(), good.offline()), (0, true, None));
+        append(&good, 100, 1).await.unwrap();
+    });
+    assert_eq!(after(&world.crash(Crash::PowerLoss)), [4, 2]);
 }
 
 #[test]
