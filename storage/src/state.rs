@@ -207,10 +207,11 @@ impl<D: Disk> StoreInner<D> {
             None => file.sync_data().await,
         };
         if let Err(error) = &flushed {
-            // One that was deleted or cleaned meanwhile has nothing that anybody wants. One that is being cut off counts until a
-            // checkpoint tells of the cut.
-            let is_wanted = segment.is_some() || !self.recycle.suspect(life);
-            if is_wanted {
+            // One that was deleted or cleaned meanwhile has nothing that anybody wants, and is not flushed again. One that is
+            // being cut off counts until a checkpoint tells of the cut.
+            if self.recycle.suspect(life) {
+                self.writeback.unflushed.borrow_mut().remove(&life);
+            } else {
                 self.fail_log(log, life, format_args!("flush of a segment failed: {error}"));
             }
         }

@@ -410,34 +410,47 @@ async fn fail_one_of_two_now([bad, _]: &[Log<SimDisk>; 2]) {
 /// The segment was deleted before its flush: nobody wants what it has, and its file is not used again.
 #[test]
 fn a_failed_flush_of_a_deleted_segment_takes_nothing_offline() {
-    let world = world(85);
-    let (disk, faults) = (world.disk(), world.clone());
-    world.block_on(async move {
-        let (store, [log, good]) = two_logs(&disk).await;
-        let is_unflushed = || {
-            let state = log.inner.state.borrow();
-            let first = state.segments.front().filter(|_| state.segments.len() > 1).map(|first| first.life);
-            first.is_some_and(|life| log.store.writeback.unflushed.borrow().contains_key(&life))
-        };
-        for n in 0..200 {
-            append(&log, 3000, n).await.unwrap();
-            if is_unflushed() {
-                break;
+    for is_surplus in [false, true] {
+        let world = world(85);
+        let (disk, faults) = (world.disk(), world.clone());
+        world.block_on(async move {
+            let (store, [log, good]) = two_logs(&disk).await;
+            let is_unflushed = || {
+                let state = log.inner.state.borrow();
+                let first =
+                    state.segments.front().filter(|_| state.segments.len() > 1).map(|first| first.life);
+                first.is_some_and(|life| log.store.writeback.unflushed.borrow().contains_key(&life))
+            };
+            for n in 0..200 {
+                append(&log, 3000, n).await.unwrap();
+                if is_unflushed() {
+                    break;
+                }
             }
-        }
-        assert!(is_unflushed());
-        let second = log.inner.state.borrow().segments[1].base;
-        assert_eq!(log.delete_records(second).await.unwrap(), second);
-        faults.inject(fault(Operation::Sync, "logs/a-0/00000000000000000000", 1));
-        store.checkpoint().await.unwrap();
-        assert_eq!((faults.faults_left(), log.offline(), good.offline()), (0, None, None));
-        store.checkpoint().await.unwrap();
-        store.tick(0).await;
-        append(&log, 3000, 60).await.unwrap();
-        let free = disk.list(&Path::new(DIR).join("recycle")).await.unwrap();
-        assert!(!free.iter().any(|entry| entry.name.ends_with(".free")), "{free:?}");
-        store.close().await.unwrap();
-    });
+            assert!(is_unflushed());
+            let (life, second) = {
+                let state = log.inner.state.borrow();
+                (state.segments[0].life, state.segments[1].base)
+            };
+            assert_eq!(log.delete_records(second).await.unwrap(), second);
+            faults.inject(fault(Operation::Sync, "logs/a-0/00000000000000000000", 1));
+            if is_surplus {
+                let unflushed = &log.store.writeback.unflushed;
+                let (_, file) = unflushed.borrow()[&life].clone();
+                assert!(!log.store.flush_segment(&log.inner, life, &file).await);
+                assert!(!unflushed.borrow().contains_key(&life), "it is flushed again");
+            } else {
+                store.checkpoint().await.unwrap();
+            }
+            assert_eq!((faults.faults_left(), log.offline(), good.offline()), (0, None, None));
+            store.checkpoint().await.unwrap();
+            store.tick(0).await;
+            append(&log, 3000, 60).await.unwrap();
+            let free = disk.list(&Path::new(DIR).join("recycle")).await.unwrap();
+            assert!(!free.iter().any(|entry| entry.name.ends_with(".free")), "{free:?}");
+            store.close().await.unwrap();
+        });
+    }
 }
 
 /// What is cut off still has to leave: a log of the same name would lose its files to it.
