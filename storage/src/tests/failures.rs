@@ -196,7 +196,7 @@ fn a_log_is_saved_without_reading_its_past() {
             let appended = bad.append(vec![produced(n, 6000)], client(0)).unwrap();
             bad.durable(appended.ticket).await.unwrap();
         }
-        // The next segment is made beside it: not that is to fail.
+        // A segment without its file yet would have the batch in the journal alone.
         disk.sleep(Duration::from_secs(1)).await;
         faults.inject(fault(Operation::Read, "logs/a-0/00000000000000000000", u64::MAX));
         faults.inject(fault(Operation::Write, "logs/a-0", 1));

@@ -13,7 +13,7 @@ use crate::disk::{BLOCK, Disk, DiskFile};
 /// A log of two segments and most of a third, all of one producer, of which memory has not the third's first batches.
 async fn long_log(store: &Store<SimDisk>, log: &Log<SimDisk>) -> i32 {
     let mut sequence = 0;
-    let mut left = 18;
+    let mut left = 16;
     while left > 0 {
         let appended = log.append(vec![produced(sequence, 6000)], client(0)).unwrap();
         log.durable(appended.ticket).await.unwrap();
@@ -36,7 +36,8 @@ async fn fail_long_log(bad: &Log<SimDisk>, world: &SimWorld, sequence: i32) {
         bad.durable(appended.ticket).await.unwrap();
     }
     world.inject(fault(Operation::Write, "logs/a-0", 1));
-    let lost = bad.append(vec![produced(sequence + 2, 30_000)], client(0)).unwrap();
+    // Straight to its segment, which has room for it.
+    let lost = bad.append(vec![produced(sequence + 2, 16_400)], client(0)).unwrap();
     bad.durable(lost.ticket).await.unwrap_err();
 }
 
@@ -60,7 +61,7 @@ fn long_log_after(world: &SimWorld, sequence: i32) -> Result<i64, ReadError> {
         let newest = bad.read(from, 50_000, i64::MAX, true).await.map(|found| found.next_offset);
         assert_eq!(bad.read(0, 6500, i64::MAX, true).await.unwrap().first_offset, 0);
         for (n, len, known) in
-            [(sequence - 1, 6000, true), (sequence + 1, 6000, true), (sequence + 2, 30_000, false)]
+            [(sequence - 1, 6000, true), (sequence + 1, 6000, true), (sequence + 2, 16_400, false)]
         {
             let appended = bad.append(vec![produced(n, len)], client(0)).unwrap();
             assert_eq!(appended.duplicate, known, "{n}");
