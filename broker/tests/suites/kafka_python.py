@@ -129,7 +129,7 @@ def missed_subscription(log):
                 threads.discard(thread)
             if "MetadataRequest(topics=[]," in line:
                 asked.add(thread)
-        elif "Subscribed to topic(s):" in line:
+        elif "Updating subscribed topics to:" in line or "Subscribed to topic(s):" in line:
             subscribed |= asked
         elif "Updated metadata:" in line:
             asked.discard(thread)

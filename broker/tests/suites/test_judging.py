@@ -98,12 +98,15 @@ class JudgingPytest(unittest.TestCase):
 ASKS_NOTHING = "17:02:02.1 DEBUG 14:kafka-io-1 kafka.cluster Sending metadata request MetadataRequest(topics=[], x=1)\n"
 ASKS = "17:02:02.1 DEBUG 14:kafka-io-1 kafka.cluster Sending metadata request MetadataRequest(topics=['a'], x=1)\n"
 SUBSCRIBES = "17:02:02.1 DEBUG 12:MainThread kafka.consumer.group Subscribed to topic(s): ['a']\n"
+# What a consumer says that is given its topics as it is made.
+MADE_WITH = "17:02:02.1 INFO 12:MainThread kafka.consumer.subscription_state Updating subscribed topics to: ('a',)\n"
 UPDATED = "17:02:02.1 INFO 14:kafka-io-1 kafka.cluster Updated metadata: ClusterMetadata(brokers: 1, topics: 0)\n"
 
 
 class MissedSubscription(unittest.TestCase):
     def test_one_that_asked_nothing_after_the_answer_to_nothing_missed_it(self):
         self.assertTrue(kafka_python.missed_subscription(ASKS_NOTHING + SUBSCRIBES + UPDATED))
+        self.assertTrue(kafka_python.missed_subscription(ASKS_NOTHING + MADE_WITH + UPDATED))
 
     def test_one_that_asked_again_did_not(self):
         self.assertFalse(kafka_python.missed_subscription(ASKS_NOTHING + SUBSCRIBES + UPDATED + ASKS))
@@ -111,6 +114,7 @@ class MissedSubscription(unittest.TestCase):
 
     def test_one_that_subscribed_before_or_after_the_request_did_not(self):
         self.assertFalse(kafka_python.missed_subscription(SUBSCRIBES + ASKS + UPDATED))
+        self.assertFalse(kafka_python.missed_subscription(MADE_WITH + ASKS + UPDATED))
         self.assertFalse(kafka_python.missed_subscription(ASKS_NOTHING + UPDATED + SUBSCRIBES))
 
     def test_another_client_s_answer_says_nothing(self):
