@@ -25,6 +25,7 @@ const ROWS: &[Row] = &[
     ("beside it: produce", "/background/produce/megabytes_per_second", "MB/s", 1.0),
     ("beside it: produce p99", "/background/produce/latency_us/p99", "ms", 1e3),
     ("never answered", "/loadgen/produce/unanswered", "requests", 1.0),
+    ("under load, warming up and measured", "/loaded_seconds", "s", 1.0),
     ("broker's processor", "/broker/cpu_share", "cores", 1.0),
     ("broker's memory", "/broker/resident_mib", "MiB", 1.0),
     ("written to the device", "/broker/device_bytes_per_byte", "bytes per byte", 1.0),
