@@ -269,3 +269,42 @@ impl<D: Disk> Journal<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::sim::SimDisk;
+
+    /// A ring of four files of 64 KiB whose checkpoint began at `from`, with the redo position and the cursor where they are
+    /// said to be: (file, position).
+    fn pressure(redo: (u64, u64), from: Option<(u64, u64)>, cursor: (u64, u64)) -> f64 {
+        let config = StoreConfig { journal_files: 4, journal_file_bytes: 64 << 10, ..StoreConfig::default() };
+        let journal = Journal::<SimDisk>::new(Path::new("/"), &config);
+        let at = |(number, position)| Cursor { number, position };
+        journal.redo.set(at(redo));
+        journal.cursor.set(at(cursor));
+        journal.mark.set(from.map(|from| Mark { seq: 1, cursor: Some(at(from)) }));
+        journal.pressure()
+    }
+
+    #[test]
+    fn pressure_is_how_near_commits_are_to_waiting_for_the_checkpoint() {
+        let half = 32 << 10;
+        assert_eq!(pressure((0, 0), None, (1, half)), 0.0, "no checkpoint is under way");
+        assert_eq!(pressure((0, 0), Some((1, 0)), (1, 0)), 0.0);
+        assert_eq!(pressure((0, 0), Some((1, 0)), (2, 0)), 0.5);
+        assert_eq!(pressure((0, 0), Some((1, half)), (2, half)), 2.0 / 3.0, "to the end of the second file");
+        // The other half of the ring is full of frames from before it.
+        assert_eq!(pressure((0, 0), Some((3, 0)), (3, half)), 0.5);
+        assert_eq!(pressure((0, 0), Some((3, half)), (3, 64 << 10)), 1.0);
+    }
+
+    #[test]
+    fn a_commit_that_waits_is_all_the_pressure_there_is() {
+        let config = StoreConfig::default();
+        let journal = Journal::<SimDisk>::new(Path::new("/"), &config);
+        assert_eq!(journal.pressure(), 0.0);
+        journal.waiting.set(true);
+        assert_eq!(journal.pressure(), 1.0);
+    }
+}
