@@ -3,17 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::failures::fault;
 use super::*;
 use crate::disk::Disk;
-use crate::disk::sim::{Crash, Effect, Fault, Operation};
+use crate::disk::sim::{Crash, Fault, Operation};
 
 const LOGS: [&str; 2] = ["a-0", "b-0"];
 const BATCHES: u64 = 14;
-
-fn fault(operation: Operation, path: &str, times: u64) -> Fault {
-    let effect = Effect::Fail(libc::EIO);
-    Fault { operation, path_contains: path.into(), skip: 0, times, effect }
-}
 
 fn nth(n: u64) -> Batch {
     batch(1, if n % 5 == 4 { 20_000 } else { 3000 }, n, 1)
