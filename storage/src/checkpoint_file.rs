@@ -47,7 +47,7 @@ pub(crate) async fn write_first<D: Disk>(disk: &D, dir: &Path, bytes: Bytes) -> 
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => disk.sync_dir(dir).await?,
     }
-    match disk.write_small(&copy, bytes.clone()).await {
+    match disk.write_small(&copy, bytes).await {
         Err(error) if passes(&error) => {
             tracing::warn!("{}: the checkpoint has no copy until the next one: {error}", copy.display());
             Ok(())

@@ -262,6 +262,13 @@ pub(crate) struct ProducersAt {
     pub table: ProducerTable,
 }
 
+impl ProducersAt {
+    /// Nothing was told.
+    pub(crate) fn none(producers_max: usize) -> ProducersAt {
+        ProducersAt { offset: 0, place: None, table: ProducerTable::new(producers_max) }
+    }
+}
+
 /// What a log is cut for.
 pub(crate) enum Cut {
     /// A truncation.
@@ -288,10 +295,7 @@ pub(crate) async fn cut_settled<D: Disk>(
     let producers = if log.state.borrow().producers.reaches(end_offset) {
         let told = match cut {
             Cut::Rescue(Some(told)) => told,
-            _ => {
-                let table = ProducerTable::new(store.config.producers_per_log_max);
-                ProducersAt { offset: 0, place: None, table }
-            }
+            _ => ProducersAt::none(store.config.producers_per_log_max),
         };
         Some(producers_before(store, log, end_offset, told).await.map_err(into_io)?)
     } else {
@@ -367,10 +371,7 @@ async fn look_at_cut<D: Disk>(
     let (mut is_behind, mut by_one) = (false, false);
     while !walk.is_over() && !is_behind && end_offset < offset {
         let mut walked = Vec::new();
-        let stepped = match by_one {
-            true => walk.step_by_one((store, log), &segment, &mut walked).await,
-            false => walk.step((store, log), &segment, READ_BYTES_MAX, &mut walked).await,
-        };
+        let stepped = walk.step_before((store, log), &segment, by_one, &mut walked).await;
         for (position, header) in &walked {
             is_behind |= header.next_offset() > offset;
             if is_behind {
@@ -487,10 +488,7 @@ async fn note_rest<D: Disk>(
     while !walk.is_over() && walk.due <= end_offset {
         let (mut walked, due) = (Vec::new(), walk.due);
         let doubted = walk.is_in_doubt();
-        let stepped = match by_one {
-            true => walk.step_by_one((store, log), segment, &mut walked).await,
-            false => walk.step((store, log), segment, READ_BYTES_MAX, &mut walked).await,
-        };
+        let stepped = walk.step_before((store, log), segment, by_one, &mut walked).await;
         walked.iter().for_each(|(_, header)| note(header));
         let due = walked.last().map_or(due, |(_, header)| header.next_offset());
         let doubted = walk.is_in_doubt() || doubted && walked.is_empty();

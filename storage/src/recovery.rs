@@ -158,7 +158,7 @@ fn load_log<D: Disk>(
             }
             SnapshotError::Damaged => damaged(&error.to_string()),
         };
-        state.producers = decoded.map_err(refused)?.0;
+        state.producers.replace(decoded.map_err(refused)?.0);
     }
     (state.start_offset, state.end_offset) = (record.start_offset, record.end_offset);
     state.durable_offset = record.end_offset;

@@ -234,8 +234,7 @@ async fn producers_told<D: Disk>(
     let record = told.iter().flat_map(|told| &told.logs).find(|record| record.id == log.id);
     // One that the checkpoint does not know is as short as it is new.
     let Some(record) = record.filter(|record| record.end_offset <= durable) else {
-        let table = ProducerTable::new(producers_max);
-        return Ok(Some(ProducersAt { offset: 0, place: None, table }));
+        return Ok(Some(ProducersAt::none(producers_max)));
     };
     let table = match record.producers.is_empty() {
         true => ProducerTable::new(producers_max),
@@ -283,20 +282,6 @@ async fn replace<D: Disk>(
     Ok(())
 }
 
-/// The segment's file; waits for descriptors.
-async fn opened<D: Disk>(
-    store: &Rc<StoreInner<D>>,
-    log: &Rc<LogInner<D>>,
-    segment: &Rc<Segment<D>>,
-) -> Result<D::File, Failure> {
-    let open = async || match store.files.get(&store.disk, log, segment).await {
-        Ok(file) => Ok(file),
-        Err(FileError::Io(error)) => Err(error),
-        Err(error) => Err(io::Error::other(error.to_string())),
-    };
-    saving(store, log, open).await
-}
-
 /// Flushes the segment's file, unless that failed before; waits for a flush under way.
 async fn prove<D: Disk>(
     store: &Rc<StoreInner<D>>,
@@ -307,7 +292,12 @@ async fn prove<D: Disk>(
     if !needed() {
         return Ok(());
     }
-    let file = opened(store, log, segment).await?;
+    let open = async || match store.files.get(&store.disk, log, segment).await {
+        Ok(file) => Ok(file),
+        Err(FileError::Io(error)) => Err(error),
+        Err(error) => Err(io::Error::other(error.to_string())),
+    };
+    let file = saving(store, log, open).await?;
     let turn = || store.flushing.borrow_mut().insert(segment.life).then_some(());
     store.flushed.until(turn).await;
     if needed() {

@@ -87,14 +87,17 @@ impl Walk {
         self.step_of((store, log), segment, bytes_max.clamp(READ_BYTES_MIN, READ_BYTES_MAX), walked).await
     }
 
-    /// As [`Walk::step`], by a batch, and reads no block behind it.
-    pub(crate) async fn step_by_one<D: Disk>(
+    /// As [`Walk::step`], as far as one read goes, or, where that met a block that cannot be read, `by_one` batch without a
+    /// block behind it.
+    pub(crate) async fn step_before<D: Disk>(
         &mut self,
         (store, log): (&Rc<StoreInner<D>>, &Rc<LogInner<D>>),
         segment: &Rc<Segment<D>>,
+        by_one: bool,
         walked: &mut Walked,
     ) -> Result<(), ReadError> {
-        self.step_of((store, log), segment, BATCH_HEADER_LEN as u64, walked).await
+        let len = if by_one { BATCH_HEADER_LEN as u64 } else { READ_BYTES_MAX };
+        self.step_of((store, log), segment, len, walked).await
     }
 
     async fn step_of<D: Disk>(
