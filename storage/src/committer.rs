@@ -154,7 +154,9 @@ pub(crate) fn copy_bytes<D: Disk>(
 
 /// Plans the commit, takes its place in the journal, and gathers its bytes. No await: plan and place belong together.
 fn place<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Vec<Write<D>> {
-    let plans: Vec<_> = commit.shares.iter().map(|share| plan_share(store, commit.seq, share)).collect();
+    let direct_bytes_min = direct_bytes_min(store, commit);
+    let plans: Vec<_> =
+        commit.shares.iter().map(|share| plan_share(store, (commit.seq, direct_bytes_min), share)).collect();
     let mut meta_len = HEADER_LEN + commit.others.iter().map(entry_len).sum::<usize>();
     meta_len += commit.shares.len() * crate::frame::APPEND_ENTRY_LEN;
     let inline: u64 = plans.iter().map(|(share, plan)| plan.prefix_len + plan.inline_len(share)).sum();
@@ -212,7 +214,21 @@ fn written_share<D: Disk>(share: &Share<D>, direct: Option<D::File>) -> Written<
     Written { log, segment, next_offset: share.next_offset, direct }
 }
 
-fn plan_share<D: Disk>(store: &StoreInner<D>, seq: u64, share: &Share<D>) -> (plan::Share, Plan) {
+/// Shares of at least so many bytes go straight to their segments.
+fn direct_bytes_min<D: Disk>(store: &StoreInner<D>, commit: &Commit<D>) -> u64 {
+    let may_be_inline = !commit.shares.iter().any(|share| share.large);
+    if may_be_inline && store.goes_inline(commit.bytes) {
+        u64::MAX
+    } else {
+        store.config.direct_bytes_min as u64
+    }
+}
+
+fn plan_share<D: Disk>(
+    store: &StoreInner<D>,
+    (seq, direct_bytes_min): (u64, u64),
+    share: &Share<D>,
+) -> (plan::Share, Plan) {
     let segment = &share.segment;
     let image_seq = segment.image_seq.get();
     let image_live = image_seq >= store.pipeline.live_from(seq);
@@ -225,7 +241,7 @@ fn plan_share<D: Disk>(store: &StoreInner<D>, seq: u64, share: &Share<D>) -> (pl
         image_live,
         rewritable_from: if image_stable { segment.writeback_to.get() } else { u64::MAX },
     };
-    let plan = plan(&input, store.config.direct_bytes_min as u64);
+    let plan = plan(&input, direct_bytes_min);
     if plan.image_begins {
         segment.image_seq.set(seq);
         segment.image_repeats.set(plan.prefix_len > 0 && block_floor(share.to) < share.from);

@@ -42,6 +42,9 @@ pub struct StoreConfig {
     pub reserve_bytes: Option<u64>,
     /// Shares of at least this many bytes go straight to their segment.
     pub direct_bytes_min: usize,
+    /// The shares of a commit of at most this many bytes all go inline, while write behind keeps up: one write and one flush
+    /// are sooner done than one of each for every segment.
+    pub inline_commit_bytes_max: usize,
     /// A commit closes when it holds this many bytes.
     pub commit_bytes_target: usize,
     /// A checkpoint is taken after this many appended bytes; bounds the work of recovery.
@@ -152,6 +155,7 @@ impl Default for StoreConfig {
             recycle_bytes_max: 3 << 30,
             reserve_bytes: None,
             direct_bytes_min: 16 << 10,
+            inline_commit_bytes_max: 1 << 20,
             commit_bytes_target: 4 << 20,
             checkpoint_bytes: 1 << 30,
             checkpoint_step_bytes: 64 << 10,

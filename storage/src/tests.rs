@@ -10,6 +10,7 @@ mod failures;
 mod faults;
 mod flips;
 mod full;
+mod inline;
 mod large;
 mod lookups;
 mod meter;
@@ -44,6 +45,7 @@ pub(crate) fn small() -> StoreConfig {
         segment_bytes_max: 128 << 10,
         recycle_bytes_max: 1 << 20,
         direct_bytes_min: 16 << 10,
+        inline_commit_bytes_max: 0,
         commit_bytes_target: 64 << 10,
         checkpoint_bytes: 512 << 10,
         checkpoint_step_bytes: 1,

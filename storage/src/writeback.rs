@@ -29,6 +29,8 @@ pub(crate) const STALE_ENTRIES_MAX: usize = 64;
 const LOGS_AT_ONCE: usize = 16;
 /// Logs written before it is looked whether too many files wait for their flush.
 const LOGS_BEFORE_FLUSH: usize = 4 * LOGS_AT_ONCE;
+/// Commits go inline only below this part of write behind's pressure.
+const INLINE_STEPS: usize = 4;
 /// Pause after a pass that could not write all, because files are still being made.
 const STALLED_PAUSE: Duration = Duration::from_millis(5);
 
@@ -87,13 +89,23 @@ impl<D: Disk> StoreInner<D> {
         if awaited || self.stopped.get() || self.closing.get() || self.refuses_clients() {
             return most;
         }
+        (1 + (self.behind_pressure() * most as f64) as usize).min(most)
+    }
+
+    /// How far what is written behind has come from where it begins to be written to where commits wait for it: below 0
+    /// before, 1 and above at the bound.
+    fn behind_pressure(&self) -> f64 {
         let beyond = |level: usize, bound: usize| level.saturating_sub(bound) as f64 / bound.max(1) as f64;
         let unsettled = beyond(self.levels.unsettled_bytes.get(), self.config.unsettled_bytes_max / 2);
         let cached = beyond(self.levels.cache_bytes.get(), self.config.cache_bytes_max);
         let files = self.writeback.unflushed.borrow().len() + self.writeback.flushing.get();
         let files = beyond(files, self.config.open_files_max / 2);
-        let pressure = unsettled.max(cached).max(files).max(self.journal.pressure());
-        (1 + (pressure * most as f64) as usize).min(most)
+        unsettled.max(cached).max(files).max(self.journal.pressure())
+    }
+
+    /// Whether a commit of `bytes` goes inline with all it has: it is small, and write behind keeps up.
+    pub(crate) fn goes_inline(&self, bytes: usize) -> bool {
+        bytes <= self.config.inline_commit_bytes_max && self.behind_at_once(INLINE_STEPS) == 1
     }
 
     /// Drops the oldest settled batches from memory while the cache is over its budget. Unsettled ones get another

@@ -23,6 +23,8 @@ pub(crate) struct Profile {
     /// Largest batch that no frame can hold; 0 for none of them.
     pub(crate) large_bytes_max: u64,
     pub(crate) direct_bytes_min: usize,
+    /// Commits of at most so many bytes go inline whole while write behind keeps up.
+    pub(crate) inline_commit_bytes_max: usize,
     pub(crate) segment_bytes: u64,
     pub(crate) retention_bytes: i64,
     /// A checkpoint comes after so many appended bytes.
@@ -206,6 +208,7 @@ pub(crate) fn plan(profile: &Profile) -> Plan {
         segment_bytes_max: 256 << 10,
         recycle_bytes_max: 256 << 10,
         direct_bytes_min: profile.direct_bytes_min,
+        inline_commit_bytes_max: profile.inline_commit_bytes_max,
         commit_bytes_target: 32 << 10,
         checkpoint_bytes: profile.checkpoint_bytes,
         checkpoint_step_bytes: 1,
@@ -302,6 +305,7 @@ fn retention_recycles_segments() {
         logs: 2,
         value_bytes_max: 8_000,
         direct_bytes_min: 8192,
+        inline_commit_bytes_max: 16 << 10,
         segment_bytes: 32 << 10,
         retention_bytes: 64 << 10,
         ..unlimited()
@@ -316,6 +320,7 @@ fn many_logs_on_a_failing_disk() {
         value_bytes_max: 6_000,
         large_bytes_max: 100_000,
         direct_bytes_min: 8192,
+        inline_commit_bytes_max: 16 << 10,
         segment_bytes: 64 << 10,
         faults: true,
         ..unlimited()
