@@ -47,10 +47,20 @@ pub(crate) async fn read_cold<D: Disk>(
         exact: cold.position > crate::segment::DATA_START,
         ..Place::default()
     };
+    // Bytes to look through, and how many of them are no use without the others.
     let mut len = (wanted.bytes_max as u64).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+    let mut least = 1;
     while at.position < cold.limit {
         let from = at.position;
-        let piece = try_piece(store, log, &cold.segment, from..cold.limit.min(from + len)).await;
+        let to = cold.limit.min(from + len);
+        let ahead = match wanted.for_client {
+            true => store.read_ahead.take(cold.segment.life, from..to, least.min(to - from)).await,
+            false => None,
+        };
+        let piece = match ahead {
+            Some(piece) => Ok(piece),
+            None => try_piece(store, log, &cold.segment, from..to).await,
+        };
         let piece = piece.map_err(|unread| {
             // A client is in need of it: the log goes offline, as in Kafka.
             if unread.by_device && wanted.for_client && !cold.segment.retired.get() {
@@ -65,7 +75,9 @@ pub(crate) async fn read_cold<D: Disk>(
         };
         match scanned {
             Scanned::Found(found) => return Ok(Some(found)),
-            Scanned::On { next, needed } => (at, len) = (next, needed.unwrap_or(READ_BYTES_MAX)),
+            Scanned::On { next, needed } => {
+                (at, len, least) = (next, needed.unwrap_or(READ_BYTES_MAX), needed.unwrap_or(1));
+            }
             Scanned::Damaged(position) => {
                 return Err(ReadError::Corrupt { segment_base: cold.segment.base, position });
             }

@@ -62,8 +62,40 @@ pub struct StoreConfig {
     pub scrub_bytes_per_second: u64,
     /// Milliseconds between two looks for producers past their log's `producer_expiration_ms`.
     pub producer_check_interval_ms: i64,
+    /// Reading ahead of sequential readers.
+    pub read_ahead: ReadAheadConfig,
     /// Cleaning of logs by key, until [`crate::Store::set_cleaner`].
     pub cleaner: CleanerConfig,
+}
+
+/// Limits of what a store reads ahead of those who read a log from the device in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadAheadConfig {
+    /// Bytes read ahead and kept in memory, in all; 0 reads nothing ahead. At the bound nothing more is read.
+    pub bytes_max: usize,
+    /// Bytes read at once, a multiple of 4096.
+    pub stretch_bytes: u64,
+    /// Most stretches ahead of one reader.
+    pub stretches_max: usize,
+    /// Bytes of stretches on their way at once, in all.
+    pub in_flight_bytes_max: usize,
+    /// Readers at different places of one log that are read ahead for.
+    pub readers_per_log_max: usize,
+    /// The same of all logs together.
+    pub readers_max: usize,
+}
+
+impl Default for ReadAheadConfig {
+    fn default() -> Self {
+        ReadAheadConfig {
+            bytes_max: 32 << 20,
+            stretch_bytes: 1 << 20,
+            stretches_max: 8,
+            in_flight_bytes_max: 8 << 20,
+            readers_per_log_max: 4,
+            readers_max: 256,
+        }
+    }
 }
 
 /// Limits of a store's cleaner.
@@ -123,6 +155,9 @@ impl StoreConfig {
         if self.producers_max.saturating_mul(ENCODED_BYTES_MAX) > crate::checkpoint::LEN_MAX / 2 {
             return Err("producers_max must leave half of a checkpoint to segments: at most 3 million");
         }
+        if self.read_ahead.stretch_bytes == 0 || !self.read_ahead.stretch_bytes.is_multiple_of(block) {
+            return Err("the read-ahead's stretch_bytes must be a multiple of 4096");
+        }
         if self.id_space >= 1 << 12 {
             return Err("id_space must be below 4096");
         }
@@ -164,6 +199,7 @@ impl Default for StoreConfig {
             producers_max: 1_000_000,
             scrub_bytes_per_second: 0,
             producer_check_interval_ms: 600_000,
+            read_ahead: ReadAheadConfig::default(),
             cleaner: CleanerConfig::default(),
         }
     }

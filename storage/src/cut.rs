@@ -339,6 +339,7 @@ pub(crate) async fn cut_settled<D: Disk>(
         state.producers.replace(producers);
     }
     state.truncations += 1;
+    store.read_ahead.forget_log(log.id);
     Ok(dropped)
 }
 

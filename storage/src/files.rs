@@ -100,7 +100,8 @@ impl<D: Disk> OpenFiles<D> {
             }
         }
         segment.prepared_to.set(segment.prepared_to.get().max(file.size()));
-        Ok(self.keep(segment, file))
+        // Nobody closes what is kept open for a segment that left its log meanwhile.
+        Ok(if segment.retired.get() { file } else { self.keep(segment, file) })
     }
 
     /// Keeps `file` open for the segment (or the one that another task opened meanwhile).

@@ -121,6 +121,18 @@ impl SegmentIndex {
         above.checked_sub(1).map(|at| self.batch_of(self.entries[at]))
     }
 
+    /// The last batch named that begins at or before `position`.
+    pub(crate) fn floor_of_position(&self, position: u64) -> Option<IndexedBatch> {
+        let above = self.entries.partition_point(|entry| u64::from(entry.position) <= position);
+        above.checked_sub(1).map(|at| self.batch_of(self.entries[at]))
+    }
+
+    /// The first batch named that begins behind `position`.
+    pub(crate) fn first_behind(&self, position: u64) -> Option<IndexedBatch> {
+        let above = self.entries.partition_point(|entry| u64::from(entry.position) <= position);
+        self.entries.get(above).map(|entry| self.batch_of(*entry))
+    }
+
     /// Where to begin looking for the first record with a timestamp of at least `timestamp`; `None` is the
     /// segment's start. All records before have smaller ones.
     pub fn floor_of_timestamp(&self, timestamp: i64) -> Option<IndexedBatch> {

@@ -38,6 +38,7 @@ mod prepare;
 pub mod producer;
 mod producer_bound;
 mod read;
+mod read_ahead;
 mod recovery;
 mod recycle;
 mod rescue;
@@ -53,7 +54,7 @@ mod wait;
 mod walk;
 mod writeback;
 
-pub use config::{CleanerConfig, Compaction, LogConfig, StoreConfig};
+pub use config::{CleanerConfig, Compaction, LogConfig, ReadAheadConfig, StoreConfig};
 pub use error::{AppendError, Offline, OpenError, ReadError, StoreError};
 pub use log::{AppendContext, Appended, Log, Origin, ProducerState, ReadBatches, Ticket, TimestampOffset};
 pub use lookup::BatchSearch;

@@ -17,6 +17,7 @@ use crate::indexes::whole_index;
 use crate::log::ReadBatches;
 use crate::plan::{block_ceil, block_floor};
 use crate::prepare::passes;
+use crate::read_ahead;
 use crate::segment::{DATA_START, Segment};
 use crate::state::{LogInner, LogState, StoreInner};
 
@@ -66,6 +67,9 @@ pub(crate) async fn read<D: Disk>(
             }
         };
         let Some(mut cold) = cold else { break };
+        if wanted.for_client {
+            store.read_ahead.begins(log.id, wanted.from);
+        }
         let known = cold.segment.indexed_from.get() == DATA_START;
         if !known && cold.limit - DATA_START > store.config.index_worth_bytes {
             whole_index(store, log, &cold.segment).await?;
@@ -80,7 +84,13 @@ pub(crate) async fn read<D: Disk>(
             continue; // The log changed under the read: look again.
         }
         match outcome? {
-            Some(found) if found.bytes > 0 => return Ok(found),
+            Some(found) if found.bytes > 0 => {
+                drop(state);
+                if wanted.for_client {
+                    read_ahead::went(store, log, wanted.from..found.next_offset);
+                }
+                return Ok(found);
+            }
             None if cold.limit_offset > from => from = cold.limit_offset,
             _ => break,
         }
@@ -125,7 +135,7 @@ fn from_memory<D: Disk>(state: &LogState<D>, wanted: &Wanted) -> Option<ReadBatc
 }
 
 /// Where a cold read of `from` begins. `None` if no segment holds it or anything after it.
-fn find_cold<D: Disk>(state: &LogState<D>, from: i64) -> Option<Cold<D>> {
+pub(crate) fn find_cold<D: Disk>(state: &LogState<D>, from: i64) -> Option<Cold<D>> {
     let mut segment = state.segment_of(from).or(state.segments.front())?;
     if from >= state.segment_end_offset(segment.base) {
         // Offsets between two segments may be gone; the next one holds what follows.

@@ -212,6 +212,7 @@ impl<D: Disk> Recycle<D> {
         counted: u64,
     ) {
         segment.retired.set(true);
+        store.read_ahead.forget_segment(segment.life);
         let unsettled = segment.pending.borrow_mut().clear();
         store.settled(unsettled);
         self.retired.borrow_mut().push(Retired { segment, freed_by, waits, counted });

@@ -20,6 +20,7 @@ use crate::journal::Journal;
 use crate::memory::{Freed, Memory};
 use crate::meter::CommitMeter;
 use crate::producer::ProducerTable;
+use crate::read_ahead::ReadAhead;
 use crate::recycle::Recycle;
 use crate::scrub::ScrubLevels;
 use crate::segment::Segment;
@@ -45,6 +46,7 @@ pub(crate) struct StoreInner<D: Disk> {
     pub indexes: SealedIndexes<D>,
     pub writeback: Writeback<D>,
     pub cleaner: Cleaner,
+    pub read_ahead: ReadAhead,
     pub levels: Levels,
     pub meter: OnceCell<Rc<dyn CommitMeter>>,
     /// Logs with unsettled bytes, oldest first.
@@ -131,6 +133,7 @@ impl<D: Disk> StoreInner<D> {
             indexes: SealedIndexes::new(config.index_bytes_max),
             space: Space::new(config.reserve_bytes),
             cleaner: Cleaner::new(config.cleaner.clone()),
+            read_ahead: ReadAhead::new(config.read_ahead.clone()),
             config,
             logs: RefCell::default(),
             removing: RefCell::default(),
@@ -185,6 +188,7 @@ impl<D: Disk> StoreInner<D> {
         tracing::error!(dir = %self.dir.display(), "store goes offline: {reason}");
         *self.offline.borrow_mut() = Some(Offline::new(reason));
         self.stopped.set(true);
+        self.read_ahead.forget_all();
         self.wake_everything();
         let logs: Vec<_> = self.logs.borrow().values().cloned().collect();
         logs.iter().for_each(|log| log.changed());

@@ -105,6 +105,14 @@ pub struct StoreStats {
     pub cleaner_read_bytes: u64,
     /// Bytes that cleaning wrote.
     pub cleaner_written_bytes: u64,
+    /// Bytes that were read ahead of readers.
+    pub read_ahead_bytes: u64,
+    /// Bytes of those that a reader took.
+    pub read_ahead_taken_bytes: u64,
+    /// Bytes of those that went without anybody having taken them.
+    pub read_ahead_unused_bytes: u64,
+    /// Memory of what was read ahead or is on its way.
+    pub read_ahead_held_bytes: usize,
     /// Records that cleaning dropped.
     pub cleaner_dropped_records: u64,
     /// Largest part of a log that is to be cleaned and was not yet, in millionths.
@@ -331,6 +339,7 @@ impl<D: Disk> Store<D> {
         }
         store.look_at_space().await;
         store.evict();
+        store.read_ahead.tick(store);
         clean::tick(store, now_ms);
         if store.wants_checkpoint() || store.recycle.wants_checkpoint(store) {
             store.pipeline.request_checkpoint(store);
@@ -361,6 +370,7 @@ impl<D: Disk> Store<D> {
         store.stopped.set(true);
         store.wake_everything();
         store.work.until(|| (store.tasks.get() == 0).then_some(())).await;
+        store.read_ahead.forget_all();
         settled
     }
 
@@ -439,6 +449,7 @@ impl<D: Disk> Store<D> {
     pub fn stats(&self) -> StoreStats {
         let store = &self.inner;
         let levels = &store.levels;
+        let ahead = &store.read_ahead.counts;
         StoreStats {
             logs: store.logs.borrow().len(),
             commits: levels.commits.get(),
@@ -467,6 +478,10 @@ impl<D: Disk> Store<D> {
             cleaner_rounds: levels.cleaner_rounds.get(),
             cleaner_read_bytes: levels.cleaner_read_bytes.get(),
             cleaner_written_bytes: levels.cleaner_written_bytes.get(),
+            read_ahead_bytes: ahead.read.get(),
+            read_ahead_taken_bytes: ahead.taken.get(),
+            read_ahead_unused_bytes: store.read_ahead.unused_bytes(),
+            read_ahead_held_bytes: store.read_ahead.held_bytes(),
             cleaner_dropped_records: levels.cleaner_dropped_records.get(),
             cleaner_dirty_millionths_max: store.cleaner.dirty_millionths_max.get(),
             cleaner_uncleanable_logs: store.cleaner.uncleanable_logs.get(),
@@ -484,6 +499,7 @@ async fn discard<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
     // The cleaner sees that the log goes, and leaves nothing behind.
     let cleaned = || (!log.state.borrow().cleaning || store.stopped.get()).then_some(());
     store.work.until(cleaned).await;
+    store.read_ahead.forget_log(log.id);
     let mut segments: Vec<_> = {
         let mut state = log.state.borrow_mut();
         let freed = state.memory.truncate(i64::MIN);

@@ -16,6 +16,7 @@ mod lookups;
 mod meter;
 mod offline;
 mod old_damage;
+mod read_ahead;
 mod renewals;
 mod reshards;
 mod scrubs;
@@ -27,7 +28,9 @@ use bytes::Bytes;
 use penstock_format::{Batch, BatchHeader, split_batches};
 
 use crate::disk::sim::{SimDisk, SimWorld};
-use crate::{AppendContext, Log, LogConfig, Origin, ReadBatches, RecoveryReport, Store, StoreConfig};
+use crate::{
+    AppendContext, Log, LogConfig, Origin, ReadAheadConfig, ReadBatches, RecoveryReport, Store, StoreConfig,
+};
 
 pub(crate) const DIR: &str = "/data/shard-0";
 
@@ -52,6 +55,14 @@ pub(crate) fn small() -> StoreConfig {
         retention_check_interval_ms: 0,
         producers_per_log_max: 100,
         producers_max: 150,
+        read_ahead: ReadAheadConfig {
+            bytes_max: 64 << 10,
+            stretch_bytes: 8 << 10,
+            stretches_max: 4,
+            in_flight_bytes_max: 24 << 10,
+            readers_per_log_max: 2,
+            readers_max: 3,
+        },
         ..StoreConfig::default()
     }
 }

@@ -11,7 +11,7 @@ use crate::shard::{KINDS, LATENCY_BOUNDS_US, ShardMetrics, Shared};
 type Read = fn(&ShardMetrics) -> &AtomicU64;
 
 /// Counters and levels per shard: name, type, help, where it stands.
-const PER_SHARD: [(&str, &str, &str, Read); 32] = [
+const PER_SHARD: [(&str, &str, &str, Read); 36] = [
     ("connections_accepted_total", "counter", "Connections accepted.", |m| &m.accepted),
     ("connections_refused_total", "counter", "Connections refused or closed for a fault of the peer.", |m| {
         &m.refused
@@ -56,6 +56,14 @@ const PER_SHARD: [(&str, &str, &str, Read); 32] = [
     ("disk_reserve_bytes", "gauge", "Bytes that have to be free for appends of clients to be taken.", |m| {
         &m.levels.disk_reserve_bytes
     }),
+    ("read_ahead_bytes_total", "counter", "Bytes read ahead of consumers.", |m| &m.levels.read_ahead_bytes),
+    ("read_ahead_taken_bytes_total", "counter", "Bytes read ahead of which a consumer took.", |m| {
+        &m.levels.read_ahead_taken_bytes
+    }),
+    ("read_ahead_unused_bytes_total", "counter", "Bytes read ahead of which nobody took.", |m| {
+        &m.levels.read_ahead_unused_bytes
+    }),
+    ("read_ahead_held_bytes", "gauge", "Memory of what is read ahead.", |m| &m.levels.read_ahead_held_bytes),
     ("cleaner_rounds_total", "counter", "Times that a compacted log was cleaned.", |m| {
         &m.levels.cleaner_rounds
     }),
@@ -122,7 +130,10 @@ fn memory(page: &mut String, shared: &Shared) {
         let levels = &metrics.levels;
         for part in MemoryPart::ALL {
             let used = match part {
-                MemoryPart::Cache => get(&levels.cache_bytes).saturating_sub(get(&levels.unsettled_bytes)),
+                MemoryPart::Cache => {
+                    let batches = get(&levels.cache_bytes).saturating_sub(get(&levels.unsettled_bytes));
+                    batches + get(&levels.read_ahead_held_bytes)
+                }
                 MemoryPart::Unflushed => get(&levels.unsettled_bytes),
                 MemoryPart::Frames => get(&levels.frame_bytes),
                 MemoryPart::Requests => get(&levels.request_bytes),

@@ -16,7 +16,7 @@ use penstock_protocol::WireString;
 use penstock_storage::disk::real::RealDisk;
 use penstock_storage::disk::ring::{Ring, RingOptions};
 use penstock_storage::disk::workers::Workers as DiskWorkers;
-use penstock_storage::{RecoveryReport, Resharding, Store, StoreConfig, reshard, shard_dir};
+use penstock_storage::{ReadAheadConfig, RecoveryReport, Resharding, Store, StoreConfig, reshard, shard_dir};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::stages::{Event, Order, Report};
@@ -190,13 +190,15 @@ impl Seat {
     fn store_config(&self, shard: usize) -> StoreConfig {
         let bytes = |part: MemoryPart| usize::try_from(self.memory.bytes(part)).unwrap_or(usize::MAX);
         let config = &self.config;
+        let read_ahead = usize::try_from(self.memory.read_ahead()).unwrap_or(usize::MAX);
         StoreConfig {
             id_space: u16::try_from(shard).unwrap_or(u16::MAX),
             journal_file_bytes: JOURNAL_FILE_BYTES,
             journal_files: journal_files(config),
             open_files_max: self.segment_files,
             unsettled_bytes_max: bytes(MemoryPart::Unflushed),
-            cache_bytes_max: bytes(MemoryPart::Cache),
+            cache_bytes_max: bytes(MemoryPart::Cache) - read_ahead,
+            read_ahead: ReadAheadConfig { bytes_max: read_ahead, ..ReadAheadConfig::default() },
             frame_bytes_max: bytes(MemoryPart::Frames),
             index_bytes_max: bytes(MemoryPart::Indexes),
             reserve_bytes: config.limits.disk_reserve_bytes,

@@ -106,6 +106,10 @@ fn publish_levels(shard: &Shard) {
     set(&levels.disk_free_bytes, stats.free_bytes);
     set(&levels.disk_reserve_bytes, stats.reserve_bytes);
     set(&levels.cleaner_rounds, stats.cleaner_rounds);
+    set(&levels.read_ahead_bytes, stats.read_ahead_bytes);
+    set(&levels.read_ahead_taken_bytes, stats.read_ahead_taken_bytes);
+    set(&levels.read_ahead_unused_bytes, stats.read_ahead_unused_bytes);
+    set(&levels.read_ahead_held_bytes, stats.read_ahead_held_bytes as u64);
     set(&levels.cleaner_read_bytes, stats.cleaner_read_bytes);
     set(&levels.cleaner_written_bytes, stats.cleaner_written_bytes);
     set(&levels.cleaner_dropped_records, stats.cleaner_dropped_records);

@@ -39,12 +39,7 @@ impl AlignedBuf {
     /// An empty buffer that takes at least `capacity` bytes (rounded up to a power of two of blocks, or to whole
     /// blocks above 4 MiB).
     pub fn with_capacity(capacity: usize) -> AlignedBuf {
-        let blocks = capacity.div_ceil(BLOCK).max(1);
-        let capacity = if blocks * BLOCK <= POOLED_CAPACITY_MAX {
-            blocks.next_power_of_two() * BLOCK
-        } else {
-            blocks * BLOCK
-        };
+        let capacity = AlignedBuf::capacity_for(capacity);
         let memory = POOL.try_with(|pool| pool.borrow_mut().take(capacity)).ok().flatten();
         let memory = memory.unwrap_or_else(|| {
             let layout = layout(capacity);
@@ -52,6 +47,16 @@ impl AlignedBuf {
             NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
         });
         AlignedBuf { memory, capacity, len: 0 }
+    }
+
+    /// Bytes of memory that a buffer for `len` bytes takes.
+    pub fn capacity_for(len: usize) -> usize {
+        let blocks = len.div_ceil(BLOCK).max(1);
+        if blocks * BLOCK <= POOLED_CAPACITY_MAX {
+            blocks.next_power_of_two() * BLOCK
+        } else {
+            blocks * BLOCK
+        }
     }
 
     /// A buffer of `len` zero bytes.

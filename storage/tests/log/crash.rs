@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use oorandom::Rand64;
 use penstock_storage::disk::sim::{Crash, Effect, Fault, Operation, SimWorld};
-use penstock_storage::{LogConfig, StoreConfig};
+use penstock_storage::{LogConfig, ReadAheadConfig, StoreConfig};
 
 use crate::oracle::{Oracle, OracleRef, Unjudged, Violation};
 use crate::traffic::{Ending, PATIENCE, Plan, live};
@@ -213,6 +213,14 @@ pub(crate) fn plan(profile: &Profile) -> Plan {
         checkpoint_bytes: profile.checkpoint_bytes,
         checkpoint_step_bytes: 1,
         producers_per_log_max: 16,
+        read_ahead: ReadAheadConfig {
+            bytes_max: 48 << 10,
+            stretch_bytes: 8 << 10,
+            stretches_max: 4,
+            in_flight_bytes_max: 16 << 10,
+            readers_per_log_max: 2,
+            readers_max: 4,
+        },
         ..StoreConfig::default()
     };
     let log = LogConfig {

@@ -132,6 +132,8 @@ pub struct Limits {
     pub partitions: usize,
     /// `penstock.partition.producers.max`, per partition.
     pub partition_producers: usize,
+    /// `penstock.read.ahead.bytes`; `None` is its part of the cache, see [`super::memory`].
+    pub read_ahead_bytes: Option<u64>,
     /// `penstock.scrub.bytes.per.second`, per shard; 0 for none.
     pub scrub_bytes_per_second: u64,
     /// `penstock.shard.producers.max`, per shard; `None` is what the memory has room for.
@@ -183,6 +185,7 @@ impl BrokerConfig {
             journal_bytes: bytes("penstock.journal.bytes")?,
             partitions: count("penstock.partitions.max")?,
             partition_producers: count("penstock.partition.producers.max")?,
+            read_ahead_bytes: u64::try_from(reader.number("penstock.read.ahead.bytes")?).ok(),
             scrub_bytes_per_second: bytes("penstock.scrub.bytes.per.second")?,
             shard_producers: Some(count("penstock.shard.producers.max")?).filter(|count| *count > 0),
             shards: Some(count("penstock.shards")?).filter(|shards| *shards > 0),

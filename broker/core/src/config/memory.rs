@@ -10,7 +10,7 @@ const MACHINE_SHARE: u64 = 50;
 /// A part of each shard's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryPart {
-    /// Record batches kept for readers.
+    /// Record batches kept for readers, and what is read ahead of them.
     Cache,
     /// Record batches that are not in their segments yet; producers wait beyond it.
     Unflushed,
@@ -79,7 +79,13 @@ pub const PRODUCER_BYTES: u64 = 256;
 
 /// Bytes of each part of one shard's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemoryPlan([u64; MemoryPart::ALL.len()]);
+pub struct MemoryPlan {
+    parts: [u64; MemoryPart::ALL.len()],
+    read_ahead: u64,
+}
+
+/// What is read ahead of readers takes a quarter of the cache, in bytes at least and at most; it is of no use with less.
+const READ_AHEAD_BYTES: (u64, u64) = (2 << 20, 64 << 20);
 
 impl MemoryPlan {
     /// Shares out the bytes configured, or else a share of what the machine has; parts that have a setting of their own
@@ -122,17 +128,33 @@ impl MemoryPlan {
             }
             parts[part as usize] = set.unwrap_or(share);
         }
-        Ok(MemoryPlan(parts))
+        let cache = parts[MemoryPart::Cache as usize];
+        let read_ahead = match limits.read_ahead_bytes {
+            None if cache < 2 * READ_AHEAD_BYTES.0 => 0,
+            None => (cache / 4).clamp(READ_AHEAD_BYTES.0, READ_AHEAD_BYTES.1),
+            Some(bytes) if bytes > cache / 2 => {
+                return Err(ConfigError::Conflict(format!(
+                    "penstock.read.ahead.bytes of {bytes} is more than half of the {cache} bytes of the cache"
+                )));
+            }
+            Some(bytes) => bytes,
+        };
+        Ok(MemoryPlan { parts, read_ahead })
+    }
+
+    /// Bytes of the cache's part that are for what is read ahead, of each shard.
+    pub fn read_ahead(&self) -> u64 {
+        self.read_ahead
     }
 
     /// Bytes of a part, of each shard.
     pub fn bytes(&self, part: MemoryPart) -> u64 {
-        self.0[part as usize]
+        self.parts[part as usize]
     }
 
     /// Bytes of all parts, of each shard.
     pub fn total(&self) -> u64 {
-        self.0.iter().sum()
+        self.parts.iter().sum()
     }
 
     /// Idempotent producers that each shard may remember.
@@ -204,6 +226,21 @@ mod tests {
         assert_eq!(large.producers(), 1 << 20);
         assert_eq!(plan(&[], None, 4).unwrap(), large);
         assert!(plan(&[], Some(0), 4).unwrap().total() < 16 * MIB, "it starts with the least");
+    }
+
+    #[test]
+    fn reading_ahead_has_its_part_of_the_cache() {
+        let ahead = |settings: &[(&str, &str)]| plan(settings, None, 1).map(|plan| plan.read_ahead());
+        let cache = |bytes| ("penstock.cache.bytes.max", bytes);
+        let of = |bytes| ("penstock.read.ahead.bytes", bytes);
+        assert_eq!(ahead(&[]), Ok(64 * MIB));
+        assert_eq!(ahead(&[cache("40000000")]), Ok(10_000_000));
+        assert_eq!(ahead(&[cache("4194304")]), Ok(2 * MIB));
+        assert_eq!(ahead(&[cache("4194303")]), Ok(0), "a shard of little memory goes without");
+        assert_eq!(ahead(&[of("0")]), Ok(0));
+        assert_eq!(ahead(&[of("134217728")]), Ok(128 * MIB));
+        let refused = ahead(&[cache("40000000"), of("20000001")]).unwrap_err();
+        assert!(refused.contains("penstock.read.ahead.bytes of 20000001"), "{refused}");
     }
 
     #[test]
