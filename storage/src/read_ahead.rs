@@ -8,7 +8,7 @@
 //!   which it does, also what is still on its way. A stretch names its segment by its life: it holds no file and no segment.
 //! - Nothing waits for room, and nothing fails here: at a bound nothing is read ahead, and what cannot be read is left
 //!   to the reader, who meets the error.
-//! - Commits come first: bytes on their way are bounded, and few while producers wait for room.
+//! - Commits come first: bytes on their way are bounded, and fewer while commits are under way.
 
 mod readers;
 
@@ -132,9 +132,12 @@ impl ReadAhead {
     }
 
     /// Whether `cost` bytes more may be on their way. Lets go of what was passed for their room.
-    fn has_room(&self, cost: usize, producers_wait: bool) -> bool {
+    fn has_room(&self, cost: usize, beside_commits: bool) -> bool {
         let in_flight = self.in_flight_bytes.get();
-        let most = self.config.in_flight_bytes_max / if producers_wait { 4 } else { 1 };
+        let most = match beside_commits {
+            true => self.config.in_flight_bytes_beside_commits,
+            false => self.config.in_flight_bytes_max,
+        };
         if in_flight > 0 && in_flight + cost > most {
             return false;
         }
@@ -201,10 +204,10 @@ fn try_one<D: Disk>(store: &Rc<StoreInner<D>>, want: Want) -> Tried {
     let cold = find_cold(&log.state.borrow(), want.from);
     let Some(cold) = cold.filter(|cold| want.from < cold.limit_offset) else { return Tried::Nothing };
     let is_known = cold.segment.indexed_from.get() == DATA_START;
-    let producers_wait = store.levels.room_waiters.get() > 0;
+    let commits = store.pipeline.durable_seq.get() < store.pipeline.last_seq();
     if !is_known && cold.limit - DATA_START > store.config.index_worth_bytes {
         let cost = ahead.config.stretch_bytes as usize;
-        if !ahead.has_room(cost, producers_wait) {
+        if !ahead.has_room(cost, commits) {
             return Tried::NoRoom;
         }
         look_up(store, log, cold.segment, want, cost);
@@ -212,7 +215,7 @@ fn try_one<D: Disk>(store: &Rc<StoreInner<D>>, want: Want) -> Tried {
     }
     let Some((from, end)) = plan(&cold, &want, ahead.config.stretch_bytes) else { return Tried::Nothing };
     let cost = AlignedBuf::capacity_for((block_ceil(end.0) - block_floor(from)) as usize);
-    if !ahead.has_room(cost, producers_wait) {
+    if !ahead.has_room(cost, commits) {
         return Tried::NoRoom;
     }
     let key = (cold.segment.life, from);
@@ -295,3 +298,6 @@ fn read<D: Disk>(
         go_on(&worker);
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,7 @@ pub(crate) fn small() -> StoreConfig {
             stretch_bytes: 8 << 10,
             stretches_max: 4,
             in_flight_bytes_max: 24 << 10,
+            in_flight_bytes_beside_commits: 16 << 10,
             readers_per_log_max: 2,
             readers_max: 3,
         },

@@ -354,3 +354,6 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -244,6 +244,33 @@ fn a_failure_in_reading_ahead_is_the_readers_only_if_it_meets_it() {
     }
 }
 
+/// Who needs so many bytes at once goes to the device for them, or would ask for ever.
+#[test]
+fn less_than_is_needed_is_not_given_and_little_is_copied() {
+    let world = world(10);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), cold()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        fill(&store, &log, 60, 0).await;
+        let from = read_until_ahead(&store, &disk, &log).await;
+        let place = crate::read::find_cold(&log.inner.state.borrow(), from).unwrap();
+        let (life, at) = (place.segment.life, place.position);
+        let ahead = &log.store.read_ahead;
+        let whole = ahead.take(life, at..at + 50_000, 1).await.unwrap();
+        let len = whole.len() as u64;
+        assert!((4096..=8192).contains(&len), "{len} bytes");
+        assert!(ahead.take(life, at..at + 50_000, len + 1).await.is_none());
+        assert!(ahead.take(life, at + len..at + 50_000, 1).await.is_some(), "the next begins there");
+        let part = ahead.take(life, at..at + 3000, 3000).await.unwrap();
+        let few = ahead.take(life, at..at + 1000, 1000).await.unwrap();
+        assert_eq!((&part[..], &few[..]), (&whole[..3000], &whole[..1000]));
+        assert_eq!(part.as_ptr(), whole.as_ptr());
+        assert_ne!(few.as_ptr(), whole.as_ptr(), "a small part does not keep all of it");
+        store.close().await.unwrap();
+    });
+}
+
 /// What the log should hold: offset and body of each batch.
 type Twin = Rc<RefCell<Vec<(i64, Bytes)>>>;
 

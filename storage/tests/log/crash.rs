@@ -218,6 +218,7 @@ pub(crate) fn plan(profile: &Profile) -> Plan {
             stretch_bytes: 8 << 10,
             stretches_max: 4,
             in_flight_bytes_max: 16 << 10,
+            in_flight_bytes_beside_commits: 8 << 10,
             readers_per_log_max: 2,
             readers_max: 4,
         },
