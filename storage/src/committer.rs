@@ -440,9 +440,10 @@ fn acknowledge<D: Disk>(store: &Rc<StoreInner<D>>, count: usize) {
     add(&store.levels.commits, count as u64);
     let Some(seq) = done.last().map(|commit| commit.seq) else { return };
     store.pipeline.set_durable(seq);
+    let redo_floor = store.pipeline.redo_floor.get();
     for commit in &done {
         for Written { log, segment, next_offset, .. } in &commit.shares {
-            let settled = segment.pending.borrow_mut().commit(seq);
+            let settled = segment.pending.borrow_mut().commit(seq, redo_floor);
             store.settled(settled);
             segment.trim_prefix();
             let mut state = log.state.borrow_mut();

@@ -65,9 +65,9 @@ impl Pending {
         }
     }
 
-    /// Commits up to `durable_seq` are stable: their direct ranges are settled, their inline ones joined up. Gives
-    /// the bytes settled.
-    pub(crate) fn commit(&mut self, durable_seq: u64) -> usize {
+    /// Commits up to `durable_seq` are stable: their direct ranges are settled, their inline ones joined up, but for those
+    /// of commits before `redo_floor` with those from it on. Gives the bytes settled.
+    pub(crate) fn commit(&mut self, durable_seq: u64, redo_floor: u64) -> usize {
         let before = self.bytes();
         let mut kept: VecDeque<Unsettled> = VecDeque::with_capacity(self.ranges.len());
         for range in self.ranges.drain(..) {
@@ -79,8 +79,9 @@ impl Pending {
                     && last.seq <= durable_seq
                     && !last.direct
                     && last.to == range.from
+                    && (last.seq < redo_floor) == (range.seq < redo_floor)
                 {
-                    last.to = range.to; // and the older number stands: a checkpoint waits for it
+                    last.to = range.to; // and the older number stands: the next checkpoint waits for it, and none before
                     continue;
                 }
             }
@@ -160,12 +161,24 @@ mod tests {
             ranges(&pending),
             [(4096, 69_632, 2, true), (69_632, 70_000, 2, false), (70_000, 70_100, 3, false)]
         );
-        assert_eq!(pending.commit(1), 0);
-        assert_eq!(pending.commit(3), 65_536);
+        assert_eq!(pending.commit(1, 1), 0);
+        assert_eq!(pending.commit(3, 1), 65_536);
         assert_eq!(ranges(&pending), [(69_632, 70_100, 2, false)]);
         assert_eq!(pending.next_writable(0, 3), Some(69_632..70_100));
         assert_eq!(pending.settle(69_632..70_000), 368);
         assert_eq!(pending.first(), Some(70_000));
+    }
+
+    #[test]
+    fn what_a_checkpoint_waits_for_does_not_grow() {
+        let mut pending = Pending::default();
+        for (from, seq) in [(4096, 1), (5096, 2), (6096, 3), (7096, 4)] {
+            pending.append(from, from + 1000, seq);
+            assert_eq!(pending.commit(seq, 3), 0);
+        }
+        assert_eq!(ranges(&pending), [(4096, 6096, 1, false), (6096, 8096, 3, false)]);
+        assert_eq!(pending.settle(4096..6096), 2000);
+        assert!(!pending.any_before(3));
     }
 
     #[test]
@@ -175,7 +188,7 @@ mod tests {
         pending.append(5000, 70_000, 2);
         pending.place_direct(5000, 4096..69_632, 2);
         assert_eq!(ranges(&pending), [(4166, 69_632, 2, true), (69_632, 70_000, 2, false)]);
-        assert_eq!(pending.commit(2), 69_632 - 4166);
+        assert_eq!(pending.commit(2, 1), 69_632 - 4166);
     }
 
     #[test]
@@ -185,7 +198,7 @@ mod tests {
         pending.append(5000, 70_000, 2);
         pending.place_direct(5000, 8192..69_632, 2);
         assert_eq!(pending.next_writable(0, 1), Some(4096..5000));
-        assert_eq!(pending.commit(2), 61_440);
+        assert_eq!(pending.commit(2, 1), 61_440);
         assert_eq!(ranges(&pending), [(4096, 8192, 1, false), (69_632, 70_000, 2, false)]);
         assert_eq!(pending.next_writable(8192, 2), Some(69_632..70_000));
         assert!(pending.any_before(2) && !pending.any_before(1));

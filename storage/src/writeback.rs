@@ -92,8 +92,8 @@ impl<D: Disk> StoreInner<D> {
         (1 + (self.behind_pressure() * most as f64) as usize).min(most)
     }
 
-    /// How far what is written behind has come from where it begins to be written to where commits wait for it: below 0
-    /// before, 1 and above at the bound.
+    /// How far what is written behind has come from where it begins to be written to where commits wait for it: 0 before,
+    /// 1 and above at the bound.
     fn behind_pressure(&self) -> f64 {
         let beyond = |level: usize, bound: usize| level.saturating_sub(bound) as f64 / bound.max(1) as f64;
         let unsettled = beyond(self.levels.unsettled_bytes.get(), self.config.unsettled_bytes_max / 2);
@@ -334,9 +334,11 @@ async fn write_log<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>) {
 
 async fn write_segment<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>, segment: &Rc<Segment<D>>) {
     let mut position = 0;
-    // What becomes stable meanwhile is for the next pass: others have their turn.
-    let durable_seq = store.pipeline.durable_seq.get();
-    let next_from = |position| segment.pending.borrow().next_writable(position, durable_seq);
+    // What comes or becomes stable meanwhile is for the next pass: others have their turn.
+    let (durable_seq, end) = (store.pipeline.durable_seq.get(), segment.end.get());
+    let next_from = |position| {
+        segment.pending.borrow().next_writable(position, durable_seq).filter(|range| range.start < end)
+    };
     while next_from(position).is_some() {
         let turn = Turn::take(store).await;
         if segment.retired.get() || store.stopped.get() || log.has_failed() {
