@@ -57,7 +57,8 @@ pub(crate) async fn read<D: Disk>(
         let cold = {
             let state = log.state.borrow();
             let wanted = check(store, &state, &Wanted { from, ..*wanted })?;
-            if wanted.from >= wanted.upper {
+            let takes_none = wanted.bytes_max == 0 && !wanted.at_least_one;
+            if wanted.from >= wanted.upper || takes_none {
                 break;
             }
             match from_memory(&state, &wanted) {
@@ -67,9 +68,7 @@ pub(crate) async fn read<D: Disk>(
             }
         };
         let Some(mut cold) = cold else { break };
-        if wanted.for_client {
-            store.read_ahead.begins(log.id, wanted.from);
-        }
+        let reading = wanted.for_client.then(|| store.read_ahead.begins(log.id, wanted.from));
         let known = cold.segment.indexed_from.get() == DATA_START;
         if !known && cold.limit - DATA_START > store.config.index_worth_bytes {
             whole_index(store, log, &cold.segment).await?;
@@ -86,6 +85,7 @@ pub(crate) async fn read<D: Disk>(
         match outcome? {
             Some(found) if found.bytes > 0 => {
                 drop(state);
+                drop(reading);
                 if wanted.for_client {
                     read_ahead::went(store, log, wanted.from..found.next_offset);
                 }

@@ -73,9 +73,10 @@ impl ReadAhead {
         self.readers.borrow().unused_bytes
     }
 
-    /// A client's read begins at that offset, and goes to the device.
-    pub(crate) fn begins(&self, log_id: u64, from: i64) {
-        self.readers.borrow_mut().begins(log_id, from);
+    /// A client's read begins at that offset, and goes to the device, until what this gives is dropped.
+    pub(crate) fn begins(&self, log_id: u64, from: i64) -> Reading<'_> {
+        self.readers.borrow_mut().begins((log_id, from));
+        Reading { ahead: self, place: (log_id, from) }
     }
 
     /// Bytes of a segment from the range's start on, if they were read ahead or are on their way: at least `least`, and no
@@ -147,6 +148,19 @@ impl ReadAhead {
             }
         }
         true
+    }
+}
+
+/// A client's read that is under way; it ends also where its future is dropped.
+#[must_use = "dropping it ends the read"]
+pub(crate) struct Reading<'a> {
+    ahead: &'a ReadAhead,
+    place: (u64, i64),
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.ahead.readers.borrow_mut().ends(self.place);
     }
 }
 

@@ -51,8 +51,6 @@ struct Reader {
     ahead: VecDeque<Key>,
     /// The last that it passed.
     behind: Option<Key>,
-    /// It reads for itself what it expects next.
-    reads: bool,
     /// What is to be read next is being found out.
     plans: bool,
     used: u64,
@@ -84,6 +82,8 @@ pub(super) struct Readers {
     logs: BTreeMap<u64, ReadLog>,
     count: usize,
     stretches: BTreeMap<Key, Stretch>,
+    /// Where reads of the device are under way, by log and offset, and how many.
+    under_way: BTreeMap<(u64, i64), usize>,
     /// Memory of stretches that are there.
     held_bytes: usize,
     next_id: u64,
@@ -104,9 +104,17 @@ impl Readers {
     }
 
     /// A read of a log begins at an offset.
-    pub(super) fn begins(&mut self, log_id: u64, from: i64) {
-        let readers = self.logs.get_mut(&log_id).into_iter().flat_map(|log| &mut log.readers);
-        readers.filter(|reader| reader.expected == from).for_each(|reader| reader.reads = true);
+    pub(super) fn begins(&mut self, place: (u64, i64)) {
+        *self.under_way.entry(place).or_default() += 1;
+    }
+
+    /// A read that began there is over, whatever came of it.
+    pub(super) fn ends(&mut self, place: (u64, i64)) {
+        let Some(count) = self.under_way.get_mut(&place) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.under_way.remove(&place);
+        }
     }
 
     /// A read of a log went from an offset to another.
@@ -157,7 +165,7 @@ impl Readers {
         let Some(log) = self.logs.get_mut(&log_id) else { return };
         let Some(reader) = log.readers.iter_mut().find(|reader| reader.id == reader_id) else { return };
         reader.expected = reader.expected.max(to);
-        (reader.reads, reader.used) = (false, self.clock);
+        reader.used = self.clock;
         let expected = reader.expected;
         let mut passed = Vec::new();
         while let Some(first) = reader.ahead.front() {
@@ -182,7 +190,9 @@ impl Readers {
         let mut wants = Vec::new();
         for (log_id, log) in &self.logs {
             for reader in &log.readers {
-                let waits = reader.plans || (reader.reads && reader.ahead.is_empty());
+                // Somebody reads what it expects next, without anything read ahead.
+                let is_read = || self.under_way.contains_key(&(*log_id, reader.expected));
+                let waits = reader.plans || (reader.ahead.is_empty() && is_read());
                 if waits || reader.ahead.len() >= reader.depth {
                     continue;
                 }
@@ -348,7 +358,6 @@ impl Reader {
             depth: 0,
             ahead: VecDeque::new(),
             behind: None,
-            reads: false,
             plans: false,
             used: 0,
         }

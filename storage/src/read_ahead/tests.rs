@@ -22,3 +22,17 @@ fn what_is_on_its_way_is_bounded_and_less_beside_commits() {
     assert_eq!(room(8, 1), (false, false));
     assert_eq!(room(0, 11), (false, false), "it would be too much memory");
 }
+
+#[test]
+fn a_read_that_is_given_up_is_over() {
+    let ahead = ReadAhead::new(ReadAheadConfig::default());
+    let name: Rc<str> = "a".into();
+    for n in 0..3 {
+        ahead.readers.borrow_mut().went((1, &name), n..n + 1, &ahead.config);
+    }
+    let wants = || ahead.readers.borrow().wants().len();
+    let reading = ahead.begins(1, 3);
+    assert_eq!(wants(), 0);
+    drop(reading);
+    assert_eq!(wants(), 1);
+}

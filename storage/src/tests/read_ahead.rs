@@ -271,6 +271,29 @@ fn less_than_is_needed_is_not_given_and_little_is_copied() {
     });
 }
 
+/// A fetch whose bytes are spent still asks for its other partitions.
+#[test]
+fn who_has_room_for_nothing_reads_nothing() {
+    let world = world(11);
+    let (disk, counts) = (world.disk(), world.clone());
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), cold()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        fill(&store, &log, 300, 0).await;
+        let from = read_until_ahead(&store, &disk, &log).await;
+        let seen = || (counts.count(Operation::Read), store.stats().read_ahead_taken_bytes);
+        let before = seen();
+        for from in [from, 0, 200] {
+            let found = log.read(from, 0, i64::MAX, false).await.unwrap();
+            assert_eq!((found.bytes, found.next_offset), (0, from));
+        }
+        assert_eq!(seen(), before);
+        let outcome = log.read(log.log_end_offset() + 1, 0, i64::MAX, false).await;
+        assert!(matches!(outcome, Err(ReadError::OutOfRange { .. })), "its range is checked all the same");
+        store.close().await.unwrap();
+    });
+}
+
 /// What the log should hold: offset and body of each batch.
 type Twin = Rc<RefCell<Vec<(i64, Bytes)>>>;
 

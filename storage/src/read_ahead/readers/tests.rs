@@ -51,10 +51,15 @@ fn who_reads_on_twice_is_read_ahead_for_and_twice_as_far_each_time() {
     // While it reads for itself what comes next, nobody else does.
     let mut readers = Readers::default();
     (0..3).for_each(|n| went(&mut readers, n..n + 1));
-    readers.begins(LOG, 3);
-    assert_eq!(wants(&readers), []);
+    readers.begins((LOG, 3));
+    readers.begins((LOG, 3));
+    readers.ends((LOG, 3));
+    assert_eq!(wants(&readers), [], "one of two is under way");
+    readers.ends((LOG, 3));
+    assert_eq!(wants(&readers), [(3, 0)], "nothing came of them");
     went(&mut readers, 3..4);
     assert_eq!(wants(&readers), [(4, 0)]);
+    assert!(readers.under_way.is_empty());
 }
 
 #[test]
