@@ -161,6 +161,9 @@ impl StoreConfig {
         if self.read_ahead.stretch_bytes == 0 || !self.read_ahead.stretch_bytes.is_multiple_of(block) {
             return Err("the read-ahead's stretch_bytes must be a multiple of 4096");
         }
+        if self.read_ahead.stretches_max == 0 || self.read_ahead.readers_per_log_max == 0 {
+            return Err("the read-ahead's stretches_max and readers_per_log_max must be at least 1");
+        }
         if self.id_space >= 1 << 12 {
             return Err("id_space must be below 4096");
         }

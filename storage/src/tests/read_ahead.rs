@@ -294,6 +294,16 @@ fn who_has_room_for_nothing_reads_nothing() {
     });
 }
 
+#[test]
+fn limits_that_leave_no_place_are_refused() {
+    for none in [
+        ReadAheadConfig { stretches_max: 0, ..small().read_ahead },
+        ReadAheadConfig { readers_per_log_max: 0, ..small().read_ahead },
+    ] {
+        assert!(StoreConfig { read_ahead: none, ..small() }.check().is_err());
+    }
+}
+
 /// What the log should hold: offset and body of each batch.
 type Twin = Rc<RefCell<Vec<(i64, Bytes)>>>;
 
