@@ -206,7 +206,7 @@ impl<D: Disk> Log<D> {
         upper: i64,
         at_least_one: bool,
     ) -> Result<ReadBatches, ReadError> {
-        let wanted = read::Wanted { from, bytes_max, upper, at_least_one, for_client: true };
+        let wanted = read::Wanted { from, bytes_max, upper, at_least_one, for_client: true, in_order: true };
         read::read(&self.store, &self.inner, &wanted).await
     }
 

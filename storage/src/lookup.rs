@@ -199,6 +199,10 @@ async fn read_some<D: Disk>(
     from: i64,
     upper: i64,
 ) -> Result<ReadBatches, ReadError> {
-    read(store, log, &Wanted { from, bytes_max: READ_BYTES, upper, at_least_one: true, for_client: true })
-        .await
+    read(
+        store,
+        log,
+        &Wanted { from, bytes_max: READ_BYTES, upper, at_least_one: true, for_client: true, in_order: false },
+    )
+    .await
 }

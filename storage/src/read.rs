@@ -36,6 +36,8 @@ pub(crate) struct Wanted {
     pub at_least_one: bool,
     /// A client waits for it: where the device cannot give it the log goes offline.
     pub for_client: bool,
+    /// One of many reads from end to end, perhaps: it may be read ahead of.
+    pub in_order: bool,
 }
 
 impl Wanted {
@@ -68,7 +70,7 @@ pub(crate) async fn read<D: Disk>(
             }
         };
         let Some(mut cold) = cold else { break };
-        let reading = wanted.for_client.then(|| store.read_ahead.begins(log.id, wanted.from));
+        let reading = wanted.in_order.then(|| store.read_ahead.begins(log.id, wanted.from));
         let known = cold.segment.indexed_from.get() == DATA_START;
         if !known && cold.limit - DATA_START > store.config.index_worth_bytes {
             whole_index(store, log, &cold.segment).await?;
@@ -86,7 +88,7 @@ pub(crate) async fn read<D: Disk>(
             Some(found) if found.bytes > 0 => {
                 drop(state);
                 drop(reading);
-                if wanted.for_client {
+                if wanted.in_order {
                     read_ahead::went(store, log, wanted.from..found.next_offset);
                 }
                 return Ok(found);

@@ -238,8 +238,14 @@ impl<'a, D: Disk> Cleaning<'a, D> {
             self.check()?;
             let bytes_max = self.store.cleaner.config.borrow().io_bytes;
             position = position.max(self.log.state.borrow().start_offset);
-            let wanted =
-                Wanted { from: position, bytes_max, upper: stable_to, at_least_one: true, for_client: false };
+            let wanted = Wanted {
+                from: position,
+                bytes_max,
+                upper: stable_to,
+                at_least_one: true,
+                for_client: false,
+                in_order: false,
+            };
             let found = read(self.store, self.log, &wanted).await.map_err(|error| self.failed(&error))?;
             if found.bytes == 0 {
                 break;

@@ -53,7 +53,10 @@ struct Reader {
     behind: Option<Key>,
     /// What is to be read next is being found out.
     plans: bool,
+    /// When it read last: the least of them did the longest ago.
     used: u64,
+    /// In which tick it did.
+    used_tick: u64,
 }
 
 /// What to read ahead next for a reader.
@@ -87,7 +90,8 @@ pub(super) struct Readers {
     /// Memory of stretches that are there.
     held_bytes: usize,
     next_id: u64,
-    clock: u64,
+    uses: u64,
+    ticks: u64,
     /// Bytes that went without anybody having taken them.
     pub unused_bytes: u64,
 }
@@ -142,8 +146,10 @@ impl Readers {
         let reader_id = match found {
             Some(found) => known[found].id,
             None if known.len() >= config.readers_per_log_max => {
-                let oldest = known.iter().min_by_key(|reader| reader.used).map(|oldest| oldest.id);
-                oldest.into_iter().for_each(|oldest| self.forget_reader(log_id, oldest));
+                // Those for whom nothing is read ahead go first: who reads here and there is many readers.
+                let least = known.iter().min_by_key(|reader| (reader.depth > 0, reader.used));
+                let least = least.map(|least| least.id);
+                least.into_iter().for_each(|least| self.forget_reader(log_id, least));
                 self.add_reader((log_id, name), went.end)
             }
             None if self.count >= config.readers_max => return,
@@ -162,10 +168,11 @@ impl Readers {
 
     /// The reader comes to an offset, and lets go of what it passed.
     fn advance(&mut self, log_id: u64, reader_id: u64, to: i64) {
+        self.uses += 1;
         let Some(log) = self.logs.get_mut(&log_id) else { return };
         let Some(reader) = log.readers.iter_mut().find(|reader| reader.id == reader_id) else { return };
         reader.expected = reader.expected.max(to);
-        reader.used = self.clock;
+        (reader.used, reader.used_tick) = (self.uses, self.ticks);
         let expected = reader.expected;
         let mut passed = Vec::new();
         while let Some(first) = reader.ahead.front() {
@@ -338,11 +345,11 @@ impl Readers {
 
     /// Time goes on: forgets the readers that were silent for long, and those of logs that are not of use.
     pub(super) fn tick(&mut self, is_of_use: impl Fn(&str, u64) -> bool) {
-        self.clock += 1;
+        self.ticks += 1;
         let mut gone = Vec::new();
         for (log_id, log) in &self.logs {
             let of_use = is_of_use(&log.name, *log_id);
-            let is_gone = |reader: &&Reader| !of_use || reader.used + SILENT_TICKS < self.clock;
+            let is_gone = |reader: &&Reader| !of_use || reader.used_tick + SILENT_TICKS < self.ticks;
             gone.extend(log.readers.iter().filter(is_gone).map(|reader| (*log_id, reader.id)));
         }
         gone.into_iter().for_each(|(log_id, reader_id)| self.forget_reader(log_id, reader_id));
@@ -360,6 +367,7 @@ impl Reader {
             behind: None,
             plans: false,
             used: 0,
+            used_tick: 0,
         }
     }
 }

@@ -304,6 +304,28 @@ fn limits_that_leave_no_place_are_refused() {
     }
 }
 
+/// It looks here and there, and is over soon.
+#[test]
+fn nothing_is_read_ahead_of_who_looks_for_a_time() {
+    let world = world(13);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), cold()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        for n in 0..1500 {
+            let _room = store.reserve(1000).await.unwrap();
+            append(&log, 900, n).await.unwrap();
+        }
+        chill(&store).await;
+        // None is found, however far it looks: 256 KiB at once.
+        let found = log.offset_for_time(0, async |_| None).await.unwrap();
+        assert_eq!(found, None);
+        settle(&store, &disk).await;
+        assert_eq!(store.stats().read_ahead_bytes, 0);
+        store.close().await.unwrap();
+    });
+}
+
 /// What the log should hold: offset and body of each batch.
 type Twin = Rc<RefCell<Vec<(i64, Bytes)>>>;
 

@@ -127,6 +127,23 @@ fn readers_are_bounded_and_the_silent_are_forgotten() {
     assert_eq!((readers.count, readers.logs.len()), (0, 0));
 }
 
+/// All within one tick.
+#[test]
+fn who_reads_here_and_there_does_not_push_out_who_reads_in_order() {
+    let mut readers = Readers::default();
+    (0..3).for_each(|n| went(&mut readers, n..n + 1));
+    let begun = begin(&mut readers);
+    assert!(come(&mut readers, begun));
+    (1..9).for_each(|n| went(&mut readers, n * 1000..n * 1000 + 1));
+    assert_eq!((readers.count, readers.held_bytes()), (2, 1024));
+    // Of those alike the one that was silent the longest goes.
+    (0..3).for_each(|n| went(&mut readers, 8001 + n..8002 + n));
+    went(&mut readers, 3..4);
+    went(&mut readers, 20_000..20_001);
+    let places: Vec<_> = readers.logs[&LOG].readers.iter().map(|reader| reader.expected).collect();
+    assert_eq!(places, [4, 20_001]);
+}
+
 /// A place that cannot be read would be tried again and again.
 #[test]
 fn after_a_failure_the_reader_has_to_read_in_order_again() {
