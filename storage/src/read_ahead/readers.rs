@@ -132,7 +132,8 @@ impl Readers {
         let is_at = |reader: &Reader| reader.expected == went.start;
         let has_met = |reader: &Reader| reader.expected == went.end;
         let covers = |reader: &Reader| {
-            let mut keys = reader.behind.iter().chain(&reader.ahead);
+            // Further ahead it is another, who would move this one past what it has not read.
+            let mut keys = reader.behind.iter().chain(reader.ahead.front());
             keys.any(|key| self.stretches.get(key).is_some_and(|of| of.offsets.contains(&went.start)))
         };
         let at = known.iter().position(is_at);

@@ -144,6 +144,26 @@ fn who_reads_here_and_there_does_not_push_out_who_reads_in_order() {
     assert_eq!(places, [4, 20_001]);
 }
 
+#[test]
+fn who_joins_far_ahead_does_not_move_who_was_there() {
+    let mut readers = Readers::default();
+    (0..5).for_each(|n| went(&mut readers, n..n + 1));
+    for _ in 0..3 {
+        let begun = begin(&mut readers);
+        assert!(come(&mut readers, begun));
+    }
+    went(&mut readers, 27..29);
+    let places = |readers: &Readers| {
+        let of = |reader: &Reader| (reader.expected, reader.ahead.len());
+        readers.logs[&LOG].readers.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(places(&readers), [(5, 3), (29, 0)]);
+    went(&mut readers, 29..31);
+    went(&mut readers, 5..16);
+    assert_eq!(places(&readers), [(16, 2), (31, 0)]);
+    assert_eq!(readers.held_bytes(), 3072);
+}
+
 /// A place that cannot be read would be tried again and again.
 #[test]
 fn after_a_failure_the_reader_has_to_read_in_order_again() {
