@@ -85,6 +85,8 @@ pub(super) struct Readers {
     logs: BTreeMap<u64, ReadLog>,
     count: usize,
     stretches: BTreeMap<Key, Stretch>,
+    /// Bytes of the longest stretch that there was.
+    longest: u64,
     /// Where reads of the device are under way, by log and offset, and how many.
     under_way: BTreeMap<(u64, i64), usize>,
     /// Memory of stretches that are there.
@@ -253,6 +255,7 @@ impl Readers {
         let offsets = want.from..end_offset;
         let stretch = Stretch { id, end, offsets, cost, data: None, is_taken: false };
         self.stretches.insert(key, stretch);
+        self.longest = self.longest.max(end - key.1);
         Some(id)
     }
 
@@ -278,10 +281,14 @@ impl Readers {
         }
     }
 
-    /// The stretch of a segment that has the byte at a position.
+    /// A stretch of a segment that has the byte at a position. Those of readers at different places may overlap: one that
+    /// is there comes before one on its way, and then the one that goes on the furthest.
     pub(super) fn find(&mut self, life: u64, position: u64) -> Option<(Key, &mut Stretch)> {
-        let (key, stretch) = self.stretches.range_mut((life, 0)..=(life, position)).next_back()?;
-        (position < stretch.end).then_some((*key, stretch))
+        let first = position.saturating_sub(self.longest);
+        let near = self.stretches.range_mut((life, first)..=(life, position));
+        let those = near.filter(|(_, stretch)| position < stretch.end);
+        let best = those.max_by_key(|(_, stretch)| (stretch.data.is_some(), stretch.end));
+        best.map(|(key, stretch)| (*key, stretch))
     }
 
     /// Whether a stretch is on its way.

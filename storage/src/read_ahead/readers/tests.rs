@@ -164,6 +164,29 @@ fn who_joins_far_ahead_does_not_move_who_was_there() {
     assert_eq!(readers.held_bytes(), 3072);
 }
 
+#[test]
+fn overlapping_stretches_do_not_hide_each_other() {
+    let mut readers = Readers::default();
+    (0..5).for_each(|n| went(&mut readers, n..n + 1));
+    let want = readers.wants().remove(0);
+    let mut add = |from: u64, end: u64| {
+        let id = readers.add(&want, (1, from), (end, 20), 1024).unwrap();
+        ((1, from), id)
+    };
+    let (long, short, last) = (add(0, 5000), add(1000, 2000), add(4000, 9000));
+    let found = |readers: &mut Readers| {
+        [500, 1500, 3000, 4500, 8999, 9000].map(|at| readers.find(1, at).map_or(0, |(_, stretch)| stretch.id))
+    };
+    assert_eq!(found(&mut readers), [long.1, long.1, long.1, last.1, last.1, 0]);
+    assert!(come(&mut readers, short));
+    assert_eq!(
+        found(&mut readers),
+        [long.1, short.1, long.1, last.1, last.1, 0],
+        "it need not be waited for"
+    );
+    assert!(readers.find(2, 500).is_none() && readers.find(0, 500).is_none());
+}
+
 /// A place that cannot be read would be tried again and again.
 #[test]
 fn after_a_failure_the_reader_has_to_read_in_order_again() {
