@@ -58,12 +58,16 @@ pub(crate) async fn read<D: Disk>(
     loop {
         let cold = {
             let state = log.state.borrow();
-            let wanted = check(store, &state, &Wanted { from, ..*wanted })?;
-            let takes_none = wanted.bytes_max == 0 && !wanted.at_least_one;
-            if wanted.from >= wanted.upper || takes_none {
+            let bounded = check(store, &state, &Wanted { from, ..*wanted })?;
+            let takes_none = bounded.bytes_max == 0 && !bounded.at_least_one;
+            if bounded.from >= bounded.upper || takes_none {
                 break;
             }
-            match from_memory(&state, &wanted) {
+            let found = from_memory(&state, &bounded);
+            if found.is_some() && bounded.in_order {
+                store.read_ahead.caught_up(log.id, wanted.from);
+            }
+            match found {
                 Some(found) if found.bytes > 0 => return Ok(found),
                 Some(_) => break,
                 None => find_cold(&state, from),

@@ -79,6 +79,13 @@ impl ReadAhead {
         Reading { ahead: self, place: (log_id, from) }
     }
 
+    /// A client's read at that offset is served from memory: whoever is expected there has caught up.
+    pub(crate) fn caught_up(&self, log_id: u64, from: i64) {
+        if self.readers.borrow_mut().forget_readers_at(log_id, from) {
+            self.changed.wake_all();
+        }
+    }
+
     /// Bytes of a segment from the range's start on, if they were read ahead or are on their way: at least `least`, and no
     /// more than the range.
     pub(crate) async fn take(&self, life: u64, range: Range<u64>, least: u64) -> Option<Bytes> {

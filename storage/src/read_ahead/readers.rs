@@ -161,6 +161,15 @@ impl Readers {
         self.advance(log_id, reader_id, went.end);
     }
 
+    /// Lets go of those that are expected at an offset, with what is theirs; says whether there were any.
+    pub(super) fn forget_readers_at(&mut self, log_id: u64, offset: i64) -> bool {
+        let readers = self.logs.get(&log_id).into_iter().flat_map(|log| &log.readers);
+        let there = readers.filter(|reader| reader.expected == offset);
+        let ids: Vec<_> = there.map(|reader| reader.id).collect();
+        ids.iter().for_each(|id| self.forget_reader(log_id, *id));
+        !ids.is_empty()
+    }
+
     fn add_reader(&mut self, (log_id, name): (u64, &Rc<str>), expected: i64) -> u64 {
         let id = self.unique();
         let new_log = || ReadLog { name: name.clone(), readers: Vec::new() };

@@ -304,6 +304,31 @@ fn limits_that_leave_no_place_are_refused() {
     }
 }
 
+#[test]
+fn nothing_is_kept_for_who_caught_up() {
+    let world = world(14);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), cold()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        fill(&store, &log, 60, 0).await;
+        let mut from = read_until_ahead(&store, &disk, &log).await;
+        let cold_end = log.log_end_offset();
+        while from < cold_end {
+            from = step(&log, from, 4000).await.0;
+        }
+        assert_eq!(from, cold_end);
+        step(&log, 3, 1000).await;
+        let _room = store.reserve(1000).await.unwrap();
+        // In memory, as nobody waits for it.
+        log.append(vec![batch(1, 900, 100, 1)], client(0)).unwrap();
+        assert!(store.stats().read_ahead_held_bytes > 0, "somebody else read elsewhere");
+        assert_eq!(step(&log, from, 4000).await.0, log.log_end_offset());
+        assert_eq!(store.stats().read_ahead_held_bytes, 0);
+        store.close().await.unwrap();
+    });
+}
+
 /// It looks here and there, and is over soon.
 #[test]
 fn nothing_is_read_ahead_of_who_looks_for_a_time() {
