@@ -14,9 +14,11 @@ mod readers;
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 
 use self::readers::{Key, Readers, Want};
 use crate::cold::Cold;
@@ -127,6 +129,11 @@ impl ReadAhead {
     /// The store ends.
     pub(crate) fn forget_all(&self) {
         self.readers.borrow_mut().forget_all();
+        self.changed.wake_all();
+    }
+
+    /// Wakes all that wait here, so that they see the store's state.
+    pub(crate) fn wake_all(&self) {
         self.changed.wake_all();
     }
 
@@ -265,7 +272,8 @@ fn plan<D: Disk>(cold: &Cold<D>, want: &Want, stretch_bytes: u64) -> Option<(u64
     (end.0 - from <= LONG * stretch_bytes).then_some((from, end))
 }
 
-/// Makes the segment's index whole, as the reader would have to.
+/// Makes the segment's index whole, as the reader would have to. That may read all of the segment after a crash: it is given
+/// up where the log is cut or goes, or the store ends, which would wait for it.
 fn look_up<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: Rc<LogInner<D>>,
@@ -277,12 +285,23 @@ fn look_up<D: Disk>(
     add(&store.read_ahead.in_flight_bytes, cost);
     store.read_ahead.readers.borrow_mut().plans(&want, true);
     store.spawn("read ahead, index", async move {
-        let outcome = whole_index(&worker, &log, &segment).await;
-        drop(segment);
         let ahead = &worker.read_ahead;
+        let is_failed = {
+            let truncations = log.state.borrow().truncations;
+            let is_in_vain = || {
+                let is_ending = worker.closing.get() || worker.stopped.get() || segment.retired.get();
+                let is_cut = log.state.borrow().truncations != truncations;
+                (is_ending || is_cut || is_closed(&log)).then_some(())
+            };
+            let given_up = pin!(ahead.changed.until(is_in_vain));
+            let made = pin!(whole_index(&worker, &log, &segment));
+            matches!(select(given_up, made).await, Either::Right((Err(_), _)))
+        };
+        // Not held any longer: what is cut off or deleted waits for it.
+        drop(segment);
         ahead.in_flight_bytes.set(ahead.in_flight_bytes.get() - cost);
         ahead.readers.borrow_mut().plans(&want, false);
-        if outcome.is_err() {
+        if is_failed {
             ahead.readers.borrow_mut().calm(&want);
         }
         go_on(&worker);
@@ -301,7 +320,6 @@ fn read<D: Disk>(
     add(&store.read_ahead.in_flight_bytes, cost);
     store.spawn("read ahead", async move {
         let outcome = read_piece(&worker, &log, &segment, key.1..end).await;
-        // Not held any longer: what is cut off or deleted waits for it.
         drop(segment);
         let ahead = &worker.read_ahead;
         ahead.in_flight_bytes.set(ahead.in_flight_bytes.get() - cost);

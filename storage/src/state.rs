@@ -232,6 +232,7 @@ impl<D: Disk> StoreInner<D> {
         self.journal.changed.wake_all();
         self.writeback.hasten();
         self.pipeline.wake_all();
+        self.read_ahead.wake_all();
     }
 
     pub(crate) fn is_offline(&self) -> Option<Offline> {
