@@ -329,6 +329,56 @@ fn nothing_is_kept_for_who_caught_up() {
     });
 }
 
+/// Index files are a convenience: without them the next segment's batches are read, 1 MiB at once.
+#[test]
+fn neither_a_cut_nor_the_end_waits_for_an_index_made_ahead() {
+    let config = || StoreConfig {
+        journal_file_bytes: 1 << 20,
+        unsettled_bytes_max: 1 << 20,
+        segment_bytes_max: 16 << 20,
+        read_ahead: ReadAheadConfig { stretch_bytes: 512 << 10, ..ReadAheadConfig::default() },
+        ..cold()
+    };
+    let world = world(15);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk, config()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        while log.log_end_offset() < 320 {
+            let _room = store.reserve(100_000).await.unwrap();
+            append(&log, 100_000, 1).await.unwrap();
+        }
+        store.close().await.unwrap();
+    });
+    let mut files = world.files();
+    files.retain(|path, _| path.extension().is_none_or(|extension| extension != "index"));
+    for what in ["nothing", "a cut", "the end"] {
+        let world = SimWorld::with_files(16, &files);
+        let (disk, counts) = (world.disk(), world.clone());
+        world.block_on(async move {
+            let (store, _) = open(disk.clone(), config()).await;
+            let log = store.log("a-0").unwrap();
+            let base = log.inner.state.borrow().segments[1].base;
+            let mut from = base - 6;
+            while from < base - 2 {
+                from = step(&log, from, 100_000).await.0;
+            }
+            let before = counts.count(Operation::Read);
+            match what {
+                "a cut" => assert_eq!(log.truncate(5).await, Ok(5)),
+                "the end" => store.close().await.unwrap(),
+                _ => {
+                    for _ in 0..100 {
+                        disk.sleep(Duration::from_secs(1)).await;
+                    }
+                }
+            }
+            let reads = counts.count(Operation::Read) - before;
+            assert_eq!(reads >= 15, what == "nothing", "{what}: {reads} reads");
+        });
+    }
+}
+
 /// It looks here and there, and is over soon.
 #[test]
 fn nothing_is_read_ahead_of_who_looks_for_a_time() {
