@@ -79,7 +79,7 @@ pub struct ReadAheadConfig {
     pub stretches_max: usize,
     /// Bytes of stretches on their way at once, in all.
     pub in_flight_bytes_max: usize,
-    /// The same while commits are under way, which come first.
+    /// The same while commits are under way, which come first; 0 begins nothing beside them.
     pub in_flight_bytes_beside_commits: usize,
     /// Readers at different places of one log that are read ahead for.
     pub readers_per_log_max: usize,
@@ -94,7 +94,7 @@ impl Default for ReadAheadConfig {
             stretch_bytes: 1 << 20,
             stretches_max: 8,
             in_flight_bytes_max: 8 << 20,
-            in_flight_bytes_beside_commits: 2 << 20,
+            in_flight_bytes_beside_commits: 0,
             readers_per_log_max: 4,
             readers_max: 256,
         }

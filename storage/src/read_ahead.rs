@@ -8,7 +8,7 @@
 //!   which it does, also what is still on its way. A stretch names its segment by its life: it holds no file and no segment.
 //! - Nothing waits for room, and nothing fails here: at a bound nothing is read ahead, and what cannot be read is left
 //!   to the reader, who meets the error.
-//! - Commits come first: bytes on their way are bounded, and fewer while commits are under way.
+//! - Commits come first: bytes on their way are bounded, and nothing is begun while commits are under way.
 
 mod readers;
 
@@ -153,7 +153,7 @@ impl ReadAhead {
             true => self.config.in_flight_bytes_beside_commits,
             false => self.config.in_flight_bytes_max,
         };
-        if in_flight > 0 && in_flight + cost > most {
+        if most == 0 || (in_flight > 0 && in_flight + cost > most) {
             return false;
         }
         while self.held_bytes() + cost > self.config.bytes_max {

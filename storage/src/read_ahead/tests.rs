@@ -21,6 +21,9 @@ fn what_is_on_its_way_is_bounded_and_less_beside_commits() {
     assert_eq!(room(7, 1), (true, false));
     assert_eq!(room(8, 1), (false, false));
     assert_eq!(room(0, 11), (false, false), "it would be too much memory");
+
+    let ahead = ReadAhead::new(ReadAheadConfig { in_flight_bytes_beside_commits: 0, ..ahead.config.clone() });
+    assert!(ahead.has_room(1, false) && !ahead.has_room(1, true), "nothing is begun beside commits");
 }
 
 #[test]
