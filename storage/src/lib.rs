@@ -48,6 +48,8 @@ mod salvage;
 mod scrub;
 mod segment;
 mod space;
+#[allow(dead_code, reason = "nobody spills yet")]
+mod spill;
 mod state;
 mod store;
 mod wait;
