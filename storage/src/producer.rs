@@ -19,7 +19,7 @@ use penstock_format::{BatchHeader, add_sequence};
 mod captured;
 mod snapshot;
 
-pub(crate) use snapshot::ENCODED_BYTES_MAX;
+pub(crate) use snapshot::{ENCODED_BYTES_MAX, put_producer, read_producer};
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
 
 use captured::Producers;

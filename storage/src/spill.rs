@@ -1,21 +1,45 @@
 //! Idempotent producers that memory has no room for, in sorted files.
+//!
+//! A producer that is forgotten may have a repeated batch appended twice; so those idle for longest are spilled instead, many at
+//! a time, into a *run*: a file of entries sorted by log and producer, which never changes. When a producer writes that memory
+//! does not know, the runs are asked, newest first, since the newest entry counts. Nearly all that were never spilled are told
+//! by a filter per run, without a read; a lookup reads one block of the run that has the entry, which an index of the first
+//! key of each block finds. In memory a spilled producer takes about two bytes.
+//!
+//! Invariants:
+//! - What runs are live is told by the checkpoint, in order of age; a file that it does not name is left over. A run is
+//!   stable before it is live, and the files of runs that a merge replaced stay until no checkpoint names them.
+//! - An entry keeps the number of the run that it was first written in through all merges: to cut a log makes entries
+//!   void that were written before, and a merge must not let them look newer.
+//! - What a damaged block may have held is never answered from an older run: a superseded entry would have the producer's
+//!   next batch refused, while one that is not known may go on.
+//!
+//! Merges keep the runs at about eight. Runs of similar sizes are merged, four or more at a time, so that each time an
+//! entry is written again it lands in a run at least twice as large; beyond eight runs, those whose sizes are most similar.
+//!
+//! Bounds: memory for filters and indexes, pieces of 256 KiB while writing, 4 MiB of them while merging.
+
+mod filter;
+mod format;
+mod merge;
+mod run;
+mod writer;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::producer::Producer;
+use merge::{Rules, choose, merge_into, sizes};
+use run::{Blocks, PIECE_BYTES, Run, RunError, run_path};
+use writer::RunWriter;
 
 /// Log id and producer id.
 pub(crate) type Key = (u64, i64);
-
-/// Runs above which they are merged into one.
-const RUNS_MAX: usize = 8;
 
 /// A run as a checkpoint names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,45 +76,89 @@ pub(crate) struct MergeOutcome {
     pub(crate) lost: Vec<String>,
 }
 
-struct Run {
-    record: RunRecord,
-    entries: BTreeMap<Key, (u64, Producer)>,
-}
-
 /// The runs of a store.
 pub(crate) struct Spilled<D: Disk> {
+    store_dir: PathBuf,
     dir: PathBuf,
     /// Oldest first.
-    runs: RefCell<Vec<Rc<Run>>>,
-    replaced: RefCell<Vec<u64>>,
+    runs: RefCell<Vec<Rc<Run<D>>>>,
+    /// Live no more, but a checkpoint may name them.
+    replaced: RefCell<Vec<RunRecord>>,
+    /// Being written.
+    begun: RefCell<Vec<u64>>,
     merging: Cell<bool>,
-    disk: PhantomData<D>,
+    /// Whether the directory is known to be stable.
+    dir_made: Cell<bool>,
 }
 
 impl<D: Disk> Spilled<D> {
     /// Of the store in `dir`; no run is live yet.
     pub(crate) fn new(dir: &Path) -> Spilled<D> {
         Spilled {
+            store_dir: dir.to_owned(),
             dir: dir.join("producers"),
             runs: RefCell::default(),
             replaced: RefCell::default(),
+            begun: RefCell::default(),
             merging: Cell::new(false),
-            disk: PhantomData,
+            dir_made: Cell::new(false),
         }
     }
 
-    /// Makes these runs live, oldest first. Those that cannot be used are left out and given back, with why.
+    /// Makes these runs live, oldest first, in the place of none. One that cannot be used is left out and given back, with
+    /// why; so are all that are older, since it may have superseded what they hold. Their files stay until a checkpoint
+    /// no longer names them.
     pub(crate) async fn open(
         &self,
-        _disk: &D,
+        disk: &D,
         runs: &[RunRecord],
     ) -> Result<Vec<(RunRecord, String)>, OpenError> {
-        Ok(runs.iter().map(|run| (*run, format!("{} is missing", self.path(run.number).display()))).collect())
+        let mut refused = Vec::new();
+        let mut opened = Vec::new();
+        for record in runs.iter().rev() {
+            let path = run_path(&self.dir, record.number);
+            match Run::open(disk, path, *record).await {
+                Ok(run) if refused.is_empty() => opened.push(Rc::new(run)),
+                Ok(run) => {
+                    let what =
+                        format!("{}: a newer run is left out, which may supersede it", run.path.display());
+                    refused.push((*record, what));
+                    self.replaced.borrow_mut().push(*record);
+                }
+                Err(RunError::NewerVersion(error)) => return Err(error),
+                Err(RunError::Refused(what, there)) => {
+                    refused.push((*record, what));
+                    self.replaced.borrow_mut().extend(there.then_some(*record));
+                }
+            }
+        }
+        opened.reverse();
+        refused.reverse();
+        *self.runs.borrow_mut() = opened;
+        Ok(refused)
     }
 
-    /// Removes what a crash left over.
-    pub(crate) async fn sweep(&self, _disk: &D) -> io::Result<()> {
-        Ok(())
+    /// Removes what a crash left over: files that are neither live nor may yet be named by a checkpoint.
+    pub(crate) async fn sweep(&self, disk: &D) -> io::Result<()> {
+        if !disk.exists(&self.dir).await? {
+            return Ok(());
+        }
+        let mut removed = false;
+        for entry in disk.list(&self.dir).await? {
+            if entry.is_dir || self.needs(&entry.name) {
+                continue;
+            }
+            disk.remove(&self.dir.join(&entry.name)).await?;
+            removed = true;
+        }
+        if removed { disk.sync_dir(&self.dir).await } else { Ok(()) }
+    }
+
+    fn needs(&self, name: &str) -> bool {
+        let is = |number: u64| run_path(&self.dir, number).file_name().is_some_and(|file| file == name);
+        self.runs.borrow().iter().any(|run| is(run.record.number))
+            || self.replaced.borrow().iter().any(|record| is(record.number))
+            || self.begun.borrow().iter().any(|number| is(*number))
     }
 
     /// Live runs, oldest first.
@@ -105,55 +173,116 @@ impl<D: Disk> Spilled<D> {
 
     /// Bytes of filters and indexes.
     pub(crate) fn bytes_in_memory(&self) -> usize {
-        self.producers() as usize * 5 / 2
+        self.runs.borrow().iter().map(|run| run.bytes_in_memory()).sum()
     }
 
     /// Bytes of all files, with those that were replaced and are not yet to be removed.
     pub(crate) fn disk_bytes(&self) -> u64 {
-        self.runs.borrow().iter().map(|run| run.record.len).sum()
+        let replaced = self.replaced.borrow().iter().map(|record| record.len).sum::<u64>();
+        replaced + self.runs.borrow().iter().map(|run| run.record.len).sum::<u64>()
     }
 
     /// Whether a run may have this producer, by filters alone.
     pub(crate) fn may_have(&self, key: Key) -> bool {
-        self.runs.borrow().iter().any(|run| run.entries.contains_key(&key))
+        self.runs.borrow().iter().any(|run| run.filter.may_have(key))
     }
 
     /// The newest entry of a producer, with the number of the run that it was first written in.
-    pub(crate) async fn find(&self, disk: &D, key: Key) -> Result<Option<(u64, Producer)>, FindError> {
-        disk.yield_now().await;
-        let runs = self.runs.borrow();
-        Ok(runs.iter().rev().find_map(|run| run.entries.get(&key)).cloned())
+    pub(crate) async fn find(&self, _disk: &D, key: Key) -> Result<Option<(u64, Producer)>, FindError> {
+        let runs = self.runs.borrow().clone();
+        for run in runs.iter().rev() {
+            if let Some(entry) = run.find(key).await? {
+                return Ok(Some((entry.first, entry.producer)));
+            }
+        }
+        Ok(None)
     }
 
     /// The newest entry of each producer of a log, by ascending id, with the number of the run that it was first
     /// written in.
     pub(crate) async fn all_of(&self, disk: &D, log: u64) -> Result<Vec<(u64, i64, Producer)>, FindError> {
-        disk.yield_now().await;
+        let runs = self.runs.borrow().clone();
         let mut all = BTreeMap::new();
-        for run in self.runs.borrow().iter() {
-            for ((_, id), (number, producer)) in run.entries.range((log, i64::MIN)..=(log, i64::MAX)) {
-                all.insert(*id, (*number, producer.clone()));
+        for run in runs {
+            let span = run.span((log, i64::MIN), (log, i64::MAX));
+            let mut blocks = Blocks::new(run, span, PIECE_BYTES);
+            while let Some(entries) = blocks.next().await {
+                let of_log = entries?.into_iter().filter(|entry| entry.key.0 == log);
+                all.extend(of_log.map(|entry| (entry.key.1, (entry.first, entry.producer))));
+                disk.yield_now().await;
             }
         }
-        Ok(all.into_iter().map(|(id, (number, producer))| (number, id, producer)).collect())
+        Ok(all.into_iter().map(|(id, (first, producer))| (first, id, producer)).collect())
     }
 
-    /// Writes a new newest run of entries with ascending keys. On an error nothing is live that was not.
+    /// Writes a new newest run of entries with ascending keys. When it returns, the run is stable and live; on an error
+    /// nothing is live that was not, and what was written is gone as far as the disk allows.
     pub(crate) async fn write(&self, disk: &D, number: u64, entries: &[(Key, Producer)]) -> io::Result<()> {
-        disk.yield_now().await;
-        if !entries.is_empty() {
-            let entries = entries.iter().map(|(key, producer)| (*key, (number, producer.clone()))).collect();
-            self.runs.borrow_mut().push(Rc::new(run_of(number, entries)));
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let begun = self.begin(number);
+        let run = self.or_remove(disk, number, self.write_run(disk, number, entries).await).await?;
+        self.runs.borrow_mut().push(Rc::new(run));
+        drop(begun);
+        Ok(())
+    }
+
+    async fn write_run(&self, disk: &D, number: u64, entries: &[(Key, Producer)]) -> io::Result<Run<D>> {
+        self.make_dir(disk).await?;
+        let path = run_path(&self.dir, number);
+        let mut writer = RunWriter::begin(disk, path, number, entries.len() as u64).await?;
+        for (key, producer) in entries {
+            if writer.push(*key, number, producer) {
+                writer.flush().await?;
+            }
+        }
+        self.seal(disk, writer).await
+    }
+
+    /// Makes a run stable with its name.
+    async fn seal(&self, disk: &D, writer: RunWriter<D>) -> io::Result<Run<D>> {
+        let run = writer.finish().await?;
+        disk.sync_dir(&self.dir).await?;
+        Ok(run)
+    }
+
+    async fn make_dir(&self, disk: &D) -> io::Result<()> {
+        if !self.dir_made.get() {
+            disk.create_dir_all(&self.dir).await?;
+            disk.sync_dir(&self.store_dir).await?;
+            self.dir_made.set(true);
         }
         Ok(())
     }
 
-    /// Whether the runs are such that they should be merged.
-    pub(crate) fn wants_merge(&self) -> bool {
-        self.runs.borrow().len() > RUNS_MAX
+    /// Removes the file of a run that could not be written.
+    async fn or_remove<T>(&self, disk: &D, number: u64, written: io::Result<T>) -> io::Result<T> {
+        if written.is_err() {
+            // What stays is written over, or swept by the next start.
+            let _ = disk.remove(&run_path(&self.dir, number)).await;
+        }
+        written
     }
 
-    /// Merges live runs into one. Entries that are superseded or that `keep` refuses go.
+    /// Takes note of a file that is being written.
+    fn begin(&self, number: u64) -> Begun<'_> {
+        let taken = self.runs.borrow().iter().any(|run| run.record.number == number)
+            || self.replaced.borrow().iter().any(|record| record.number == number)
+            || self.begun.borrow().contains(&number);
+        assert!(!taken, "run {number} exists");
+        self.begun.borrow_mut().push(number);
+        Begun { begun: &self.begun, number }
+    }
+
+    /// Whether the runs are such that some should be merged.
+    pub(crate) fn wants_merge(&self) -> bool {
+        choose(&sizes(&self.records())).is_some()
+    }
+
+    /// Merges live runs into one: those that [`Spilled::wants_merge`] means, all if it means none. Entries that are
+    /// superseded or that `keep` refuses go; it is asked between awaits. A damaged block is left out, with what older runs
+    /// have of its keys; an entry refused stays while an older run, not merged now, may have one of its producer. On an error, which only writing gives, all stays as it was.
     pub(crate) async fn merge(
         &self,
         disk: &D,
@@ -161,43 +290,100 @@ impl<D: Disk> Spilled<D> {
         keep: &dyn Fn(Key, u64, &Producer) -> bool,
     ) -> io::Result<MergeOutcome> {
         assert!(!self.merging.replace(true), "one merge at a time");
-        let taken = self.runs.borrow().clone();
-        disk.yield_now().await;
-        let mut entries = BTreeMap::new();
-        for run in &taken {
-            entries.extend(run.entries.iter().map(|(key, entry)| (*key, entry.clone())));
+        let _merging = Merging(&self.merging);
+        let _begun = self.begin(number);
+        let mut from = choose(&sizes(&self.records())).unwrap_or(0);
+        loop {
+            let mut older = self.runs.borrow().clone();
+            let taken = older.split_off(from);
+            let rules = Rules { keep, older: &older };
+            let merged = self.merge_runs(disk, number, &taken, &rules).await;
+            match self.or_remove(disk, number, merged).await? {
+                Some(merged) => return Ok(self.replace(&taken, merged)),
+                // A block is lost, and what it superseded in the older runs must go.
+                None => from = 0,
+            }
         }
-        entries.retain(|key, (first, producer)| keep(*key, *first, producer));
-        let total = taken.iter().map(|run| run.record.producers).sum::<u64>();
-        let dropped = total - entries.len() as u64;
-        let merged = (!entries.is_empty()).then(|| Rc::new(run_of(number, entries)));
-        let outcome = MergeOutcome {
-            merged: merged.as_ref().map(|run| run.record),
-            replaced: taken.iter().map(|run| run.record).collect(),
-            dropped,
-            lost: Vec::new(),
-        };
-        self.replaced.borrow_mut().extend(taken.iter().map(|run| run.record.number));
-        self.runs.borrow_mut().splice(..taken.len(), merged);
-        self.merging.set(false);
-        Ok(outcome)
     }
 
-    /// A checkpoint that names exactly these runs is stable: gives the files that no checkpoint needs any more, each once.
+    async fn merge_runs(
+        &self,
+        disk: &D,
+        number: u64,
+        taken: &[Rc<Run<D>>],
+        rules: &Rules<'_, D>,
+    ) -> io::Result<Option<Merged<D>>> {
+        if taken.is_empty() {
+            return Ok(Some(Merged { run: None, dropped: 0, lost: Vec::new() }));
+        }
+        let room = taken.iter().map(|run| run.record.producers).sum();
+        let path = run_path(&self.dir, number);
+        let mut writer = RunWriter::begin(disk, path.clone(), number, room).await?;
+        let Some(tally) = merge_into(disk, taken, &mut writer, rules).await? else { return Ok(None) };
+        let run = if writer.producers() > 0 {
+            Some(self.seal(disk, writer).await?)
+        } else {
+            disk.remove(&path).await?;
+            None
+        };
+        Ok(Some(Merged { run, dropped: tally.dropped, lost: tally.told() }))
+    }
+
+    /// Puts the merged run in the place of those it was made of.
+    fn replace(&self, taken: &[Rc<Run<D>>], merged: Merged<D>) -> MergeOutcome {
+        let replaced = taken.iter().map(|run| run.record).collect::<Vec<_>>();
+        let outcome = MergeOutcome {
+            merged: merged.run.as_ref().map(|run| run.record),
+            replaced: replaced.clone(),
+            dropped: merged.dropped,
+            lost: merged.lost,
+        };
+        let mut runs = self.runs.borrow_mut();
+        let Some(first) = replaced.first() else { return outcome };
+        let at = runs.iter().position(|run| run.record.number == first.number);
+        let at = at.unwrap_or_else(|| unreachable!("only a merge takes runs away"));
+        runs.splice(at..at + taken.len(), merged.run.map(Rc::new));
+        self.replaced.borrow_mut().extend(replaced);
+        outcome
+    }
+
+    /// A checkpoint that names exactly these runs is stable, and none before it counts: gives the files that are needed no
+    /// more, each once. Some may be gone already.
     pub(crate) fn told_of(&self, records: &[RunRecord]) -> Vec<PathBuf> {
         let mut replaced = self.replaced.borrow_mut();
-        let named = |number: &u64| records.iter().any(|record| record.number == *number);
-        let (needed, free): (Vec<u64>, Vec<u64>) = replaced.drain(..).partition(named);
-        *replaced = needed;
-        free.into_iter().map(|number| self.path(number)).collect()
-    }
-
-    fn path(&self, number: u64) -> PathBuf {
-        self.dir.join(format!("{number:016x}.run"))
+        let named = |number: u64| records.iter().any(|record| record.number == number);
+        let free = replaced.extract_if(.., |record| !named(record.number));
+        free.map(|record| run_path(&self.dir, record.number)).collect()
     }
 }
 
-fn run_of(number: u64, entries: BTreeMap<Key, (u64, Producer)>) -> Run {
-    let producers = entries.len() as u64;
-    Run { record: RunRecord { number, len: producers * 80, producers }, entries }
+/// What became of the runs merged.
+struct Merged<D: Disk> {
+    run: Option<Run<D>>,
+    dropped: u64,
+    lost: Vec<String>,
 }
+
+/// A file that is being written, until it is live or given up.
+struct Begun<'a> {
+    begun: &'a RefCell<Vec<u64>>,
+    number: u64,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.begun.borrow_mut().retain(|number| *number != self.number);
+    }
+}
+
+/// A merge under way, even if it is given up.
+struct Merging<'a>(&'a Cell<bool>);
+
+impl Drop for Merging<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+#[cfg(test)]
+mod tests;

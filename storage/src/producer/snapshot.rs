@@ -95,7 +95,8 @@ fn read_rest(reader: &mut Reader<'_>, bytes: &[u8]) -> Option<(BTreeMap<i64, Pro
     (reader.remaining() == 0).then_some((producers, end_offset))
 }
 
-fn put_producer(out: &mut Vec<u8>, id: i64, producer: &Producer) {
+/// Appends a producer.
+pub(crate) fn put_producer(out: &mut Vec<u8>, id: i64, producer: &Producer) {
     out.extend_from_slice(&id.to_le_bytes());
     out.extend_from_slice(&producer.last_timestamp.to_le_bytes());
     out.extend_from_slice(&producer.last_seen_ms.to_le_bytes());
@@ -110,7 +111,8 @@ fn put_producer(out: &mut Vec<u8>, id: i64, producer: &Producer) {
     }
 }
 
-fn read_producer(reader: &mut Reader<'_>) -> Option<(i64, Producer)> {
+/// Reads a producer with its id.
+pub(crate) fn read_producer(reader: &mut Reader<'_>) -> Option<(i64, Producer)> {
     let id = reader.i64()?;
     let last_timestamp = reader.i64()?;
     let last_seen_ms = reader.i64()?;
