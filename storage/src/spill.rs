@@ -292,9 +292,10 @@ impl<D: Disk> Spilled<D> {
         assert!(!self.merging.replace(true), "one merge at a time");
         let _merging = Merging(&self.merging);
         let _begun = self.begin(number);
+        let runs = self.runs.borrow().clone();
         let mut from = choose(&sizes(&self.records())).unwrap_or(0);
         loop {
-            let mut older = self.runs.borrow().clone();
+            let mut older = runs.clone();
             let taken = older.split_off(from);
             let rules = Rules { keep, older: &older };
             let merged = self.merge_runs(disk, number, &taken, &rules).await;

@@ -59,6 +59,7 @@ impl<D: Disk> RunWriter<D> {
     #[must_use]
     pub(super) fn push(&mut self, key: Key, first: u64, producer: &Producer) -> bool {
         assert!(self.last.is_none_or(|last| last < key), "keys of a run ascend");
+        assert!(first <= self.number, "an entry of run {first} in run {}", self.number);
         if !self.block.has_room() {
             self.end_block();
         }

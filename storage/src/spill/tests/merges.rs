@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join, select};
 
 use super::*;
 
@@ -156,6 +156,33 @@ fn a_lost_block_takes_what_it_may_have_superseded() {
             assert_eq!(found.map(|(first, _)| first), expected, "{id} in block {block}");
         }
     });
+}
+
+#[test]
+fn a_run_written_during_a_merge_is_not_part_of_it() {
+    for lost in [false, true] {
+        with(async move |_, disk, spilled| {
+            tiered(&disk, &spilled).await;
+            if lost {
+                // So that the merge begins anew, behind the write.
+                let last = spilled.runs.borrow()[4].blocks() - 1;
+                damage(&disk, 5, last).await;
+            }
+            let late = entries(1, 40, 1, 70_000);
+            let (merge, write) = (spilled.merge(&disk, 6, &keep_all), spilled.write(&disk, 7, &late));
+            let (merged, written) = join(merge, write).await;
+            written.unwrap();
+            let merged = merged.unwrap();
+            assert_eq!(merged.replaced.len(), if lost { 5 } else { 4 });
+            let numbers: Vec<u64> = spilled.records().iter().map(|record| record.number).collect();
+            assert_eq!(numbers, if lost { vec![6, 7] } else { vec![1, 6, 7] });
+            let again = reopened(&disk, &spilled.records()).await;
+            for id in 0..100 {
+                let first = again.find(&disk, (1, id)).await.unwrap().map(|(first, _)| first);
+                assert_eq!(first, Some(if id < 40 { 7 } else { 5 }));
+            }
+        });
+    }
 }
 
 #[test]

@@ -113,9 +113,8 @@ async fn look_up(world: SimWorld, disk: SimDisk, spilled: Rc<Spilled<SimDisk>>, 
         let before = of_key();
         let may_have = spilled.may_have(key);
         let found = spilled.find(&disk, key).await.unwrap();
-        let twin = twin.borrow();
-        let agreed =
-            [&before, &twin.newest].iter().any(|newest| agrees(newest, &twin.refused, key, found.as_ref()));
+        let (expected, refused) = ([before, of_key()], twin.borrow().refused.clone());
+        let agreed = expected.iter().any(|newest| agrees(newest.as_ref(), &refused, key, found.as_ref()));
         assert!(agreed, "{key:?}: {found:?}");
         assert!(found.is_none() || may_have);
         disk.sleep(std::time::Duration::from_millis(1)).await;
