@@ -63,24 +63,24 @@ impl<D: Disk> Run<D> {
         if (header.number, file.size(), header.producers) != (record.number, record.len, record.producers) {
             return Err(refused("it is another run than the checkpoint names".to_owned()));
         }
-        let mut first_keys = Vec::with_capacity(header.blocks as usize);
-        let index =
-            Region { position: header.index_position(), items: header.blocks, per_block: KEYS_PER_BLOCK };
-        let crc = index
-            .read(disk, &file, |reader| Some(first_keys.push(read_key(reader)?)))
-            .await
-            .map_err(failed)?;
-        let ascending = first_keys.is_sorted_by(|a, b| a < b) && first_keys.last() <= Some(&header.last);
-        if crc != header.index_crc || !ascending {
-            return Err(damaged("the index"));
-        }
-        let mut words = Vec::with_capacity(header.words as usize);
-        let filter =
-            Region { position: header.filter_position(), items: header.words, per_block: WORDS_PER_BLOCK };
-        let crc = filter.read(disk, &file, |reader| Some(words.push(reader.u64()?))).await.map_err(failed)?;
-        if crc != header.filter_crc {
-            return Err(damaged("the filter"));
-        }
+        let index = Region {
+            position: header.index_position(),
+            items: header.blocks,
+            per_block: KEYS_PER_BLOCK,
+            crc: header.index_crc,
+        };
+        let ascending =
+            |keys: &Vec<Key>| keys.is_sorted_by(|a, b| a < b) && keys.last() <= Some(&header.last);
+        let first_keys = index.read(disk, &file, read_key).await.map_err(failed)?;
+        let first_keys = first_keys.filter(ascending).ok_or_else(|| damaged("the index"))?;
+        let filter = Region {
+            position: header.filter_position(),
+            items: header.words,
+            per_block: WORDS_PER_BLOCK,
+            crc: header.filter_crc,
+        };
+        let words = filter.read(disk, &file, |reader| reader.u64()).await.map_err(failed)?;
+        let words = words.ok_or_else(|| damaged("the filter"))?;
         let filter = Filter::of_words(words);
         Ok(Run { record, file, path, first_keys, last: header.last, filter })
     }
@@ -145,16 +145,18 @@ struct Region {
     position: u64,
     items: u64,
     per_block: usize,
+    crc: u32,
 }
 
 impl Region {
-    /// Reads all of them, in pieces; gives the crc of their blocks. What is missing makes it a wrong one.
-    async fn read<D: Disk>(
+    /// Reads all of them, in pieces; `None` if they are not what was written.
+    async fn read<D: Disk, T>(
         &self,
         disk: &D,
         file: &D::File,
-        mut take: impl FnMut(&mut Reader<'_>) -> Option<()>,
-    ) -> io::Result<u32> {
+        item: impl Fn(&mut Reader<'_>) -> Option<T>,
+    ) -> io::Result<Option<Vec<T>>> {
+        let mut items = Vec::with_capacity(self.items as usize);
         let (mut left, mut crc, mut position) = (self.items, 0, self.position);
         let end = position + self.items.div_ceil(self.per_block as u64) * BLOCK as u64;
         while position < end {
@@ -164,18 +166,13 @@ impl Region {
             for block in piece.chunks(BLOCK) {
                 let mut reader = Reader::new(block);
                 let count = left.min(self.per_block as u64);
-                if (0..count).any(|_| take(&mut reader).is_none()) {
-                    return Ok(!crc);
-                }
+                items.extend((0..count).map_while(|_| item(&mut reader)));
                 left -= count;
-            }
-            if piece.len() < len {
-                return Ok(!crc);
             }
             position += len as u64;
             disk.yield_now().await;
         }
-        Ok(crc)
+        Ok((crc == self.crc && items.len() as u64 == self.items).then_some(items))
     }
 }
 

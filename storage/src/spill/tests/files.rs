@@ -53,7 +53,7 @@ fn read(bytes: Vec<u8>) -> Result<Vec<Option<Option<Entry>>>, OpenError> {
     let disk = world.disk();
     world.block_on(async move {
         let spilled = Spilled::new(Path::new(DIR));
-        if spilled.open(&disk, &[record]).await? != [] {
+        if !spilled.open(&disk, &[record]).await?.is_empty() {
             return Ok(vec![None; 4]);
         }
         let mut found = Vec::new();

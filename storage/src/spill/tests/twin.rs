@@ -180,16 +180,14 @@ fn run(seed: u64) {
         let (inner, disk, shared) = (world.clone(), world.disk(), twin.clone());
         let spilled = world.block_on(async move { begin(&inner, &disk, &shared).await });
         let parts = || (world.clone(), world.disk(), spilled.clone(), twin.clone());
-        let tasks: [fn(_, _, _, _) -> std::pin::Pin<Box<dyn Future<Output = ()>>>; 4] = [
-            |world, disk, spilled, twin| Box::pin(work(world, disk, spilled, twin)),
-            |world, disk, spilled, twin| Box::pin(merge_now_and_then(world, disk, spilled, twin)),
-            |world, disk, spilled, twin| Box::pin(checkpoint_now_and_then(world, disk, spilled, twin)),
-            |world, disk, spilled, twin| Box::pin(look_up(world, disk, spilled, twin)),
-        ];
-        for task in tasks {
-            let (inner, disk, spilled, twin) = parts();
-            world.spawn(task(inner, disk, spilled, twin));
-        }
+        let (inner, disk, spilled_by, told) = parts();
+        world.spawn(work(inner, disk, spilled_by, told));
+        let (inner, disk, spilled_by, told) = parts();
+        world.spawn(merge_now_and_then(inner, disk, spilled_by, told));
+        let (inner, disk, spilled_by, told) = parts();
+        world.spawn(checkpoint_now_and_then(inner, disk, spilled_by, told));
+        let (inner, disk, spilled_by, told) = parts();
+        world.spawn(look_up(inner, disk, spilled_by, told));
         world.run_until(world.steps() + 100 + world.random(6_000));
         let crash = if world.random(4) == 0 { Crash::Kill } else { Crash::PowerLoss };
         world = world.crash(crash);
