@@ -13,7 +13,7 @@ use crate::index::AppendedBatch;
 use crate::log::{AppendContext, Appended, Origin, Ticket};
 use crate::memory::Recent;
 use crate::producer::{ProducedBatch, ProducerCheck};
-use crate::producer_bound::make_room;
+use crate::producer_bound;
 use crate::retention::{ActiveSegment, Incoming, RollRules, plan_roll};
 use crate::segment::Segment;
 use crate::state::{LogInner, LogState, StoreInner, add};
@@ -44,7 +44,7 @@ pub(crate) fn append_admitted<D: Disk>(
     context: AppendContext,
 ) -> Result<Appended, AppendError> {
     let bytes = batches.iter().map(Batch::len).sum();
-    make_room(store, log, batches, context.origin)?;
+    producer_bound::check(store, log, batches, context.origin)?;
     let mut state = log.state.borrow_mut();
     if let Some(first) = check_producers(&state, batches, context.origin)? {
         return Ok(duplicate(store, &state, &first, batches));

@@ -6,11 +6,13 @@
 
 use crate::bytes_io::{Reader, put_string};
 use crate::config::JOURNAL_FILES_MAX;
+use crate::cuts::CutRecord;
+use crate::spill::RunRecord;
 
 const MAGIC: [u8; 4] = *b"PSCP";
 /// Version of the checkpoint format.
-pub(crate) const VERSION: u16 = 2;
-/// Oldest version that is read: logs were not cleaned then.
+pub(crate) const VERSION: u16 = 3;
+/// Oldest version that is read: logs were not cleaned then. In version 2 no producers were spilled.
 const VERSION_MIN: u16 = 1;
 /// Longest checkpoint: far above what the limits of a shard allow. Read by [`crate::disk::Disk::read_small`].
 pub(crate) const LEN_MAX: usize = 1 << 30;
@@ -23,6 +25,8 @@ pub(crate) const SEGMENT_LEN: usize = 64;
 /// The segment was written by the cleaner.
 const CLEANED: u64 = 1;
 const EPOCH_LEN: usize = 12;
+const CUT_LEN: usize = 16;
+const RUN_LEN: usize = 24;
 
 /// Where the journal stood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,6 +82,8 @@ pub(crate) struct LogRecord {
     pub producers: Vec<u8>,
     /// Why the log is offline for damage; empty if it is sound.
     pub damage: String,
+    /// Cuts that its spilled producers have still to be held against.
+    pub cuts: Vec<CutRecord>,
 }
 
 /// A decoded checkpoint.
@@ -85,6 +91,8 @@ pub(crate) struct LogRecord {
 pub(crate) struct Checkpoint {
     pub redo: Redo,
     pub logs: Vec<LogRecord>,
+    /// The runs of spilled producers, oldest first.
+    pub runs: Vec<RunRecord>,
 }
 
 /// Why a checkpoint cannot be read.
@@ -147,12 +155,25 @@ impl Encoder {
         out.extend_from_slice(&log.producers);
         put_count(out, log.damage.len());
         out.extend_from_slice(log.damage.as_bytes());
+        put_count(out, log.cuts.len());
+        for cut in &log.cuts {
+            out.extend_from_slice(&cut.before.to_le_bytes());
+            out.extend_from_slice(&cut.offset.to_le_bytes());
+        }
         self.crc = crc32c::crc32c_append(self.crc, &self.out[begin..]);
         self.log_count += 1;
     }
 
-    /// The finished bytes: header, logs, crc32c over both.
-    pub(crate) fn finish(mut self, redo: &Redo) -> Vec<u8> {
+    /// The finished bytes: header, logs, runs of spilled producers, crc32c over all.
+    pub(crate) fn finish(mut self, redo: &Redo, runs: &[RunRecord]) -> Vec<u8> {
+        let begin = self.out.len();
+        put_count(&mut self.out, runs.len());
+        for run in runs {
+            for field in [run.number, run.len, run.producers] {
+                self.out.extend_from_slice(&field.to_le_bytes());
+            }
+        }
+        self.crc = crc32c::crc32c_append(self.crc, &self.out[begin..]);
         let mut header = Vec::with_capacity(HEADER_LEN);
         header.extend_from_slice(&MAGIC);
         header.extend_from_slice(&VERSION.to_le_bytes());
@@ -164,8 +185,8 @@ impl Encoder {
         header.extend_from_slice(&self.log_count.to_le_bytes());
         header.resize(HEADER_LEN, 0);
         self.out[..HEADER_LEN].copy_from_slice(&header);
-        let logs_len = self.out.len() - HEADER_LEN;
-        let crc = crc32c::crc32c_combine(crc32c::crc32c(&header), self.crc, logs_len);
+        let rest_len = self.out.len() - HEADER_LEN;
+        let crc = crc32c::crc32c_combine(crc32c::crc32c(&header), self.crc, rest_len);
         self.out.extend_from_slice(&crc.to_le_bytes());
         self.out
     }
@@ -228,7 +249,13 @@ fn read(content: &[u8]) -> Option<Checkpoint> {
         return None;
     }
     let logs = (0..log_count).map(|_| read_log(&mut reader, version)).collect::<Option<Vec<_>>>()?;
-    (reader.remaining() == 0).then_some(Checkpoint { redo, logs })
+    let run_count = if version > 2 { reader.count(RUN_LEN)? } else { 0 };
+    let runs = (0..run_count).map(|_| read_run(&mut reader)).collect::<Option<Vec<_>>>()?;
+    (reader.remaining() == 0).then_some(Checkpoint { redo, logs, runs })
+}
+
+fn read_run(reader: &mut Reader<'_>) -> Option<RunRecord> {
+    Some(RunRecord { number: reader.u64()?, len: reader.u64()?, producers: reader.u64()? })
 }
 
 fn read_log(reader: &mut Reader<'_>, version: u16) -> Option<LogRecord> {
@@ -245,7 +272,21 @@ fn read_log(reader: &mut Reader<'_>, version: u16) -> Option<LogRecord> {
     let producers = reader.bytes(producers_len)?.to_vec();
     let damage_len = reader.count(1)?;
     let damage = String::from_utf8(reader.bytes(damage_len)?.to_vec()).ok()?;
-    Some(LogRecord { id, name, start_offset, end_offset, cleaned_to, segments, epochs, producers, damage })
+    let cut_count = if version > 2 { reader.count(CUT_LEN)? } else { 0 };
+    let cut = |_| Some(CutRecord { before: reader.u64()?, offset: reader.i64()? });
+    let cuts = (0..cut_count).map(cut).collect::<Option<Vec<_>>>()?;
+    Some(LogRecord {
+        id,
+        name,
+        start_offset,
+        end_offset,
+        cleaned_to,
+        segments,
+        epochs,
+        producers,
+        damage,
+        cuts,
+    })
 }
 
 fn read_segment(reader: &mut Reader<'_>, version: u16) -> Option<SegmentRecord> {
@@ -300,15 +341,43 @@ pub(crate) mod tests {
             epochs: vec![(2, 5)],
             producers: vec![1, 2, 3],
             damage: "lost".into(),
+            cuts: vec![CutRecord { before: 12, offset: 4 }, CutRecord { before: 15, offset: 7 }],
         };
         (redo, log)
     }
 
-    /// The checkpoint as version 1 has it, which knows no cleaning.
+    fn runs() -> Vec<RunRecord> {
+        vec![
+            RunRecord { number: 14, len: 8192, producers: 40 },
+            RunRecord { number: 16, len: 4096, producers: 3 },
+        ]
+    }
+
+    /// As the log is read from version 2.
+    pub(crate) fn in_version_2(mut log: LogRecord) -> LogRecord {
+        log.cuts.clear();
+        log
+    }
+
+    /// As the log is read from version 1.
+    pub(crate) fn in_version_1(log: LogRecord) -> LogRecord {
+        let mut log = in_version_2(log);
+        log.cleaned_to = 0;
+        (log.segments[0].horizon_ms, log.segments[0].cleaned) = (-1, false);
+        log
+    }
+
+    pub(crate) fn from_hex(hex: &str) -> Vec<u8> {
+        let hex = hex.split_whitespace().collect::<String>();
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
+    /// The checkpoint as version 1 has it, which knows no cleaning and no spilled producers.
     pub(crate) fn as_version_1(checkpoint: &Checkpoint) -> Vec<u8> {
         let mut encoder = Encoder::new();
         for log in &checkpoint.logs {
             assert!(log.cleaned_to == 0 && log.segments.iter().all(|segment| !segment.cleaned));
+            assert!(log.cuts.is_empty() && checkpoint.runs.is_empty());
             let mut alone = Encoder::new();
             alone.log(log);
             let (head, rest) = alone.out[HEADER_LEN..].split_at(26 + log.name.len());
@@ -317,11 +386,11 @@ pub(crate) mod tests {
             out.extend_from_slice(head);
             out.extend_from_slice(&segments[..4]);
             segments[4..].chunks(64).for_each(|segment| out.extend_from_slice(&segment[..48]));
-            out.extend_from_slice(rest);
+            out.extend_from_slice(&rest[..rest.len() - 4]);
             encoder.log_count += 1;
         }
-        let mut bytes = encoder.finish(&checkpoint.redo);
-        bytes.truncate(bytes.len() - 4);
+        let mut bytes = encoder.finish(&checkpoint.redo, &[]);
+        bytes.truncate(bytes.len() - 8);
         bytes[4..6].copy_from_slice(&1_u16.to_le_bytes());
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
@@ -332,30 +401,26 @@ pub(crate) mod tests {
         let (redo, log) = sample();
         let mut encoder = Encoder::new();
         encoder.log(&log);
-        encoder.finish(&redo)
+        encoder.finish(&redo, &runs())
     }
 
     #[test]
     fn golden_bytes() {
         let (redo, log) = sample();
-        let hex: String = encoded().iter().map(|b| format!("{b:02x}")).collect();
-        let golden = include_str!("../tests/golden/checkpoint-v2.hex").split_whitespace().collect::<String>();
-        assert_eq!(hex, golden);
-        assert_eq!(decode(&encoded()), Ok(Checkpoint { redo, logs: vec![log] }));
+        assert_eq!(encoded(), from_hex(include_str!("../tests/golden/checkpoint-v3.hex")));
+        assert_eq!(decode(&encoded()), Ok(Checkpoint { redo, logs: vec![log], runs: runs() }));
     }
 
     #[test]
-    fn version_1_is_read() {
-        let (redo, mut log) = sample();
-        log.cleaned_to = 0;
-        (log.segments[0].horizon_ms, log.segments[0].cleaned) = (-1, false);
-        let golden = include_str!("../tests/golden/checkpoint-v1.hex").split_whitespace().collect::<String>();
-        let byte = |at: usize| u8::from_str_radix(&golden[at..at + 2], 16).unwrap();
-        let bytes: Vec<u8> = (0..golden.len()).step_by(2).map(byte).collect();
-        let mut checkpoint = Checkpoint { redo, logs: vec![log] };
-        checkpoint.logs[0].cleaned_to = 0;
-        assert_eq!(as_version_1(&checkpoint), bytes);
-        assert_eq!(decode(&bytes), Ok(checkpoint));
+    fn earlier_versions_are_read() {
+        let (redo, log) = sample();
+        let of = |log| Checkpoint { redo, logs: vec![log], runs: Vec::new() };
+        let golden = from_hex(include_str!("../tests/golden/checkpoint-v2.hex"));
+        assert_eq!(decode(&golden), Ok(of(in_version_2(log.clone()))));
+        let golden = from_hex(include_str!("../tests/golden/checkpoint-v1.hex"));
+        let checkpoint = of(in_version_1(log));
+        assert_eq!(as_version_1(&checkpoint), golden);
+        assert_eq!(decode(&golden), Ok(checkpoint));
     }
 
     #[test]
@@ -376,7 +441,7 @@ pub(crate) mod tests {
             assert!(decode(&bytes[..at]).is_err(), "length {at}");
         }
         let mut newer = bytes;
-        newer[4] = 3;
-        assert_eq!(decode(&newer), Err(CheckpointError::NewerVersion(3)));
+        newer[4] = 4;
+        assert_eq!(decode(&newer), Err(CheckpointError::NewerVersion(4)));
     }
 }

@@ -69,7 +69,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
 
 /// The checkpoint that a store begins with.
 pub(crate) fn none_yet() -> Checkpoint {
-    Checkpoint { redo: Redo { seq: 1, clean: true, ..Redo::default() }, logs: Vec::new() }
+    Checkpoint { redo: Redo { seq: 1, clean: true, ..Redo::default() }, logs: Vec::new(), runs: Vec::new() }
 }
 
 /// Whether a run after that of `copy` has written frames. The first of a run goes to the start of the first file, and

@@ -11,9 +11,11 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::checkpoint::{self, Encoder, LogRecord, SEGMENT_LEN, check_len};
 use crate::checkpoint_file::write_checkpoint;
+use crate::cuts::Cuts;
 use crate::disk::Disk;
 use crate::producer::ENCODED_BYTES_MAX;
 use crate::segment::Segment;
+use crate::spill::RunRecord;
 use crate::state::{LogInner, StoreInner, add};
 use crate::writeback::{self, Unflushed};
 
@@ -60,7 +62,7 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
     pipeline.redo_floor.set(seq);
     store.journal.begin_checkpoint(seq);
     store.levels.appended_at_checkpoint.set(store.levels.appended_bytes.get());
-    let captured = capture(store);
+    let (captured, runs) = capture(store);
 
     let encoder = encode(store, captured).await;
     pipeline.wait_durable(store, seq - 1).await.ok()?;
@@ -77,7 +79,7 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
         return None;
     }
     let redo = store.journal.redo_of_mark();
-    let mut bytes = Bytes::from(encoder.finish(&store.journal.redo(store.run, seq, redo, clean)));
+    let mut bytes = Bytes::from(encoder.finish(&store.journal.redo(store.run, seq, redo, clean), &runs));
     if let Some(mended) = with_rescued(&rescued, &bytes, seq) {
         bytes = mended.into();
     }
@@ -89,6 +91,7 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
         .retry_no_space("writing a checkpoint", || write_checkpoint(&store.disk, &store.dir, bytes.clone()))
         .await?;
     store.journal.end_checkpoint(redo);
+    remove_runs(store, &runs).await;
     pipeline.checkpoint_done.set(wanted);
     add(&store.levels.checkpoints, 1);
     Some(())
@@ -116,16 +119,27 @@ async fn flush_all<D: Disk>(store: &StoreInner<D>, mut files: BTreeMap<u64, Unfl
     }
 }
 
-/// All logs as they are now, their producers captured ([`crate::producer::ProducerTable::begin_capture`]). No await: they belong
-/// together.
-fn capture<D: Disk>(store: &StoreInner<D>) -> Vec<(Rc<LogInner<D>>, LogRecord)> {
+/// Removes the runs that no checkpoint needs any more.
+async fn remove_runs<D: Disk>(store: &StoreInner<D>, runs: &[RunRecord]) {
+    for path in store.spilled.told_of(runs) {
+        if let Err(error) = store.disk.remove(&path).await {
+            tracing::warn!("{}: removing a file of producers: {error}", path.display());
+        }
+    }
+}
+
+/// All logs as they are now, their producers captured ([`crate::producer::ProducerTable::begin_capture`]), and the runs of those
+/// that are on disk. No await: they belong together.
+fn capture<D: Disk>(store: &StoreInner<D>) -> (Vec<(Rc<LogInner<D>>, LogRecord)>, Vec<RunRecord>) {
     let one = |log: &Rc<LogInner<D>>| {
         let mut state = log.state.borrow_mut();
         let end_offset = state.end_offset;
         state.producers.begin_capture(end_offset);
         (log.clone(), state.record_without_producers(log))
     };
-    store.logs.borrow().values().map(one).collect()
+    let runs = store.spilled.records();
+    store.spiller.captured.set(runs.iter().map(|run| run.number + 1).max().unwrap_or(0));
+    (store.logs.borrow().values().map(one).collect(), runs)
 }
 
 /// Encodes what was captured, in steps that let others have their turn.
@@ -159,9 +173,14 @@ fn with_rescued<D: Disk>(rescued: &[Rc<LogInner<D>>], bytes: &[u8], seq: u64) ->
     let mut encoder = Encoder::new();
     for record in &mut decoded.logs {
         if let Some(log) = saved.get(&record.id) {
-            *record = log.state.borrow().record(log);
+            let mut saved = log.state.borrow().record(log);
+            // A merge since then was none of the runs that the checkpoint names.
+            let mut cuts = Cuts::from_records(&record.cuts);
+            saved.cuts.iter().for_each(|cut| cuts.add(cut.before, cut.offset));
+            saved.cuts = cuts.records().to_vec();
+            *record = saved;
         }
         encoder.log(record);
     }
-    Some(encoder.finish(&decoded.redo))
+    Some(encoder.finish(&decoded.redo, &decoded.runs))
 }

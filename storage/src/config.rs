@@ -54,10 +54,14 @@ pub struct StoreConfig {
     /// Milliseconds between two looks for segments past their retention time, the first at most 30 s after opening;
     /// 0 looks at every tick. What is past its retention size goes at every tick.
     pub retention_check_interval_ms: i64,
-    /// Idempotent producers remembered per log.
+    /// Idempotent producers kept in memory per log.
     pub producers_per_log_max: usize,
-    /// Idempotent producers remembered in all logs together; one takes up to 160 bytes of a checkpoint.
+    /// Idempotent producers kept in memory for all logs together; one takes up to 160 bytes of a checkpoint. Those idle for
+    /// longest are on disk.
     pub producers_max: usize,
+    /// Idempotent producers kept on disk for all logs together, with what is superseded; beyond it those idle for longest are
+    /// forgotten. A filter in memory takes 2.5 bytes for each.
+    pub spilled_producers_max: u64,
     /// Bytes a second that are read to find damage in what is settled; 0 looks for none.
     pub scrub_bytes_per_second: u64,
     /// Milliseconds between two looks for producers past their log's `producer_expiration_ms`.
@@ -203,6 +207,7 @@ impl Default for StoreConfig {
             retention_check_interval_ms: 0,
             producers_per_log_max: 10_000,
             producers_max: 1_000_000,
+            spilled_producers_max: 16_000_000,
             scrub_bytes_per_second: 0,
             producer_check_interval_ms: 600_000,
             read_ahead: ReadAheadConfig::default(),

@@ -4,11 +4,13 @@
 //! checkpoint without the cut-off records is stable, so no frame ever has to be judged by what was cut after it.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
 use penstock_format::BatchHeader;
 
+use crate::bring_back::{bring_all, has_stale};
 use crate::disk::{BLOCK, Disk};
 use crate::error::{ReadError, StoreError};
 use crate::frame::Entry;
@@ -263,9 +265,9 @@ pub(crate) struct ProducersAt {
 }
 
 impl ProducersAt {
-    /// Nothing was told.
-    pub(crate) fn none(producers_max: usize) -> ProducersAt {
-        ProducersAt { offset: 0, place: None, table: ProducerTable::new(producers_max) }
+    /// Nothing was told. It is bounded when it takes the place of the log's.
+    pub(crate) fn none() -> ProducersAt {
+        ProducersAt { offset: 0, place: None, table: ProducerTable::new(usize::MAX) }
     }
 }
 
@@ -292,12 +294,21 @@ pub(crate) async fn cut_settled<D: Disk>(
         false => look_at_cut(store, log, offset).await.map_err(into_io)?,
         true => (look_at_saved(store, log, offset).await.map_err(into_io)?, offset),
     };
+    // Those on disk that the cut concerns are made anew with the others, and what the disk has of them is void.
+    bring_all(store, log, |_, producer| producer.reaches(end_offset)).await;
+    let mut stale = false;
     let producers = if log.state.borrow().producers.reaches(end_offset) {
         let told = match cut {
             Cut::Rescue(Some(told)) => told,
-            _ => ProducersAt::none(store.config.producers_per_log_max),
+            _ => ProducersAt::none(),
         };
-        Some(producers_before(store, log, end_offset, told).await.map_err(into_io)?)
+        let (producers, are_whole) = producers_before(store, log, end_offset, told).await.map_err(into_io)?;
+        // Where it is not known how they stood at the cut, nothing older counts.
+        if !rescuing || !are_whole {
+            let lost = lost_by(&log.state.borrow().producers, &producers, end_offset);
+            stale = has_stale(store, log, end_offset, &lost).await;
+        }
+        Some(producers)
     } else {
         None
     };
@@ -336,11 +347,24 @@ pub(crate) async fn cut_settled<D: Disk>(
     state.cleaned_to = state.cleaned_to.min(end_offset);
     state.epochs.truncate_end(end_offset);
     if let Some(producers) = producers {
-        state.producers.replace(producers);
+        state.producers.replace(producers.bounded(store.config.producers_per_log_max));
+    }
+    if store.spiller.has_runs(store) {
+        let before = store.unique();
+        state.cuts.add(before, end_offset);
+        if stale {
+            state.cuts.void_all(before);
+        }
     }
     state.truncations += 1;
     store.read_ahead.forget_log(log.id);
     Ok(dropped)
+}
+
+/// The producers that reach a cut, and of whom nothing is known after it.
+fn lost_by(uncut: &ProducerTable, cut: &ProducerTable, end_offset: i64) -> BTreeSet<i64> {
+    let reach = uncut.iter().filter(|(_, producer)| producer.reaches(end_offset));
+    reach.map(|(id, _)| id).filter(|id| !cut.knows(*id)).collect()
 }
 
 fn into_io(error: ReadError) -> StoreError {
@@ -433,13 +457,14 @@ async fn look_at_saved<D: Disk>(
 
 /// The producers as the batches before `end_offset` tell, of which the first were `told` before. Where one of the others is
 /// damaged, who has written at the end or behind it is forgotten: who is known by an older batch would have the next one
-/// refused, and who is not known may begin anywhere. All others stay as they are, and so do transactions that are open.
+/// refused, and who is not known may begin anywhere. All others stay as they are, and so do transactions that are open. Says
+/// besides whether none is damaged.
 async fn producers_before<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
     end_offset: i64,
     told: ProducersAt,
-) -> Result<ProducerTable, ReadError> {
+) -> Result<(ProducerTable, bool), ReadError> {
     let (segments, seen): (Vec<_>, _) = {
         let state = log.state.borrow();
         let is_wanted = |segment: &&Rc<Segment<D>>| {
@@ -466,14 +491,14 @@ async fn producers_before<D: Disk>(
         };
         let is_whole = note_rest((store, log), (&segment, walk), end_offset, &mut note).await?;
         if !is_whole {
-            producers = ProducerTable::new(store.config.producers_per_log_max);
+            producers = ProducerTable::new(usize::MAX);
             are_whole = false;
         }
     }
     if !are_whole {
         producers.adopt(&log.state.borrow().producers, end_offset);
     }
-    Ok(producers)
+    Ok((producers, are_whole))
 }
 
 /// Shows `note` the headers of the batches before `end_offset` that are left of a walk, up to the first that is damaged; says

@@ -13,11 +13,13 @@ use std::rc::Rc;
 use penstock_format::Batch;
 
 use crate::append::{append, append_admitted, check_admission, check_producers, rolls, upcoming};
+use crate::bring_back::admit;
 use crate::commit::DIRECT_FRAME_LEN_MAX;
 use crate::disk::Disk;
 use crate::error::AppendError;
 use crate::log::{AppendContext, Appended, Origin};
 use crate::plan::block_ceil;
+use crate::producer_bound;
 use crate::segment::Segment;
 use crate::state::{LogInner, StoreInner};
 
@@ -29,16 +31,33 @@ pub(crate) async fn append_large<D: Disk>(
     context: AppendContext,
 ) -> Result<Appended, AppendError> {
     let mut batches = [batch];
-    if batches[0].len() <= store.config.append_bytes_max() {
-        return append(store, log, &mut batches, context);
-    }
     loop {
-        check_admission(store, log, &batches, context.origin)?;
+        let appended = match batches[0].len() <= store.config.append_bytes_max() {
+            true => append(store, log, &mut batches, context),
+            false => append_prepared(store, log, &mut batches, context).await,
+        };
+        match appended {
+            Err(AppendError::ProducerAway(producer_id)) => admit(store, log, producer_id, context).await?,
+            appended => return appended,
+        }
+    }
+}
+
+/// Appends a batch that no frame holds.
+async fn append_prepared<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    batches: &mut [Batch; 1],
+    context: AppendContext,
+) -> Result<Appended, AppendError> {
+    loop {
+        check_admission(store, log, batches, context.origin)?;
+        producer_bound::check(store, log, batches, context.origin)?;
         if !store.pipeline.has_room(store, DIRECT_FRAME_LEN_MAX, 1) {
             return Err(AppendError::JournalFull);
         }
         let Some(segment) = segment_to_wait_for(store, log, &batches[0], context)? else {
-            return append_admitted(store, log, &mut batches, context);
+            return append_admitted(store, log, batches, context);
         };
         let prepared = || {
             if store.is_offline().is_some() || store.refuses_clients() || segment.retired.get() {

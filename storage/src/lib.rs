@@ -7,6 +7,7 @@
 //! Single-threaded: stores and logs are cheap handles that belong to one thread.
 
 mod append;
+mod bring_back;
 mod bytes_io;
 mod checkpoint;
 mod checkpoint_file;
@@ -17,6 +18,7 @@ mod commit;
 mod committer;
 mod config;
 mod cut;
+mod cuts;
 pub mod disk;
 pub mod epochs;
 mod error;
@@ -48,8 +50,8 @@ mod salvage;
 mod scrub;
 mod segment;
 mod space;
-#[allow(dead_code, reason = "nobody spills yet")]
 mod spill;
+mod spiller;
 mod state;
 mod store;
 mod wait;

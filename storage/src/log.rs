@@ -11,7 +11,7 @@ use crate::error::{AppendError, Offline, ReadError, StoreError};
 use crate::lookup::BatchSearch;
 use crate::producer::Producer;
 use crate::state::{LogInner, StoreInner};
-use crate::{append, cut, large, lookup, read};
+use crate::{append, bring_back, cut, large, lookup, read};
 
 /// Names the commit that an append joined; give it to [`Log::durable`]. Later appends have equal or larger tickets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,7 +136,13 @@ impl<D: Disk> Log<D> {
         append::append(&self.store, &self.inner, &mut batches, context)
     }
 
-    /// Appends one validated batch of any size. One that [`Log::append`] would refuse as too large waits until the
+    /// Waits until what is known of a producer is in memory, and there is room for it: after [`Log::append`] refused it with
+    /// [`AppendError::ProducerAway`], which it may do once more. Cancel-safe.
+    pub async fn admit_producer(&self, producer_id: i64, context: AppendContext) -> Result<(), AppendError> {
+        bring_back::admit(&self.store, &self.inner, producer_id, context).await
+    }
+
+    /// Appends one validated batch of any size; waits where its producer has to be brought to memory. One that [`Log::append`] would refuse as too large waits until the
     /// segment's file reaches far enough to take it; the append then takes effect in memory in one step, as it does
     /// there. Cancel-safe: it took effect, or not at all.
     pub async fn append_large(&self, batch: Batch, context: AppendContext) -> Result<Appended, AppendError> {
@@ -278,7 +284,7 @@ impl<D: Disk> Log<D> {
         self.inner.state.borrow().segments.len()
     }
 
-    /// Idempotent producers known.
+    /// Idempotent producers in memory: those that have not written for longest may be on disk.
     pub fn producers(&self) -> Vec<ProducerState> {
         let state = self.inner.state.borrow();
         let of = |(producer_id, producer): (i64, &Producer)| ProducerState {

@@ -9,7 +9,8 @@
 //! producer of old records is not forgotten at once.
 //!
 //! Bound: at `producers_max` the sixteenth of them idle for longest is forgotten; producers with an open transaction
-//! are not, and if nothing else is left, a further producer is refused.
+//! are not, and if nothing else is left, a further producer is refused. A store does not let it come to that: those idle for
+//! longest go to disk before ([`crate::spiller`]), and come back when they write again.
 //!
 //! Everything but a check is a function of batch headers, so replaying a log's headers over a snapshot rebuilds the
 //! table. Snapshot layout: `docs/format.md`, "Producer snapshot".
@@ -100,7 +101,7 @@ impl Producer {
     }
 
     /// Whether it tells of a batch at `offset` or later, or may.
-    fn reaches(&self, offset: i64) -> bool {
+    pub(crate) fn reaches(&self, offset: i64) -> bool {
         self.batches.iter().any(|batch| batch.last_offset >= offset)
             || self.transaction_first_offset.is_some_and(|first| first >= offset)
             || self.batches.is_empty() // its last word was a marker, whose offset is not kept
@@ -321,6 +322,45 @@ impl ProducerTable {
     /// Producers with their ids, in the order of ids.
     pub fn iter(&self) -> impl Iterator<Item = (i64, &Producer)> {
         self.producers.iter().map(|(&id, producer)| (id, producer))
+    }
+
+    /// What is known of this one.
+    pub(crate) fn get(&self, producer_id: i64) -> Option<&Producer> {
+        self.producers.get(&producer_id)
+    }
+
+    /// Producers with their ids, in the order of ids, from this id on.
+    pub(crate) fn from(&self, producer_id: i64) -> impl Iterator<Item = (i64, &Producer)> {
+        self.producers.range(producer_id..).map(|(&id, producer)| (id, producer))
+    }
+
+    /// Takes back what was known of a producer, unless more is known of it now; says whether it did.
+    pub(crate) fn bring_back(&mut self, producer_id: i64, producer: Producer) -> bool {
+        let unknown = !self.knows(producer_id);
+        if unknown {
+            self.producers.insert(producer_id, producer);
+        }
+        unknown
+    }
+
+    /// Lets go of a producer of which no more is known than this; says whether it did.
+    pub(crate) fn let_go(&mut self, producer_id: i64, known: &Producer) -> bool {
+        let same = self.producers.get(&producer_id).is_some_and(|producer| producer == known);
+        if same {
+            self.producers.remove(&producer_id);
+        }
+        same
+    }
+
+    /// The same with another bound, which it may be beyond: whoever is too many goes to disk.
+    pub(crate) fn bounded(mut self, producers_max: usize) -> ProducerTable {
+        self.producers_max = producers_max.max(1);
+        self
+    }
+
+    /// Most producers that it shall know.
+    pub(crate) fn producers_max(&self) -> usize {
+        self.producers_max
     }
 
     /// Producers known.

@@ -1,57 +1,70 @@
 //! The idempotent producers of a whole store: their bound and their expiry.
 //!
 //! Each log bounds its own ([`crate::producer`]); without a bound on all of them, many logs could hold more than the
-//! shard's memory and its checkpoint can take. At the bound, the log that knows most of them forgets those idle for
-//! longest, as it would at its own bound, so that one client's many producers cost others' nothing.
+//! shard's memory and its checkpoint can take. Who has not written for longest goes to disk before the bounds are met
+//! ([`crate::spiller`]); at a bound an append waits for that.
 
 use std::rc::Rc;
 
 use penstock_format::Batch;
 
 use crate::disk::Disk;
+use crate::error::AppendError;
 use crate::log::Origin;
-use crate::producer::{FORGET_SHARE, ProducerError};
+use crate::producer::ProducerError;
 use crate::state::{LogInner, StoreInner};
 
-/// Makes sure that the store may take in the producers of these batches.
-pub(crate) fn make_room<D: Disk>(
+/// Most producers before some go to disk.
+pub(crate) fn high(producers_max: usize) -> usize {
+    (producers_max - producers_max / 8).saturating_sub(1)
+}
+
+/// Producers that are left when some went.
+pub(crate) fn target(producers_max: usize) -> usize {
+    (producers_max - producers_max / 4).min(producers_max.saturating_sub(1))
+}
+
+/// Makes sure that what is known of the producers of these batches is in memory, and that memory may take in the new ones.
+pub(crate) fn check<D: Disk>(
     store: &StoreInner<D>,
     log: &LogInner<D>,
     batches: &[Batch],
     origin: Origin,
-) -> Result<(), ProducerError> {
-    let (levels, producers_max) = (&store.levels, store.config.producers_max);
-    let with_id = batches.iter().filter(|batch| batch.header.has_producer_id());
-    if levels.producers.get() + batches.len() <= producers_max {
+) -> Result<(), AppendError> {
+    let state = log.state.borrow();
+    let (known, known_here) = (store.levels.producers.get(), state.producers.len());
+    let (all_max, here_max) = (store.config.producers_max, state.producers.producers_max());
+    let near = known + batches.len() > high(all_max) || known_here + batches.len() > high(here_max);
+    if !near && store.spilled.producers() == 0 {
         return Ok(());
     }
-    let new = {
-        let state = log.state.borrow();
-        with_id.filter(|batch| !state.producers.knows(batch.header.producer_id)).count()
-    };
-    if new == 0 {
+    let mut new = None;
+    let mut count = 0;
+    for Batch { header, .. } in batches.iter().filter(|batch| batch.header.has_producer_id()) {
+        if !state.producers.knows(header.producer_id) {
+            if store.spiller.may_have(store, (log.id, header.producer_id)) {
+                return Err(AppendError::ProducerAway(header.producer_id));
+            }
+            new = new.or(Some(header.producer_id));
+            count += 1;
+        }
+    }
+    let Some(new) = new else { return Ok(()) };
+    let (full, full_here) = (known + count > all_max, known_here + count > here_max);
+    if !full && !full_here {
+        if near {
+            store.spiller.hint(store);
+        }
         return Ok(());
     }
-    count(store);
-    while levels.producers.get() + new > producers_max {
-        let largest = {
-            let logs = store.logs.borrow();
-            logs.values().max_by_key(|log| log.state.borrow().producers.len()).cloned()
-        };
-        let forgotten = largest.map_or(0, |largest| {
-            let producers = &mut largest.state.borrow_mut().producers;
-            let share = producers.len() / FORGET_SHARE;
-            producers.forget_idle(share.max(1))
-        });
-        if forgotten == 0 && origin == Origin::Replica {
-            return Ok(());
-        }
-        if forgotten == 0 {
-            return Err(ProducerError::TooMany { producers: levels.producers.get() });
-        }
-        levels.producers.set(levels.producers.get() - forgotten);
+    let found_none = store.spiller.found_none();
+    store.spiller.demand(store, full, full_here.then_some(log.id));
+    match (found_none, origin) {
+        (false, _) => Err(AppendError::ProducerAway(new)),
+        // What a leader has taken has to be taken.
+        (true, Origin::Replica) => Ok(()),
+        (true, _) => Err(ProducerError::TooMany { producers: if full { known } else { known_here } }.into()),
     }
-    Ok(())
 }
 
 /// Counts the producers of all logs: removal and truncation take some away without saying how many.
@@ -62,6 +75,7 @@ pub(crate) fn count<D: Disk>(store: &StoreInner<D>) {
 
 /// Forgets producers that are past their log's expiration time, if it is time to look for them.
 pub(crate) async fn expire<D: Disk>(store: &Rc<StoreInner<D>>, now_ms: i64) {
+    store.spiller.tell_time(now_ms);
     if now_ms < store.producers_due_ms.get() {
         return;
     }

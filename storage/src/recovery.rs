@@ -18,6 +18,7 @@ use std::rc::Rc;
 use crate::checkpoint::{self, Checkpoint, Encoder, LogRecord};
 use crate::checkpoint_file::{self, checkpoint_path, load_checkpoint};
 use crate::config::{LogConfig, StoreConfig};
+use crate::cuts::Cuts;
 use crate::disk::{DirEntry, Disk};
 use crate::epochs::{EpochStart, LeaderEpochs};
 use crate::error::{Offline, OpenError};
@@ -29,6 +30,7 @@ use crate::plan::block_ceil;
 use crate::producer::{ProducerTable, SNAPSHOT_VERSION, SnapshotError};
 use crate::recycle::recycle_dir;
 use crate::segment::{DATA_START, Segment};
+use crate::spill::RunRecord;
 use crate::state::{LogInner, StoreInner, logs_dir};
 use crate::store::RecoveryReport;
 use chain::{Chain, JournalReader};
@@ -46,24 +48,26 @@ pub(crate) async fn recover<D: Disk>(
     make_dirs(&disk, dir).await?;
     let checkpoint = load_checkpoint(&disk, dir).await?;
     let mut report = RecoveryReport::default();
-    let Checkpoint { redo, logs } = checkpoint;
+    let Checkpoint { redo, logs, runs } = checkpoint;
     let reader = JournalReader::open(&disk, dir, redo).await?;
     let mut chain = chain::scan(&reader).await?;
     let mut renewed = BTreeSet::new();
-    let store = loop {
+    let (store, lost) = loop {
         let store = StoreInner::new(disk.clone(), dir, config.clone(), redo.run + 1, chain.next_seq);
         for record in &logs {
             let log = load_log(&store, record, now_ms)?;
             store.logs.borrow_mut().insert(log.name.clone(), log);
         }
+        let lost = open_runs(&store, &runs).await?;
         let refused = Refused::default();
         match replay_chain(&store, &reader, &mut chain, (now_ms, &refused), &mut report).await {
-            Ok(true) => break store,
+            Ok(true) => break (store, lost),
             Ok(false) => {}
             Err(error) => renew_all(&store, &refused, &mut renewed, error).await?,
         }
     };
     report.files_renewed = renewed.len();
+    report.producers_lost = lost;
     report.torn_tail = chain.torn;
     report.frames_replayed = chain.frames.len() as u64;
     drop_deleted(&store);
@@ -72,6 +76,9 @@ pub(crate) async fn recover<D: Disk>(
     let crashed = !redo.clean || chain.torn || report.frames_replayed > 0;
     if crashed {
         sweep(&store).await.map_err(OpenError::io("removing leftovers"))?;
+    }
+    if let Err(error) = store.spilled.sweep(&store.disk).await {
+        tracing::warn!(dir = %dir.display(), "removing files of producers that are left over: {error}");
     }
     store.journal.open(&store.disk).await.map_err(OpenError::io("preparing the journal"))?;
     let lives = crashed.then(|| lives(&store));
@@ -85,6 +92,19 @@ pub(crate) async fn recover<D: Disk>(
         }
     }
     Ok((store, report))
+}
+
+/// Makes the runs of producers ready that the checkpoint names; says which cannot be used. What is older than one of these may
+/// have been superseded by it, and counts no more: it would have a producer's next batch refused.
+async fn open_runs<D: Disk>(store: &Rc<StoreInner<D>>, runs: &[RunRecord]) -> Result<Vec<String>, OpenError> {
+    let lost = store.spilled.open(&store.disk, runs).await?;
+    for (run, why) in &lost {
+        tracing::error!("{why}: those in it and in older ones are unknown");
+        for log in store.logs.borrow().values() {
+            log.state.borrow_mut().cuts.void_all(run.number);
+        }
+    }
+    Ok(lost.into_iter().map(|(_, why)| why).collect())
 }
 
 /// Lives of all segments.
@@ -149,7 +169,7 @@ fn load_log<D: Disk>(
     state.epochs = LeaderEpochs::from_entries(record.epochs.iter().map(entry).collect())
         .ok_or_else(|| damaged("epochs do not grow"))?;
     if !record.producers.is_empty() {
-        let decoded = ProducerTable::decode(&record.producers, store.config.producers_per_log_max);
+        let decoded = ProducerTable::decode(&record.producers, usize::MAX);
         let refused = |error| match error {
             SnapshotError::NewerVersion(found) => {
                 let file =
@@ -158,11 +178,13 @@ fn load_log<D: Disk>(
             }
             SnapshotError::Damaged => damaged(&error.to_string()),
         };
-        state.producers.replace(decoded.map_err(refused)?.0);
+        let producers = decoded.map_err(refused)?.0;
+        state.producers.replace(producers.bounded(store.config.producers_per_log_max));
     }
     (state.start_offset, state.end_offset) = (record.start_offset, record.end_offset);
     state.durable_offset = record.end_offset;
     state.cleaned_to = record.cleaned_to;
+    state.cuts = Cuts::from_records(&record.cuts);
     if !record.damage.is_empty() {
         state.offline = Some(Offline::new(&record.damage));
         state.damaged = true;
@@ -264,7 +286,8 @@ async fn write_checkpoint<D: Disk>(store: &Rc<StoreInner<D>>) -> Result<(), Open
         encoder.log(&log.state.borrow().record(log));
     }
     let seq = store.pipeline.last_seq() + 1;
-    let bytes = encoder.finish(&store.journal.redo(store.run, seq, crate::journal::Cursor::default(), false));
+    let redo = store.journal.redo(store.run, seq, crate::journal::Cursor::default(), false);
+    let bytes = encoder.finish(&redo, &store.spilled.records());
     let failed = || OpenError::io(checkpoint_path(&store.dir).display().to_string());
     checkpoint::check_len(&bytes).map_err(failed())?;
     checkpoint_file::write_first(&store.disk, &store.dir, bytes.into()).await.map_err(failed())

@@ -22,6 +22,7 @@ use std::rc::Rc;
 
 use bytes::{Buf, Bytes};
 
+use crate::bring_back::bring_all;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint_file::load_checkpoint;
 use crate::cut::{Cut, ProducersAt, cut_settled};
@@ -175,12 +176,16 @@ async fn rescue<D: Disk>(
         store.settled(unsettled);
         store.writeback.unflushed.borrow_mut().remove(&segment.life);
     }
+    bring_all(store, log, |_, producer| producer.reaches(durable)).await;
     let known = producers_told(store, log, durable, told).await?;
     let dropped = match cut_settled(store, log, durable, Cut::Rescue(known)).await {
         // A truncation that had begun before came to its end.
         Err(StoreError::Busy) => return Box::pin(rescue(store, log, told)).await,
         dropped => dropped.map_err(|error| error.to_string())?,
     };
+    // The checkpoint that is being taken does not name the runs written since it began.
+    let captured = store.spiller.captured.get();
+    bring_all(store, log, |run, _| run >= captured).await;
     // What it tells of lies beyond the end now, and the segment may grow to that end again.
     if let Some(last) = segments.last()
         && let Err(error) = saving(store, log, || forget_file(store, last)).await
@@ -230,16 +235,15 @@ async fn producers_told<D: Disk>(
         };
         *told = Some(saving(store, log, load).await?);
     }
-    let producers_max = store.config.producers_per_log_max;
     let record = told.iter().flat_map(|told| &told.logs).find(|record| record.id == log.id);
     // One that the checkpoint does not know is as short as it is new.
     let Some(record) = record.filter(|record| record.end_offset <= durable) else {
-        return Ok(Some(ProducersAt::none(producers_max)));
+        return Ok(Some(ProducersAt::none()));
     };
     let table = match record.producers.is_empty() {
-        true => ProducerTable::new(producers_max),
+        true => ProducerTable::new(usize::MAX),
         false => {
-            let decoded = ProducerTable::decode(&record.producers, producers_max);
+            let decoded = ProducerTable::decode(&record.producers, usize::MAX);
             decoded.map_err(|error| error.to_string())?.0
         }
     };

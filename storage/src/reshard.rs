@@ -13,9 +13,12 @@ use crate::bytes_io::Reader;
 use crate::checkpoint::{self, Checkpoint, Encoder, LogRecord, Redo};
 use crate::checkpoint_file::{decode, ends_with_crc, load_checkpoint, write_checkpoint};
 use crate::config::StoreConfig;
+use crate::cuts::{CutRecord, Cuts};
 use crate::disk::Disk;
 use crate::error::OpenError;
-use crate::state::logs_dir;
+use crate::producer::ProducerTable;
+use crate::spill::Spilled;
+use crate::state::{first_unique, logs_dir};
 use crate::store::Store;
 
 const MAGIC: [u8; 4] = *b"PSRP";
@@ -71,14 +74,22 @@ pub async fn reshard<D: Disk>(
     }
     let mut names = BTreeSet::new();
     let mut moves = Vec::new();
+    // Spilled producers that may still move with their logs.
+    let mut room = config.producers_max;
     for shard in 0..shards_found(disk, data_dir).await?.max(resharding.to) {
-        for log in settled(disk, data_dir, config, (shard, now_ms)).await?.logs {
+        let Checkpoint { logs, runs, .. } = settled(disk, data_dir, config, (shard, now_ms)).await?;
+        let spilled = Spilled::new(&shard_dir(data_dir, shard));
+        let lost = spilled.open(disk, &runs).await?;
+        for mut log in logs {
             if !names.insert(log.name.clone()) {
                 return Err(OpenError::Corrupt(format!("two shards have a log {}", log.name)));
             }
             let to = (resharding.assign)(&log.name, shard);
             assert!(to < resharding.to, "logs are assigned to shards that there will be");
             if to != shard {
+                lost.iter().for_each(|(run, _)| log.cuts.push(void_all(run.number)));
+                let log_max = config.producers_per_log_max.min(room);
+                room -= take_along(disk, &spilled, &mut log, log_max).await?;
                 moves.push(Move { from: shard, to, log });
             }
         }
@@ -91,6 +102,51 @@ pub async fn reshard<D: Disk>(
         moved += carry_out(disk, data_dir, &moves).await?;
     }
     Ok(moved)
+}
+
+/// Takes the log's producers that are on disk into its record, up to so many, those seen last: another shard knows nothing of
+/// this one's files. Gives how many.
+async fn take_along<D: Disk>(
+    disk: &D,
+    spilled: &Spilled<D>,
+    log: &mut LogRecord,
+    producers_max: usize,
+) -> Result<usize, OpenError> {
+    let cuts = Cuts::from_records(&std::mem::take(&mut log.cuts));
+    let mut all = match spilled.all_of(disk, log.id).await {
+        Ok(all) => all,
+        Err(error) => {
+            tracing::error!(
+                log = log.name,
+                "its producers on disk do not move with it, and are unknown: {error}"
+            );
+            return Ok(0);
+        }
+    };
+    if all.is_empty() {
+        return Ok(0);
+    }
+    let mut table = match log.producers.is_empty() {
+        true => ProducerTable::new(usize::MAX),
+        false => match ProducerTable::decode(&log.producers, usize::MAX) {
+            Ok((table, _)) => table,
+            Err(error) => return Err(OpenError::Corrupt(format!("checkpoint of log {}: {error}", log.name))),
+        },
+    };
+    all.retain(|(run, id, producer)| !cuts.void(*run, producer) && !table.knows(*id));
+    all.sort_by_key(|(_, _, producer)| std::cmp::Reverse(producer.last_seen_ms));
+    all.truncate(producers_max);
+    let count = all.len();
+    for (_, id, producer) in all {
+        table.bring_back(id, producer);
+    }
+    log.producers = table.encode(log.end_offset);
+    Ok(count)
+}
+
+/// Nothing that is in runs with lower numbers counts.
+fn void_all(before: u64) -> CutRecord {
+    CutRecord { before, offset: i64::MIN }
 }
 
 /// One more than the highest number of a shard's directory.
@@ -151,19 +207,26 @@ async fn rewrite<D: Disk>(
     moves: &[Move],
     (shard, gains): (usize, bool),
 ) -> Result<(), OpenError> {
-    let Checkpoint { redo, logs } = load_checkpoint(disk, dir).await?;
+    let Checkpoint { redo, logs, runs } = load_checkpoint(disk, dir).await?;
     let mut by_name: BTreeMap<String, LogRecord> =
         logs.into_iter().map(|log| (log.name.clone(), log)).collect();
     for Move { from, to, log } in moves {
         if gains && *to == shard {
-            by_name.entry(log.name.clone()).or_insert_with(|| log.clone());
+            by_name.entry(log.name.clone()).or_insert_with(|| {
+                let mut log = log.clone();
+                // It may have been here before.
+                if !runs.is_empty() {
+                    log.cuts = vec![void_all(first_unique(shard as u16, redo.run + 1))];
+                }
+                log
+            });
         } else if !gains && *from == shard {
             by_name.remove(&log.name);
         }
     }
     let mut encoder = Encoder::new();
     by_name.values().for_each(|log| encoder.log(log));
-    let bytes = encoder.finish(&redo);
+    let bytes = encoder.finish(&redo, &runs);
     checkpoint::check_len(&bytes).map_err(OpenError::io(dir.display()))?;
     write_checkpoint(disk, dir, bytes.into()).await.map_err(OpenError::io(dir.display()))
 }
@@ -180,7 +243,7 @@ fn encode_plan(moves: &[Move]) -> Vec<u8> {
         out.extend_from_slice(&(*to as u32).to_le_bytes());
         encoder.log(log);
     }
-    out.extend_from_slice(&encoder.finish(&Redo::default()));
+    out.extend_from_slice(&encoder.finish(&Redo::default(), &[]));
     let crc = crc32c::crc32c(&out);
     out.extend_from_slice(&crc.to_le_bytes());
     out
@@ -215,15 +278,14 @@ fn decode_plan(bytes: &[u8]) -> Option<Vec<Move>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::tests::{from_hex, in_version_1, in_version_2};
 
     #[test]
     fn golden_bytes_and_any_change_is_noticed() {
         let log = checkpoint::tests::sample().1;
         let moves = [Move { from: 0, to: 2, log }];
         let bytes = encode_plan(&moves);
-        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        let golden = include_str!("../tests/golden/reshard-plan.hex").split_whitespace().collect::<String>();
-        assert_eq!(hex, golden);
+        assert_eq!(bytes, from_hex(include_str!("../tests/golden/reshard-plan-checkpoint-v3.hex")));
         assert_eq!(decode_plan(&bytes).as_deref(), Some(&moves[..]));
         let mut newer = bytes.clone();
         newer[4] = 2;
@@ -239,14 +301,12 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_with_logs_of_checkpoint_version_1_is_read() {
-        let golden = include_str!("../tests/golden/reshard-plan-checkpoint-v1.hex");
-        let golden = golden.split_whitespace().collect::<String>();
-        let byte = |at: usize| u8::from_str_radix(&golden[at..at + 2], 16).unwrap();
-        let bytes: Vec<u8> = (0..golden.len()).step_by(2).map(byte).collect();
-        let mut log = checkpoint::tests::sample().1;
-        log.cleaned_to = 0;
-        (log.segments[0].horizon_ms, log.segments[0].cleaned) = (-1, false);
-        assert_eq!(decode_plan(&bytes), Some(vec![Move { from: 0, to: 2, log }]));
+    fn plans_with_logs_of_earlier_checkpoint_versions_are_read() {
+        let log = checkpoint::tests::sample().1;
+        let of = |log| Some(vec![Move { from: 0, to: 2, log }]);
+        let golden = from_hex(include_str!("../tests/golden/reshard-plan.hex"));
+        assert_eq!(decode_plan(&golden), of(in_version_2(log.clone())));
+        let golden = from_hex(include_str!("../tests/golden/reshard-plan-checkpoint-v1.hex"));
+        assert_eq!(decode_plan(&golden), of(in_version_1(log)));
     }
 }

@@ -11,6 +11,7 @@ use crate::checkpoint::{LogRecord, SegmentRecord};
 use crate::clean::{Cleaner, Retry};
 use crate::commit::Pipeline;
 use crate::config::{LogConfig, StoreConfig};
+use crate::cuts::Cuts;
 use crate::disk::{Disk, DiskFile};
 use crate::epochs::LeaderEpochs;
 use crate::error::Offline;
@@ -25,6 +26,8 @@ use crate::recycle::Recycle;
 use crate::scrub::ScrubLevels;
 use crate::segment::Segment;
 use crate::space::Space;
+use crate::spill::Spilled;
+use crate::spiller::Spiller;
 use crate::wait::WaitList;
 use crate::writeback::Writeback;
 
@@ -47,6 +50,9 @@ pub(crate) struct StoreInner<D: Disk> {
     pub writeback: Writeback<D>,
     pub cleaner: Cleaner,
     pub read_ahead: ReadAhead,
+    /// Producers that memory has no room for.
+    pub spilled: Spilled<D>,
+    pub spiller: Spiller,
     pub levels: Levels,
     pub meter: OnceCell<Rc<dyn CommitMeter>>,
     /// Logs with unsettled bytes, oldest first.
@@ -92,6 +98,11 @@ pub(crate) struct Levels {
     pub cached_batches: Cell<usize>,
     /// Idempotent producers known in all logs.
     pub producers: Cell<usize>,
+    /// Those that came back from disk.
+    pub producers_brought_back: Cell<u64>,
+    /// Those that were forgotten before their time: memory and disk had no room for them, or what the disk has of them is
+    /// damaged.
+    pub producers_forgotten: Cell<u64>,
     pub appended_bytes: Cell<u64>,
     pub appended_at_checkpoint: Cell<u64>,
     pub journal_bytes: Cell<u64>,
@@ -109,7 +120,7 @@ pub(crate) struct Levels {
 }
 
 /// First log id or life of a run: 12 bits of the shard, 24 of the run, 28 of a counter.
-fn first_unique(id_space: u16, run: u64) -> u64 {
+pub(crate) fn first_unique(id_space: u16, run: u64) -> u64 {
     assert!(run < 1 << 24, "a store is opened fewer than 16 million times");
     (u64::from(id_space) << 52) | (run << 28)
 }
@@ -134,6 +145,8 @@ impl<D: Disk> StoreInner<D> {
             space: Space::new(config.reserve_bytes),
             cleaner: Cleaner::new(config.cleaner.clone()),
             read_ahead: ReadAhead::new(config.read_ahead.clone()),
+            spilled: Spilled::new(dir),
+            spiller: Spiller::default(),
             config,
             logs: RefCell::default(),
             removing: RefCell::default(),
@@ -229,6 +242,7 @@ impl<D: Disk> StoreInner<D> {
         self.flushed.wake_all();
         self.work.wake_all();
         self.room.wake_all();
+        self.spiller.changed.wake_all();
         self.journal.changed.wake_all();
         self.writeback.hasten();
         self.pipeline.wake_all();
@@ -303,6 +317,8 @@ pub(crate) struct LogState<D: Disk> {
     pub durable_offset: i64,
     pub epochs: LeaderEpochs,
     pub producers: ProducerTable,
+    /// What those of its producers that are on disk are held against.
+    pub cuts: Cuts,
     pub memory: Memory,
     pub offline: Option<Offline>,
     /// It is offline because acknowledged data is damaged, which reopening does not mend.
@@ -345,6 +361,7 @@ impl<D: Disk> LogInner<D> {
                 durable_offset: 0,
                 epochs: LeaderEpochs::new(),
                 producers,
+                cuts: Cuts::default(),
                 memory: Memory::default(),
                 offline: None,
                 damaged: false,
@@ -433,6 +450,7 @@ impl<D: Disk> LogState<D> {
             epochs: self.epochs.entries().iter().map(|entry| (entry.epoch, entry.start_offset)).collect(),
             producers: Vec::new(),
             damage: damage.map(|offline| offline.reason.to_string()).unwrap_or_default(),
+            cuts: self.cuts.records().to_vec(),
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::prepare::run_preparer;
 use crate::producer_bound;
 use crate::recovery::recover;
 use crate::scrub::run_scrubber;
+use crate::spiller::run_spiller;
 use crate::state::{LogInner, StoreInner, add, logs_dir};
 use crate::writeback::{Hurry, run_writeback};
 
@@ -44,6 +45,8 @@ pub struct RecoveryReport {
     pub torn_tail: bool,
     /// Segment files that the device refused to write, and that were made anew.
     pub files_renewed: usize,
+    /// Files of producers that cannot be used: path and reason. Those in them, and in older ones, are unknown.
+    pub producers_lost: Vec<String>,
     /// Logs offline because acknowledged data is damaged: name and reason.
     pub offline: Vec<(String, String)>,
 }
@@ -75,8 +78,18 @@ pub struct StoreStats {
     pub frame_bytes: usize,
     /// Bytes of segment indexes in memory.
     pub index_bytes: usize,
-    /// Idempotent producers known in all logs.
+    /// Idempotent producers in memory, of all logs.
     pub producers: usize,
+    /// Idempotent producers on disk, with what is superseded.
+    pub spilled_producers: u64,
+    /// Bytes of their files.
+    pub spilled_bytes: u64,
+    /// Bytes of filters and indexes of these in memory.
+    pub spilled_memory_bytes: usize,
+    /// Producers that came back from disk.
+    pub producers_brought_back: u64,
+    /// Producers forgotten before their time: memory and disk had no room for them, or what the disk has of them is damaged.
+    pub producers_forgotten: u64,
     /// Checkpoints taken.
     pub checkpoints: u64,
     /// Segment files open.
@@ -191,6 +204,8 @@ impl<D: Disk> Store<D> {
         if inner.config.scrub_bytes_per_second > 0 {
             inner.spawn("scrubber", run_scrubber(inner.clone()));
         }
+        inner.spiller.hint(&inner);
+        inner.spawn("spiller", run_spiller(inner.clone()));
         inner.spawn("cleaner", clean::run_cleaner(inner.clone()));
         Ok((Store { inner }, report))
     }
@@ -464,6 +479,11 @@ impl<D: Disk> Store<D> {
             frame_bytes: store.pipeline.frame_bytes(),
             index_bytes: store.indexes.bytes(),
             producers: levels.producers.get(),
+            spilled_producers: store.spilled.producers(),
+            spilled_bytes: store.spilled.disk_bytes(),
+            spilled_memory_bytes: store.spilled.bytes_in_memory(),
+            producers_brought_back: levels.producers_brought_back.get(),
+            producers_forgotten: levels.producers_forgotten.get(),
             checkpoints: levels.checkpoints.get(),
             open_files: store.files.count(),
             scrub_batches: levels.scrub.batches.get(),

@@ -20,6 +20,7 @@ mod read_ahead;
 mod renewals;
 mod reshards;
 mod scrubs;
+mod spills;
 mod versions;
 
 use std::path::Path;

@@ -120,7 +120,7 @@ impl OfflineSegment {
 impl OfflineStore {
     /// Reads checkpoint and journal of the store in `dir`.
     pub fn open(files: &impl Files, dir: &Path) -> Result<OfflineStore, OpenFault> {
-        let (Checkpoint { redo, logs }, findings) = load_checkpoint(files, dir)?;
+        let (Checkpoint { redo, logs, .. }, findings) = load_checkpoint(files, dir)?;
         let ring = Ring::new(files, dir, redo);
         let chain = ring.chain()?;
         let mut whole = chain.frames.len();

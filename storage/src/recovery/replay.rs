@@ -15,6 +15,7 @@ use super::ahead::{self, Ahead, Direct, OfLog};
 use super::chain::Chain;
 use super::renew::{self, Refused};
 use crate::append::note;
+use crate::bring_back::look_up;
 use crate::config::LogConfig;
 use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
 use crate::error::{Offline, OpenError};
@@ -23,8 +24,10 @@ use crate::frame::{AppendEntry, Entry, FrameHeader};
 use crate::plan::{block_ceil, block_floor};
 use crate::prepare::new_file;
 use crate::producer::ProducerTable;
+use crate::producer_bound;
 use crate::segment::{DATA_START, Segment};
-use crate::state::{LogInner, StoreInner, logs_dir};
+use crate::spiller::make_room;
+use crate::state::{LogInner, StoreInner, add, logs_dir};
 
 /// Inline bytes held before whole blocks are written.
 const PIECES_BYTES_MAX: usize = 64 << 20;
@@ -80,6 +83,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         refused: &'a Refused<D>,
     ) -> Replay<'a, D> {
         let by_id = store.logs.borrow().values().map(|log| (log.id, log.clone())).collect();
+        producer_bound::count(store);
         let (touched, damaged) = (BTreeMap::new(), BTreeMap::new());
         Replay { store, chain, now_ms, refused, by_id, touched, damaged, pieces_bytes: 0, bytes: 0 }
     }
@@ -138,6 +142,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         let creates = |entry: &&Entry| matches!(entry, Entry::Create { .. });
         entries.iter().filter(creates).for_each(|entry| self.apply_entry(entry));
         for (log, share) in verified {
+            self.admit(&log, &share.batches).await;
             self.apply(&log, share);
         }
         entries.iter().filter(|entry| !creates(entry)).for_each(|entry| self.apply_entry(entry));
@@ -145,6 +150,33 @@ impl<'a, D: Disk> Replay<'a, D> {
             self.write_pieces(false).await?;
         }
         Ok(true)
+    }
+
+    /// Brings those producers of a share back to memory that are on disk, so that the share is noted where it belongs. Beyond the
+    /// bounds others go to disk, as they did before the crash.
+    async fn admit(&self, log: &Rc<LogInner<D>>, batches: &[BatchHeader]) {
+        let (store, levels) = (self.store, &self.store.levels);
+        for header in batches.iter().filter(|header| header.has_producer_id()) {
+            let id = header.producer_id;
+            let (is_known, full_here) = {
+                let producers = &log.state.borrow().producers;
+                (producers.knows(id), producers.len() >= producers.producers_max())
+            };
+            if is_known {
+                continue;
+            }
+            let full = levels.producers.get() >= store.config.producers_max;
+            if full || full_here {
+                store.spiller.demand(store, full, full_here.then_some(log.id));
+                make_room(store).await;
+            }
+            if store.spiller.may_have(store, (log.id, id))
+                && let Some(found) = look_up(store, log, id).await
+            {
+                log.state.borrow_mut().producers.bring_back(id, found);
+            }
+            add(&levels.producers, 1);
+        }
     }
 
     /// The log of a share; none if the log was removed later, or is damaged already.
@@ -224,6 +256,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         state.end_offset = append.next_offset;
         // What these batches told of producers is lost: an older state would refuse what follows them.
         state.producers.replace(ProducerTable::new(self.store.config.producers_per_log_max));
+        state.cuts.void_all(self.store.unique());
     }
 
     fn segment(&mut self, log: &Rc<LogInner<D>>, append: &AppendEntry) -> &mut Touched<D> {

@@ -66,7 +66,7 @@ fn producers_in_a_checkpoint() {
     let mut image = image(Left::Closed);
     for path in [checkpoint_path(Path::new(DIR)), copy_path(Path::new(DIR))] {
         change(&mut image, &path, |bytes| {
-            let Checkpoint { redo, mut logs } = checkpoint::decode(bytes).unwrap();
+            let Checkpoint { redo, mut logs, runs } = checkpoint::decode(bytes).unwrap();
             let mut encoder = Encoder::new();
             for log in &mut logs {
                 if !log.producers.is_empty() {
@@ -76,7 +76,7 @@ fn producers_in_a_checkpoint() {
                 }
                 encoder.log(log);
             }
-            *bytes = encoder.finish(&redo);
+            *bytes = encoder.finish(&redo, &runs);
         });
     }
     let said = start(&image).err().map(|error| error.to_string()).unwrap_or_default();

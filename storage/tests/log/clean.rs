@@ -18,6 +18,7 @@ use penstock_storage::{
 };
 
 use crate::crash;
+use crate::traffic::append;
 use crate::traffic::{EPOCH_MS, PATIENCE};
 use twin::{Asked, Rec, Twin};
 
@@ -206,8 +207,8 @@ impl Run {
 
     async fn send(&self, batch: Batch, origin: Origin) -> Outcome {
         let room = self.store.reserve(batch.len()).await.map_err(|error| error.to_string())?;
-        let appended =
-            self.log.append(vec![batch], self.context(origin)).map_err(|error| error.to_string())?;
+        let appended = append(&self.log, &[batch], self.context(origin)).await;
+        let appended = appended.map_err(|error| error.to_string())?;
         drop(room);
         self.log.durable(appended.ticket).await.map_err(|error| error.to_string())?;
         self.twin.borrow_mut().took_place();
@@ -223,7 +224,7 @@ impl Run {
         let Some((batch, base)) = self.twin.borrow().last.get(&(self.below(3) as i64)).cloned() else {
             return Ok(());
         };
-        let appended = self.log.append(vec![batch], self.context(Origin::Client));
+        let appended = append(&self.log, &[batch], self.context(Origin::Client)).await;
         let appended = appended.map_err(|error| error.to_string())?;
         equal("repeated", (appended.base_offset, appended.duplicate), (base, true))
     }

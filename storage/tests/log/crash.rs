@@ -54,7 +54,7 @@ pub(crate) fn run_seed(
 ) -> Result<(), Violation> {
     let mut random = Rand64::new(u128::from(seed));
     let mut below = |bound: u64| random.rand_range(0..bound);
-    let oracle: OracleRef = Rc::new(RefCell::new(Oracle::default()));
+    let oracle: OracleRef = Rc::new(RefCell::new(Oracle { forgets: profile.faults, ..Oracle::default() }));
     let mut world = SimWorld::new(seed);
     let mut closed = false;
     for number in 0..=LIVES {
@@ -212,7 +212,6 @@ pub(crate) fn plan(profile: &Profile) -> Plan {
         commit_bytes_target: 32 << 10,
         checkpoint_bytes: profile.checkpoint_bytes,
         checkpoint_step_bytes: 1,
-        producers_per_log_max: 16,
         read_ahead: ReadAheadConfig {
             bytes_max: 48 << 10,
             stretch_bytes: 8 << 10,
@@ -222,6 +221,8 @@ pub(crate) fn plan(profile: &Profile) -> Plan {
             readers_per_log_max: 2,
             readers_max: 4,
         },
+        producers_per_log_max: 4,
+        producers_max: 6,
         ..StoreConfig::default()
     };
     let log = LogConfig {

@@ -70,7 +70,7 @@ enum End {
 
 /// A life in which no write has room from the `writes`-th on; says whether it came so far.
 fn full_from(seed: u64, writes: u64, end: End) -> bool {
-    let oracle: OracleRef = Rc::new(RefCell::new(Oracle { full: true, ..Oracle::default() }));
+    let oracle: OracleRef = Rc::new(RefCell::new(Oracle { full: true, forgets: true, ..Oracle::default() }));
     let plan = Plan { close: true, operations: 600, ..plan(&profile()) };
     let world = SimWorld::new(seed);
     world.inject(no_space(Operation::Write, writes));

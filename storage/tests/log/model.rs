@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use crate::crash;
 use crate::oracle::{Unjudged, check_content};
-use crate::traffic::now_ms;
+use crate::traffic::{append, now_ms};
 use crate::twin::{Change, State, Twin, Written};
 
 const SEGMENT_BYTES: u64 = 16 << 10;
@@ -93,7 +93,11 @@ impl Model {
     async fn open(world: &SimWorld, config: &LogConfig) -> Result<(Store<SimDisk>, Log<SimDisk>), String> {
         let profile =
             crash::Profile { direct_bytes_min: 4096, segment_bytes: SEGMENT_BYTES, ..crash::unlimited() };
-        let store_config = StoreConfig { segment_bytes_max: SEGMENT_BYTES, ..crash::plan(&profile).store };
+        let store_config = StoreConfig {
+            segment_bytes_max: SEGMENT_BYTES,
+            producers_per_log_max: 2,
+            ..crash::plan(&profile).store
+        };
         let opened = Store::open(world.disk(), Path::new("/data"), store_config, now_ms(world)).await;
         let (store, report) = opened.map_err(|error| error.to_string())?;
         if !report.offline.is_empty() {
@@ -176,7 +180,8 @@ impl Model {
             next += i64::from(batch.header.record_count);
         }
         let room = self.store.reserve(batches.iter().map(Batch::len).sum()).await;
-        let appended = self.log.append(batches, self.context()).map_err(|error| error.to_string())?;
+        let appended =
+            append(&self.log, &batches, self.context()).await.map_err(|error| error.to_string())?;
         drop(room);
         self.twin.ask(Change::Append(written));
         equal("appended", (appended.base_offset, appended.last_offset), (base, next - 1))?;
@@ -188,7 +193,7 @@ impl Model {
         if last.base_offset < self.log.log_start_offset() {
             return Ok(());
         }
-        let appended = self.log.append(vec![last.sent.clone()], self.context());
+        let appended = append(&self.log, std::slice::from_ref(&last.sent), self.context()).await;
         let appended = appended.map_err(|error| error.to_string())?;
         equal("repeated", (appended.base_offset, appended.duplicate), (last.base_offset, true))
     }
@@ -249,7 +254,7 @@ impl Model {
             equal("size", log.size_bytes(), bytes)?;
         }
         self.check_epochs()?;
-        self.check_producers()?;
+        self.check_producers().await?;
         self.check_times().await
     }
 
@@ -267,9 +272,11 @@ impl Model {
         equal("epoch of the last record", self.log.epoch_at(self.state().end - 1), Some(last.epoch))
     }
 
-    fn check_producers(&self) -> Outcome {
-        let known = self.log.producers();
+    async fn check_producers(&self) -> Outcome {
         for (id, last) in self.state().producers() {
+            let admitted = self.log.admit_producer(id, self.context()).await;
+            admitted.map_err(|error| error.to_string())?;
+            let known = self.log.producers();
             let found = known.iter().find(|producer| producer.producer_id == id);
             if last.base_offset >= self.state().start {
                 let sequence = found.map(|producer| producer.last_sequence);

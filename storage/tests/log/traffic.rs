@@ -22,6 +22,9 @@ pub(crate) const EPOCH_MS: i64 = 1_700_000_000_000;
 /// Virtual time after which something that should have ended has hung.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
+/// Idempotent producers of each log, more than there is room for in memory.
+const PRODUCERS: u64 = 6;
+
 /// What the clients of a store do.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -165,6 +168,20 @@ impl Life {
     }
 }
 
+/// Appends, and waits for producers that are on disk.
+pub(crate) async fn append(
+    log: &Log<SimDisk>,
+    batches: &[Batch],
+    context: AppendContext,
+) -> Result<Appended, AppendError> {
+    loop {
+        match log.append(batches.to_vec(), context) {
+            Err(AppendError::ProducerAway(producer_id)) => log.admit_producer(producer_id, context).await?,
+            appended => return appended,
+        }
+    }
+}
+
 /// Why a client stops before its time.
 enum Stop {
     Broken(String),
@@ -266,7 +283,7 @@ impl Client {
         match self.below(100) {
             0..60 => self.append().await,
             60..68 => {
-                let producer = self.below(3) as i64;
+                let producer = self.below(PRODUCERS) as i64;
                 self.repeat(producer).await
             }
             68..80 => self.read().await,
@@ -329,7 +346,7 @@ impl Client {
 
     /// The next batch of one of the log's producers.
     fn idempotent_batch(&mut self) -> Batch {
-        let producer = self.below(3) as i64;
+        let producer = self.below(PRODUCERS) as i64;
         let last = self.current().producers().remove(&producer);
         let next = match last {
             Some(last) if self.below(20) == 0 => (producer, last.sent.header.producer_epoch + 1, 0),
@@ -402,7 +419,7 @@ impl Client {
         };
         let (log, context) = (self.log(), self.context());
         let next = log.log_end_offset();
-        let appended = match log.append(batches.clone(), context) {
+        let appended = match append(&log, &batches, context).await {
             Err(AppendError::DiskFull) if self.may_be_full() => return self.pause().await,
             Err(AppendError::Producer(_)) if self.is_forgotten(batches[0].header.producer_id) => {
                 return Ok(());
@@ -482,11 +499,21 @@ impl Client {
         if last.base_offset < log.log_start_offset() {
             return Ok(());
         }
-        let appended = match log.append(vec![last.sent.clone()], self.context()) {
+        let next = log.log_end_offset();
+        let context = self.context();
+        let appended = match append(&log, std::slice::from_ref(&last.sent), context).await {
             Err(AppendError::DiskFull) if self.may_be_full() => return self.pause().await,
             appended => appended,
         };
         let appended = appended.map_err(|error| self.failed("repeat", error))?;
+        if !appended.duplicate && self.life.oracle.borrow().forgets {
+            return self.appended(
+                &log,
+                std::slice::from_ref(&last.sent),
+                (next, context.leader_epoch),
+                appended,
+            );
+        }
         let found = (appended.base_offset, appended.last_offset, appended.duplicate);
         if found != (last.base_offset, last.last_offset, true) {
             let (base, sequence) = (last.base_offset, last.sent.header.base_sequence);

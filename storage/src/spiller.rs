@@ -1,0 +1,275 @@
+//! Takes producers that have not written for longest to disk, before memory is full of them.
+//!
+//! - Beyond seven eighths of a bound (of the store, or of a log) a round takes those idle for longest, but for open
+//!   transactions, to a *run* ([`crate::spill`]): a sorted file. Each leaves memory when the run is stable, if it has not
+//!   written meanwhile. So memory counts over runs, and a newer run over an older one.
+//! - An append of a producer that memory does not know and a run may have waits until it was looked up
+//!   ([`crate::bring_back`]).
+//! - A checkpoint names the runs that belong to the tables that it holds: what was spilled after it began is in those tables,
+//!   or in the frames behind it.
+//! - At a bound, an append of a new producer waits for a round. Only where the disk takes no run are producers forgotten, and
+//!   where all have open transactions the new one is refused.
+//! - What a run tells that was cut off meanwhile is void ([`crate::cuts`]); merging drops it, with who is expired or of a log
+//!   that is gone, and beyond `spilled_producers_max` those idle for longest.
+//!
+//! Design: `broker/docs/decisions/0014-spilling-producers.md`.
+
+mod merge;
+mod pick;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::select;
+
+use crate::disk::Disk;
+use crate::producer::Producer;
+use crate::producer_bound;
+use crate::spill::{FindError, Key};
+use crate::state::{LogInner, StoreInner, add};
+use crate::wait::WaitList;
+use pick::Picked;
+
+/// Pause behind a round that found nobody to take to disk, unless another is demanded.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Producers remembered that were looked up in vain. An append needs those of its own batches.
+const ABSENT_MAX: usize = 4096;
+/// Different errors of lookups that are told.
+const ERRORS_TOLD_MAX: usize = 64;
+/// Producers that are worked on before other tasks have their turn.
+const STRETCH: usize = 512;
+
+/// What is asked of the spiller, and where it stands.
+#[derive(Default)]
+pub(crate) struct Spiller {
+    /// A bound is near.
+    hinted: Cell<bool>,
+    /// The store's bound is met.
+    full: Cell<bool>,
+    /// Logs whose bound is met.
+    full_logs: RefCell<BTreeSet<u64>>,
+    /// Demands made, and how many of them a round was made for.
+    asked: Cell<u64>,
+    served: Cell<u64>,
+    /// The last round, which was demanded just now, found nobody to take to disk.
+    found_none: Cell<bool>,
+    /// Times that producers left memory: what was looked up before may be older than what is on disk now.
+    rounds: Cell<u64>,
+    /// A run is being written.
+    writing: Cell<bool>,
+    /// The disk took no run when it was tried last, or no merge.
+    refused: Cell<bool>,
+    /// Not on disk, whatever filters say.
+    absent: RefCell<BTreeSet<Key>>,
+    told: RefCell<BTreeSet<String>>,
+    now_ms: Cell<i64>,
+    /// What was first written in runs with lower numbers, and nothing else, is in those that the checkpoint names that is being
+    /// taken.
+    pub(crate) captured: Cell<u64>,
+    /// A round has ended.
+    pub(crate) changed: WaitList,
+}
+
+impl Spiller {
+    /// A bound is near.
+    pub(crate) fn hint<D: Disk>(&self, store: &StoreInner<D>) {
+        if !self.hinted.replace(true) {
+            store.work.wake_all();
+        }
+    }
+
+    /// The bound of the store is met, or of this log.
+    pub(crate) fn demand<D: Disk>(&self, store: &StoreInner<D>, full: bool, log: Option<u64>) {
+        self.full.set(self.full.get() || full);
+        self.full_logs.borrow_mut().extend(log);
+        add(&self.asked, 1);
+        store.work.wake_all();
+    }
+
+    /// Demands made so far.
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked.get()
+    }
+
+    /// Whether a round was made for each of so many demands.
+    pub(crate) fn has_served(&self, asked: u64) -> bool {
+        self.served.get() >= asked
+    }
+
+    /// Whether the last round, which was demanded just now, found nobody to take to disk.
+    pub(crate) fn found_none(&self) -> bool {
+        self.found_none.get()
+    }
+
+    /// See the field.
+    pub(crate) fn rounds(&self) -> u64 {
+        self.rounds.get()
+    }
+
+    /// Whether a run may have this producer, and it was not looked up in vain.
+    pub(crate) fn may_have<D: Disk>(&self, store: &StoreInner<D>, key: Key) -> bool {
+        store.spilled.may_have(key) && !self.absent.borrow().contains(&key)
+    }
+
+    /// No run has this producer.
+    pub(crate) fn is_absent(&self, key: Key) {
+        let mut absent = self.absent.borrow_mut();
+        if absent.len() >= ABSENT_MAX {
+            absent.clear();
+        }
+        absent.insert(key);
+    }
+
+    /// Whether there are runs, or there will be one.
+    pub(crate) fn has_runs<D: Disk>(&self, store: &StoreInner<D>) -> bool {
+        self.writing.get() || store.spilled.producers() > 0
+    }
+
+    /// The latest time that anybody told.
+    pub(crate) fn tell_time(&self, now_ms: i64) {
+        self.now_ms.set(self.now_ms.get().max(now_ms));
+    }
+
+    /// Tells once why a producer cannot be looked up.
+    pub(crate) fn tell<D: Disk>(&self, store: &StoreInner<D>, error: &FindError) {
+        let mut told = self.told.borrow_mut();
+        if told.len() < ERRORS_TOLD_MAX && told.insert(error.to_string()) {
+            let dir = store.dir.display();
+            tracing::error!(%dir, "producers on disk cannot be looked up and count as unknown: {error}");
+        }
+    }
+
+    /// Tells of a disk that takes nothing, once until it takes something again.
+    fn tell_refused<D: Disk>(&self, store: &StoreInner<D>, what: &str, error: &std::io::Error) {
+        if !self.refused.replace(true) {
+            tracing::warn!(dir = %store.dir.display(), "{what}: {error}");
+        }
+    }
+}
+
+/// Takes producers to disk when it is asked to, until the store stops.
+pub(crate) async fn run_spiller<D: Disk>(store: Rc<StoreInner<D>>) {
+    let spiller = &store.spiller;
+    loop {
+        let asked = || {
+            let asked = spiller.hinted.get() || !spiller.has_served(spiller.asked());
+            (asked || store.stopped.get()).then_some(())
+        };
+        store.work.until(asked).await;
+        if store.stopped.get() {
+            return;
+        }
+        let made = make_room(&store).await;
+        merge::merge(&store).await;
+        if made {
+            continue;
+        }
+        let pause = pin!(store.disk.sleep(PAUSE));
+        match spiller.found_none.get() {
+            true => pause.await,
+            false => {
+                let demand = || (!spiller.has_served(spiller.asked()) || store.stopped.get()).then_some(());
+                select(pause, pin!(store.work.until(demand))).await;
+            }
+        }
+        spiller.found_none.set(false);
+    }
+}
+
+/// One round. Says whether there are fewer producers in memory than before.
+pub(crate) async fn make_room<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
+    let spiller = &store.spiller;
+    spiller.hinted.set(false);
+    let serving = spiller.asked.get();
+    let demanded = !spiller.has_served(serving);
+    let (full, full_logs) = (spiller.full.take(), spiller.full_logs.take());
+    producer_bound::count(store);
+    // Lower than that of any cut that may change what is picked.
+    let number = store.unique();
+    spiller.writing.set(true);
+    let picked = pick::pick(store, full, &full_logs).await;
+    let left = match picked.entries.is_empty() {
+        true => 0,
+        false => spill(store, number, &picked, demanded).await,
+    };
+    spiller.writing.set(false);
+    spiller.found_none.set(demanded && left == 0);
+    spiller.served.set(serving);
+    spiller.changed.wake_all();
+    left > 0
+}
+
+/// Writes a run; gives how many producers have left memory for it.
+async fn spill<D: Disk>(store: &Rc<StoreInner<D>>, number: u64, picked: &Picked<D>, demanded: bool) -> usize {
+    let too_many = store.spilled.producers() > store.config.spilled_producers_max.saturating_mul(2);
+    let written = match too_many {
+        true => Err(std::io::Error::other("there are too many on disk already")),
+        false => store.spilled.write(&store.disk, number, &picked.entries).await,
+    };
+    match written {
+        Ok(()) => {
+            store.spiller.refused.set(false);
+            let_go(store, picked, |_, _| {}).await
+        }
+        // There is room for a while.
+        Err(error) if !demanded => {
+            store.spiller.tell_refused(store, "producers in memory cannot be taken to disk", &error);
+            0
+        }
+        Err(error) => {
+            let what = "producers are forgotten, since they cannot be taken to disk";
+            store.spiller.tell_refused(store, what, &error);
+            let forgotten = let_go(store, picked, |store, (log, key)| forget(store, log, key)).await;
+            add(&store.levels.producers_forgotten, forgotten as u64);
+            forgotten
+        }
+    }
+}
+
+/// Lets those that have not changed go from memory; gives how many.
+async fn let_go<D: Disk>(
+    store: &StoreInner<D>,
+    picked: &Picked<D>,
+    gone: impl Fn(&StoreInner<D>, (&LogInner<D>, Key)),
+) -> usize {
+    add(&store.spiller.rounds, 1);
+    let mut count = 0;
+    for entries in picked.entries.chunks(STRETCH) {
+        for (key, producer) in entries {
+            let Some((log, truncations)) = picked.logs.get(&key.0) else { continue };
+            let cut = log.state.borrow().truncations != *truncations;
+            if !cut && may_leave(log) && leave(store, log, *key, producer) {
+                gone(store, (log, *key));
+                count += 1;
+            }
+        }
+        store.disk.yield_now().await;
+    }
+    count
+}
+
+fn leave<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>, key: Key, producer: &Producer) -> bool {
+    let left = log.state.borrow_mut().producers.let_go(key.1, producer);
+    if left {
+        let known = &store.levels.producers;
+        known.set(known.get().saturating_sub(1));
+        store.spiller.absent.borrow_mut().remove(&key);
+    }
+    left
+}
+
+/// A producer left memory, and no run has it as it was: what an older one tells would have its next batch refused.
+fn forget<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>, key: Key) {
+    if store.spilled.may_have(key) {
+        log.state.borrow_mut().cuts.void_all(store.unique());
+    }
+}
+
+/// Whether producers of the log may leave memory: not while it is being cut or saved, which looks at those in memory.
+fn may_leave<D: Disk>(log: &LogInner<D>) -> bool {
+    let state = log.state.borrow();
+    !state.busy && !state.removed && !log.rescuing.get() && !log.has_failed()
+}

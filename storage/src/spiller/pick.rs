@@ -1,0 +1,123 @@
+//! Which producers go to disk: those idle for longest, of logs near their own bound, then of all.
+
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::rc::Rc;
+
+use super::{STRETCH, may_leave};
+use crate::disk::Disk;
+use crate::producer::Producer;
+use crate::producer_bound::{high, target};
+use crate::spill::Key;
+use crate::state::{LogInner, StoreInner};
+
+/// Most producers of one run.
+const PICKED_MAX: usize = 1 << 16;
+
+/// Producers as they are to be written.
+pub(super) struct Picked<D: Disk> {
+    /// By rising key.
+    pub entries: Vec<(Key, Producer)>,
+    /// Their logs, with the truncations so far.
+    pub logs: BTreeMap<u64, (Rc<LogInner<D>>, u64)>,
+}
+
+/// Picks those that have to go. `full` says that the store's bound is met, `full_logs` which logs' bounds are.
+pub(super) async fn pick<D: Disk>(store: &StoreInner<D>, full: bool, full_logs: &BTreeSet<u64>) -> Picked<D> {
+    let logs: Vec<_> = store.logs.borrow().values().cloned().collect();
+    let mut chosen = BTreeSet::new();
+    for stretch in logs.chunks(STRETCH) {
+        for log in stretch {
+            let (known, producers_max) = {
+                let producers = &log.state.borrow().producers;
+                (producers.len(), producers.producers_max())
+            };
+            let surplus = surplus(known, producers_max, full_logs.contains(&log.id));
+            if surplus > 0 {
+                idle(store, std::slice::from_ref(log), surplus, &mut chosen).await;
+            }
+        }
+        store.disk.yield_now().await;
+    }
+    let surplus = surplus(store.levels.producers.get(), store.config.producers_max, full);
+    if surplus > chosen.len() {
+        idle(store, &logs, surplus - chosen.len(), &mut chosen).await;
+    }
+    cloned(store, &logs, chosen).await
+}
+
+/// How many have to go.
+fn surplus(known: usize, producers_max: usize, full: bool) -> usize {
+    let least = if full { (producers_max / 8).max(1) } else { 0 };
+    let most = if known > high(producers_max) { known.saturating_sub(target(producers_max)) } else { 0 };
+    most.max(least).min(PICKED_MAX)
+}
+
+/// Adds up to `count` producers of these logs that are not chosen yet, those idle for longest.
+async fn idle<D: Disk>(
+    store: &StoreInner<D>,
+    logs: &[Rc<LogInner<D>>],
+    count: usize,
+    chosen: &mut BTreeSet<Key>,
+) {
+    let count = count.min(PICKED_MAX - chosen.len().min(PICKED_MAX));
+    // The one on top has written last.
+    let mut idlest: BinaryHeap<(i64, Key)> = BinaryHeap::with_capacity(count + 1);
+    let mut seen = 0;
+    for log in logs {
+        let mut from = Some(i64::MIN);
+        while let Some(first) = from.filter(|_| may_leave(log)) {
+            from = None;
+            let state = log.state.borrow();
+            for (at, (id, producer)) in state.producers.from(first).enumerate() {
+                if at == STRETCH {
+                    from = Some(id);
+                    break;
+                }
+                seen += 1;
+                let (since, key) = (producer.last_seen_ms, (log.id, id));
+                let wanted = producer.transaction_first_offset.is_none() && !chosen.contains(&key);
+                let older =
+                    idlest.len() < count || idlest.peek().is_some_and(|youngest| (since, key) < *youngest);
+                if wanted && older {
+                    idlest.push((since, key));
+                    if idlest.len() > count {
+                        idlest.pop();
+                    }
+                }
+            }
+            drop(state);
+            if seen >= STRETCH {
+                seen = 0;
+                store.disk.yield_now().await;
+            }
+        }
+    }
+    for stretch in idlest.into_vec().chunks(STRETCH) {
+        chosen.extend(stretch.iter().map(|(_, key)| *key));
+        store.disk.yield_now().await;
+    }
+}
+
+/// Those chosen as they are now.
+async fn cloned<D: Disk>(
+    store: &StoreInner<D>,
+    logs: &[Rc<LogInner<D>>],
+    chosen: BTreeSet<Key>,
+) -> Picked<D> {
+    let mut picked = Picked { entries: Vec::with_capacity(chosen.len()), logs: BTreeMap::new() };
+    for log in
+        logs.iter().filter(|log| chosen.range((log.id, i64::MIN)..).next().is_some_and(|key| key.0 == log.id))
+    {
+        picked.logs.insert(log.id, (log.clone(), log.state.borrow().truncations));
+    }
+    for (at, key) in chosen.into_iter().enumerate() {
+        if at % STRETCH == STRETCH - 1 {
+            store.disk.yield_now().await;
+        }
+        let Some((log, _)) = picked.logs.get(&key.0) else { continue };
+        let state = log.state.borrow();
+        let known = state.producers.get(key.1).filter(|known| known.transaction_first_offset.is_none());
+        picked.entries.extend(known.map(|known| (key, known.clone())));
+    }
+    picked
+}
