@@ -94,15 +94,11 @@ pub(crate) async fn recover<D: Disk>(
     Ok((store, report))
 }
 
-/// Makes the runs of producers ready that the checkpoint names; says which cannot be used. What is older than one of these may
-/// have been superseded by it, and counts no more: it would have a producer's next batch refused.
+/// Makes the runs of producers ready that the checkpoint names; says which cannot be used. The start goes on without them.
 async fn open_runs<D: Disk>(store: &Rc<StoreInner<D>>, runs: &[RunRecord]) -> Result<Vec<String>, OpenError> {
     let lost = store.spilled.open(&store.disk, runs).await?;
     for (run, why) in &lost {
-        tracing::error!("{why}: those in it and in older ones are unknown");
-        for log in store.logs.borrow().values() {
-            log.state.borrow_mut().cuts.void_all(run.number);
-        }
+        tracing::error!(producers = run.producers, "producers on disk are unknown: {why}");
     }
     Ok(lost.into_iter().map(|(_, why)| why).collect())
 }

@@ -79,7 +79,9 @@ pub async fn reshard<D: Disk>(
     for shard in 0..shards_found(disk, data_dir).await?.max(resharding.to) {
         let Checkpoint { logs, runs, .. } = settled(disk, data_dir, config, (shard, now_ms)).await?;
         let spilled = Spilled::new(&shard_dir(data_dir, shard));
-        let lost = spilled.open(disk, &runs).await?;
+        for (_, why) in spilled.open(disk, &runs).await? {
+            tracing::error!("producers on disk do not move with their logs, and are unknown: {why}");
+        }
         for mut log in logs {
             if !names.insert(log.name.clone()) {
                 return Err(OpenError::Corrupt(format!("two shards have a log {}", log.name)));
@@ -87,7 +89,6 @@ pub async fn reshard<D: Disk>(
             let to = (resharding.assign)(&log.name, shard);
             assert!(to < resharding.to, "logs are assigned to shards that there will be");
             if to != shard {
-                lost.iter().for_each(|(run, _)| log.cuts.push(void_all(run.number)));
                 let log_max = config.producers_per_log_max.min(room);
                 room -= take_along(disk, &spilled, &mut log, log_max).await?;
                 moves.push(Move { from: shard, to, log });

@@ -19,6 +19,7 @@
 //!
 //! Bounds: memory for filters and indexes, pieces of 256 KiB while writing, 4 MiB of them while merging.
 
+mod check;
 mod filter;
 mod format;
 mod merge;
@@ -34,9 +35,13 @@ use std::rc::Rc;
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::producer::Producer;
+pub(crate) use check::check;
 use merge::{Rules, choose, merge_into, sizes};
 use run::{Blocks, PIECE_BYTES, Run, RunError, run_path};
 use writer::RunWriter;
+
+/// Directory of the runs.
+const DIR: &str = "producers";
 
 /// Log id and producer id.
 pub(crate) type Key = (u64, i64);
@@ -61,6 +66,11 @@ pub(crate) enum FindError {
     /// The disk failed.
     #[error("{0}")]
     Io(String),
+}
+
+/// Path of the file of a run of the store in `dir`.
+pub(crate) fn path_in(dir: &Path, number: u64) -> PathBuf {
+    run_path(&dir.join(DIR), number)
 }
 
 /// What a merge did.
@@ -96,7 +106,7 @@ impl<D: Disk> Spilled<D> {
     pub(crate) fn new(dir: &Path) -> Spilled<D> {
         Spilled {
             store_dir: dir.to_owned(),
-            dir: dir.join("producers"),
+            dir: dir.join(DIR),
             runs: RefCell::default(),
             replaced: RefCell::default(),
             begun: RefCell::default(),

@@ -49,6 +49,22 @@ const PER_SHARD: [(&str, &str, &str, Read); 36] = [
     ("offline_partitions", "gauge", "Logs that are offline after a failure of the disk.", |m| {
         &m.levels.offline_partitions
     }),
+    (
+        "producers",
+        "gauge",
+        "Idempotent producers in memory, once for each partition that they wrote to.",
+        |m| &m.levels.producers,
+    ),
+    ("spilled_producers", "gauge", "The same on disk, with what is superseded there.", |m| {
+        &m.levels.spilled_producers
+    }),
+    ("spilled_bytes", "gauge", "Bytes of the files of producers on disk.", |m| &m.levels.spilled_bytes),
+    ("producers_brought_back_total", "counter", "Producers that came back from disk to write.", |m| {
+        &m.levels.producers_brought_back
+    }),
+    ("producers_forgotten_total", "counter", "Producers forgotten before their time.", |m| {
+        &m.levels.producers_forgotten
+    }),
     ("disk_full", "gauge", "1 while appends of clients are refused for want of space.", |m| {
         &m.levels.disk_full
     }),
@@ -139,7 +155,9 @@ fn memory(page: &mut String, shared: &Shared) {
                 MemoryPart::Requests => get(&levels.request_bytes),
                 MemoryPart::Answers => get(&levels.answer_bytes),
                 MemoryPart::Indexes => get(&levels.index_bytes),
-                MemoryPart::Producers => get(&levels.producers) * PRODUCER_BYTES,
+                MemoryPart::Producers => {
+                    get(&levels.producers) * PRODUCER_BYTES + get(&levels.spilled_memory_bytes)
+                }
                 // Bounded by numbers, and not counted.
                 MemoryPart::Coordinators | MemoryPart::Cleaner => continue,
             };

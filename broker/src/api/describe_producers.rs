@@ -1,4 +1,5 @@
-//! DescribeProducers (61), version 0: KIP-664. The idempotent producers that a partition's log knows.
+//! DescribeProducers (61), version 0: KIP-664. The idempotent producers that a partition's log has in memory: those
+//! silent for longest may be on disk, and are not listed.
 
 use std::collections::BTreeSet;
 

@@ -10,7 +10,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use penstock_core::config::BrokerConfig;
-use penstock_core::config::memory::{MemoryPart, MemoryPlan};
+use penstock_core::config::memory::{MemoryPart, MemoryPlan, SPILLED_PRODUCERS};
 use penstock_core::metadata::MetadataMachine;
 use penstock_protocol::WireString;
 use penstock_storage::disk::real::RealDisk;
@@ -205,6 +205,7 @@ impl Seat {
             retention_check_interval_ms: config.retention_check_interval_ms,
             producers_per_log_max: config.limits.partition_producers,
             producers_max: self.memory.producers(),
+            spilled_producers_max: self.memory.producers() as u64 * SPILLED_PRODUCERS,
             scrub_bytes_per_second: config.limits.scrub_bytes_per_second,
             cleaner: cleaner_config(
                 &config.cleaner,
@@ -233,6 +234,10 @@ fn log_recovery(shard: usize, report: &RecoveryReport) {
             files = report.files_renewed,
             "the device refused to write segment files, which were made anew"
         );
+    }
+    if !report.producers_lost.is_empty() {
+        let files = report.producers_lost.len();
+        tracing::warn!(shard, files, "files of producers cannot be used: whoever is in them may begin anew");
     }
     for (log, reason) in &report.offline {
         tracing::error!(shard, log, "log is offline: {reason}");

@@ -84,7 +84,8 @@ impl Shard {
         }
     }
 
-    /// Appends to one partition. Waits, and all appends behind it, only where a batch is larger than a journal frame.
+    /// Appends to one partition. Waits, and all appends behind it, only where a batch is larger than a journal frame, or its
+    /// producer has to be brought back from disk.
     async fn append_one(&self, append: PartitionAppend, now_ms: i64) -> Result<BegunOne, AppendFailure> {
         let partition = self.partition(&append.key).ok_or(AppendFailure::NotHere)?;
         let leader_epoch = partition.leader_epoch();
@@ -134,7 +135,11 @@ fn refusal(error: &AppendError) -> AppendFailure {
     match error {
         AppendError::Offline(_) => AppendFailure::Offline,
         AppendError::DiskFull => AppendFailure::DiskFull,
-        AppendError::Busy | AppendError::Closed | AppendError::JournalFull => AppendFailure::Unavailable,
+        AppendError::Busy
+        | AppendError::Closed
+        | AppendError::JournalFull
+        // Who appends here waits for the producer.
+        | AppendError::ProducerAway(_) => AppendFailure::Unavailable,
         AppendError::TooLarge { .. } => AppendFailure::TooLarge,
         AppendError::Producer(error) => match error {
             ProducerError::OutOfOrderSequence { .. } => AppendFailure::OutOfOrderSequence,

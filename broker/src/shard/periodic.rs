@@ -95,6 +95,11 @@ fn publish_levels(shard: &Shard) {
     set(&levels.frame_bytes, stats.frame_bytes as u64);
     set(&levels.index_bytes, stats.index_bytes as u64);
     set(&levels.producers, stats.producers as u64);
+    set(&levels.spilled_producers, stats.spilled_producers);
+    set(&levels.spilled_bytes, stats.spilled_bytes);
+    set(&levels.spilled_memory_bytes, stats.spilled_memory_bytes as u64);
+    set(&levels.producers_brought_back, stats.producers_brought_back);
+    set(&levels.producers_forgotten, stats.producers_forgotten);
     set(&levels.open_files, stats.open_files as u64);
     set(&levels.offline_partitions, stats.offline_logs as u64);
     set(&levels.disk_full, u64::from(stats.disk_full));

@@ -13,6 +13,7 @@ use crate::index::{IndexError, SegmentIdentity, SegmentIndex};
 use crate::indexes::FILE_LEN_MAX;
 use crate::producer::ProducerTable;
 use crate::segment::{DATA_START, SegmentHeader};
+use crate::spill::{self, RunRecord};
 
 /// Findings of one store that are kept; a disk full of damage has as many as it has batches.
 pub const FINDINGS_MAX: usize = 10_000;
@@ -84,7 +85,7 @@ impl CheckReport {
 }
 
 /// Verifies the store in `dir`: checkpoint, journal, every batch's crc, the chain of offsets and epochs of every log,
-/// segment headers, indexes, producer snapshots. Damage is reported, not an error; errors are what keeps it from
+/// segment headers, indexes, producer snapshots and the files of producers. Damage is reported, not an error; errors are what keeps it from
 /// being looked for.
 pub fn check_store(files: &impl Files, dir: &Path) -> Result<CheckReport, OpenFault> {
     let store = match OfflineStore::open(files, dir) {
@@ -106,7 +107,26 @@ pub fn check_store(files: &impl Files, dir: &Path) -> Result<CheckReport, OpenFa
         let epochs = check_record(log, &mut report);
         check_log(files, log, epochs, &mut report);
     }
+    for run in &store.runs {
+        check_run(files, dir, run, &mut report);
+    }
     Ok(report)
+}
+
+/// A file of producers that are not in memory.
+fn check_run(files: &impl Files, dir: &Path, run: &RunRecord, report: &mut CheckReport) {
+    let path = spill::path_in(dir, run.number);
+    let faults = match files.size(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            vec![(0, "this file of producers is missing".to_owned())]
+        }
+        Err(error) => vec![(0, error.to_string())],
+        Ok(len) => spill::check(run, len, &|range| files.read(&path, range.start, range.end - range.start)),
+    };
+    for (position, what) in faults {
+        let (file, position) = (Some(path.clone()), Some(position));
+        report.add(Finding { file, position, ..Finding::new(what) });
+    }
 }
 
 /// What the checkpoint holds of a log besides its segments. Gives the leader epochs that it knows.

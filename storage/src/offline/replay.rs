@@ -190,7 +190,8 @@ impl<F: Files> Replay<'_, F> {
         for log in self.logs.values_mut() {
             log.drop_deleted();
         }
-        OfflineStore { logs: self.logs, frames: whole as u64, torn, findings: self.findings }
+        let runs = Vec::new();
+        OfflineStore { logs: self.logs, runs, frames: whole as u64, torn, findings: self.findings }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::checkpoint::{self, Checkpoint, CheckpointError, LogRecord};
 use crate::checkpoint_file::{checkpoint_path, copy_path, decode, is_outrun, none_yet};
 use crate::frame::AppendEntry;
 use crate::segment::{DATA_START, file_name};
+use crate::spill::RunRecord;
 use crate::state::logs_dir;
 
 /// Why a store's state cannot be told.
@@ -55,6 +56,8 @@ impl OpenFault {
 #[derive(Debug)]
 pub struct OfflineStore {
     pub(super) logs: BTreeMap<u64, OfflineLog>,
+    /// The runs of producers.
+    pub(super) runs: Vec<RunRecord>,
     pub(super) frames: u64,
     pub(super) torn: Option<u64>,
     pub(super) findings: Vec<Finding>,
@@ -120,7 +123,7 @@ impl OfflineSegment {
 impl OfflineStore {
     /// Reads checkpoint and journal of the store in `dir`.
     pub fn open(files: &impl Files, dir: &Path) -> Result<OfflineStore, OpenFault> {
-        let (Checkpoint { redo, logs, .. }, findings) = load_checkpoint(files, dir)?;
+        let (Checkpoint { redo, logs, runs }, findings) = load_checkpoint(files, dir)?;
         let ring = Ring::new(files, dir, redo);
         let chain = ring.chain()?;
         let mut whole = chain.frames.len();
@@ -133,7 +136,7 @@ impl OfflineStore {
                 Some(torn) => whole = torn,
                 None => {
                     let torn = chain.frames.get(whole).map(|found| found.header.seq);
-                    return Ok(replay.finish(&chain, whole, torn));
+                    return Ok(OfflineStore { runs, ..replay.finish(&chain, whole, torn) });
                 }
             }
         }

@@ -15,6 +15,7 @@ use crate::indexes::FILE_LEN_MAX;
 use crate::plan::block_ceil;
 use crate::producer::{Producer, ProducerTable};
 use crate::segment::SegmentHeader;
+use crate::spill::RunRecord;
 
 /// A checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,19 @@ pub struct CheckpointView {
     pub clean: bool,
     /// The logs, by name.
     pub logs: Vec<LogView>,
+    /// The files of producers that are not in memory, oldest first.
+    pub runs: Vec<RunView>,
+}
+
+/// A file of producers in a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunView {
+    /// Its number, which its file is named by in 16 hexadecimal digits.
+    pub number: u64,
+    /// Its bytes.
+    pub len: u64,
+    /// Producers in it.
+    pub producers: u64,
 }
 
 /// A log in a checkpoint.
@@ -190,6 +204,7 @@ pub fn checkpoint(files: &impl Files, path: &Path) -> Result<CheckpointView, Ope
         horizon_ms: known.horizon_ms,
         cleaned: known.cleaned,
     };
+    let run = |run: &RunRecord| RunView { number: run.number, len: run.len, producers: run.producers };
     let log = |record: checkpoint::LogRecord| LogView {
         id: record.id,
         name: record.name,
@@ -210,6 +225,7 @@ pub fn checkpoint(files: &impl Files, path: &Path) -> Result<CheckpointView, Ope
         journal_files: found.redo.file_count,
         clean: found.redo.clean,
         logs: found.logs.into_iter().map(log).collect(),
+        runs: found.runs.iter().map(run).collect(),
     })
 }
 

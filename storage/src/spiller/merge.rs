@@ -2,7 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
+
+use futures_util::future::{Either, select};
 
 use crate::bring_back::is_expired;
 use crate::disk::Disk;
@@ -17,9 +20,15 @@ const SAMPLE_LEN: u64 = 4096;
 pub(super) async fn merge<D: Disk>(store: &Rc<StoreInner<D>>) {
     let producers_max = store.config.spilled_producers_max;
     let beyond = || store.spilled.producers() > producers_max;
-    if !store.spilled.wants_merge() && !beyond() {
+    while store.spilled.wants_merge() {
+        if merge_without(store, Oldest::default()).await.is_none() || store.stopped.get() {
+            return;
+        }
+    }
+    if !beyond() {
         return;
     }
+    // All of them, since no others are asked for.
     let Some(sample) = merge_without(store, Oldest::default()).await else { return };
     if !beyond() {
         return;
@@ -63,7 +72,7 @@ fn until(mut sample: Vec<i64>, surplus: u64, count: u64) -> i64 {
     sample.get(at).or(sample.last()).copied().unwrap_or(i64::MAX)
 }
 
-/// Merges all runs into one; gives a sample of when those left were seen last. `None` if the disk refused.
+/// Merges runs; gives a sample of when those left were seen last. `None` if the disk refused.
 async fn merge_without<D: Disk>(store: &Rc<StoreInner<D>>, oldest: Oldest) -> Option<Vec<i64>> {
     let logs: BTreeMap<u64, Rc<LogInner<D>>> =
         store.logs.borrow().values().map(|log| (log.id, log.clone())).collect();
@@ -84,16 +93,25 @@ async fn merge_without<D: Disk>(store: &Rc<StoreInner<D>>, oldest: Oldest) -> Op
         }
         true
     };
-    let merged = store.spilled.merge(&store.disk, number, &keep).await;
+    let runs = store.spilled.records().len();
+    let merge = pin!(store.spilled.merge(&store.disk, number, &keep));
+    // What is begun is left over then.
+    let stopped = pin!(store.work.until(|| store.stopped.get().then_some(())));
+    let merged = match select(merge, stopped).await {
+        Either::Left((merged, _)) => merged,
+        Either::Right(_) => return None,
+    };
     match merged {
         Ok(outcome) => {
             let dir = store.dir.display();
             for lost in &outcome.lost {
                 tracing::error!(%dir, "producers on disk are damaged and are forgotten: {lost}");
             }
-            // All entries were held against these.
-            logs.values().for_each(|log| log.state.borrow_mut().cuts.merged(number));
-            Some(sample.into_inner())
+            if outcome.replaced.len() == runs {
+                // All entries were held against these.
+                logs.values().for_each(|log| log.state.borrow_mut().cuts.merged(number));
+            }
+            Some(sample.take())
         }
         Err(error) => {
             let what = "files of producers cannot be merged";

@@ -22,7 +22,7 @@ pub enum MemoryPart {
     Answers,
     /// Indexes of segments.
     Indexes,
-    /// Idempotent producers; the longest silent are forgotten beyond it.
+    /// Idempotent producers; the longest silent go to disk beyond it.
     Producers,
     /// Consumer groups and their offsets. Kept free for them: they are bounded by their numbers.
     Coordinators,
@@ -76,6 +76,10 @@ impl MemoryPart {
 
 /// What an idempotent producer takes of a log's memory, in bytes, with all its batches.
 pub const PRODUCER_BYTES: u64 = 256;
+/// Producers on disk for each in memory.
+pub const SPILLED_PRODUCERS: u64 = 16;
+/// What those take of memory for each, in bytes: two and a half of a filter, and the index of their files.
+const SPILLED_BYTES: u64 = SPILLED_PRODUCERS * 4;
 
 /// Bytes of each part of one shard's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,10 +161,10 @@ impl MemoryPlan {
         self.parts.iter().sum()
     }
 
-    /// Idempotent producers that each shard may remember.
+    /// Idempotent producers that each shard may keep in memory.
     pub fn producers(&self) -> usize {
         // What a checkpoint can hold.
-        usize::try_from(self.bytes(MemoryPart::Producers) / PRODUCER_BYTES)
+        usize::try_from(self.bytes(MemoryPart::Producers) / (PRODUCER_BYTES + SPILLED_BYTES))
             .unwrap_or(usize::MAX)
             .min(3_000_000)
     }
@@ -186,7 +190,9 @@ fn own(limits: &Limits, part: MemoryPart) -> Option<u64> {
         MemoryPart::Cache => limits.cache_bytes,
         MemoryPart::Unflushed => limits.unflushed_bytes,
         MemoryPart::Requests | MemoryPart::Answers => limits.inflight_bytes,
-        MemoryPart::Producers => limits.shard_producers.map(|count| count as u64 * PRODUCER_BYTES),
+        MemoryPart::Producers => {
+            limits.shard_producers.map(|count| count as u64 * (PRODUCER_BYTES + SPILLED_BYTES))
+        }
         MemoryPart::Frames | MemoryPart::Indexes | MemoryPart::Coordinators | MemoryPart::Cleaner => None,
     }
 }
@@ -223,7 +229,7 @@ mod tests {
             256 * MIB,
             "a large machine is not filled without being told to"
         );
-        assert_eq!(large.producers(), 1 << 20);
+        assert_eq!(large.producers(), (256 << 20) / 320);
         assert_eq!(plan(&[], None, 4).unwrap(), large);
         assert!(plan(&[], Some(0), 4).unwrap().total() < 16 * MIB, "it starts with the least");
     }

@@ -65,6 +65,12 @@ pub(super) fn checkpoint(files: &HostFiles, out: &mut Output, path: &Path) -> Re
     for log in &checkpoint.logs {
         log_lines(out, log)?;
     }
+    for run in &checkpoint.runs {
+        out.line(format!(
+            "producers on disk: {:016x}.run, {} of them, {} bytes",
+            run.number, run.producers, run.len
+        ))?;
+    }
     Ok(())
 }
 
@@ -109,6 +115,7 @@ fn checkpoint_document(path: &Path, checkpoint: &CheckpointView) -> Value {
             "producers": log.producers().ok().map(|producers| producers.len()), "damage": log.damage,
         })
     };
+    let run = |run: &view::RunView| json!({ "file": format!("{:016x}.run", run.number), "bytes": run.len, "producers": run.producers });
     json!({
         "file": path.display().to_string(), "run": checkpoint.run, "clean": checkpoint.clean,
         "redo": {
@@ -116,5 +123,6 @@ fn checkpoint_document(path: &Path, checkpoint: &CheckpointView) -> Value {
         },
         "journal": { "files": checkpoint.journal_files, "file_bytes": checkpoint.journal_file_bytes },
         "logs": checkpoint.logs.iter().map(log).collect::<Vec<_>>(),
+        "producer_runs": checkpoint.runs.iter().map(run).collect::<Vec<_>>(),
     })
 }
