@@ -131,21 +131,31 @@ pub(crate) async fn bring_all<D: Disk>(
     }
 }
 
-/// Whether runs tell of some of these producers as they were before they wrote what a cut at `offset` takes away.
-pub(crate) async fn has_stale<D: Disk>(
+/// Whether runs tell of some of these producers as they were before they wrote what a cut at `offset` takes away: then nothing
+/// older than the cut may count. Gives the others that runs tell of, up to [`BROUGHT_MAX`], which are to stay known.
+pub(crate) async fn beside_stale<D: Disk>(
     store: &StoreInner<D>,
     log: &LogInner<D>,
     offset: i64,
     producers: &BTreeSet<i64>,
-) -> bool {
+) -> Option<Vec<(i64, Producer)>> {
     if !producers.iter().any(|id| store.spilled.may_have((log.id, *id))) {
-        return false;
+        return None;
     }
+    let cuts = log.state.borrow().cuts.clone();
     match store.spilled.all_of(&store.disk, log.id).await {
-        Ok(all) => all.iter().any(|(_, id, told)| producers.contains(id) && !told.reaches(offset)),
+        Ok(mut all) => {
+            let state = log.state.borrow();
+            all.retain(|(run, _, told)| {
+                !told.reaches(offset) && !cuts.void(*run, told) && !state.cuts.void(*run, told)
+            });
+            let is_stale = all.iter().any(|(_, id, _)| producers.contains(id));
+            let others = all.into_iter().filter(|(_, id, _)| !producers.contains(id)).take(BROUGHT_MAX);
+            is_stale.then(|| others.map(|(_, id, told)| (id, told)).collect())
+        }
         Err(error) => {
             store.spiller.tell(store, &error);
-            true
+            Some(Vec::new())
         }
     }
 }

@@ -21,6 +21,9 @@ use crate::writeback::{self, Unflushed};
 
 /// Bytes that most logs take besides their segments and producers.
 const LOG_BYTES: usize = 128;
+/// A log as it was, but for its producers.
+type Captured<D> = (Rc<LogInner<D>>, LogRecord);
+
 /// Most files flushed at once.
 const FLUSHES_AT_ONCE: usize = 64;
 
@@ -91,6 +94,7 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
         .retry_no_space("writing a checkpoint", || write_checkpoint(&store.disk, &store.dir, bytes.clone()))
         .await?;
     store.journal.end_checkpoint(redo);
+    rescued.iter().for_each(|log| log.saved.set(true));
     remove_runs(store, &runs).await;
     pipeline.checkpoint_done.set(wanted);
     add(&store.levels.checkpoints, 1);
@@ -130,7 +134,7 @@ async fn remove_runs<D: Disk>(store: &StoreInner<D>, runs: &[RunRecord]) {
 
 /// All logs as they are now, their producers captured ([`crate::producer::ProducerTable::begin_capture`]), and the runs of those
 /// that are on disk. No await: they belong together.
-fn capture<D: Disk>(store: &StoreInner<D>) -> (Vec<(Rc<LogInner<D>>, LogRecord)>, Vec<RunRecord>) {
+fn capture<D: Disk>(store: &StoreInner<D>) -> (Vec<Captured<D>>, Vec<RunRecord>) {
     let one = |log: &Rc<LogInner<D>>| {
         let mut state = log.state.borrow_mut();
         let end_offset = state.end_offset;
@@ -143,7 +147,7 @@ fn capture<D: Disk>(store: &StoreInner<D>) -> (Vec<(Rc<LogInner<D>>, LogRecord)>
 }
 
 /// Encodes what was captured, in steps that let others have their turn.
-async fn encode<D: Disk>(store: &StoreInner<D>, captured: Vec<(Rc<LogInner<D>>, LogRecord)>) -> Encoder {
+async fn encode<D: Disk>(store: &StoreInner<D>, captured: Vec<Captured<D>>) -> Encoder {
     let producers: usize = captured.iter().map(|(log, _)| log.state.borrow().producers.len()).sum();
     let segments: usize = captured.iter().map(|(_, record)| record.segments.len()).sum();
     let bytes = captured.len() * LOG_BYTES + segments * SEGMENT_LEN + producers * ENCODED_BYTES_MAX;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use penstock_format::BatchHeader;
 
-use crate::bring_back::{bring_all, has_stale};
+use crate::bring_back::{beside_stale, bring_all};
 use crate::disk::{BLOCK, Disk};
 use crate::error::{ReadError, StoreError};
 use crate::frame::Entry;
@@ -302,11 +302,17 @@ pub(crate) async fn cut_settled<D: Disk>(
             Cut::Rescue(Some(told)) => told,
             _ => ProducersAt::none(),
         };
-        let (producers, are_whole) = producers_before(store, log, end_offset, told).await.map_err(into_io)?;
+        let (mut producers, are_whole) =
+            producers_before(store, log, end_offset, told).await.map_err(into_io)?;
         // Where it is not known how they stood at the cut, nothing older counts.
         if !rescuing || !are_whole {
             let lost = lost_by(&log.state.borrow().producers, &producers, end_offset);
-            stale = has_stale(store, log, end_offset, &lost).await;
+            if let Some(others) = beside_stale(store, log, end_offset, &lost).await {
+                stale = true;
+                others.into_iter().for_each(|(id, known)| {
+                    producers.bring_back(id, known);
+                });
+            }
         }
         Some(producers)
     } else {

@@ -33,8 +33,10 @@ use crate::state::{LogInner, StoreInner, add};
 use crate::wait::WaitList;
 use pick::Picked;
 
-/// Pause behind a round that found nobody to take to disk, unless another is demanded.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Pause behind a round that took nobody to disk.
+const PAUSE: Duration = Duration::from_millis(5);
+/// The same where there was nobody to take, or no round is demanded.
+const LONG_PAUSE: Duration = Duration::from_millis(100);
 /// Producers remembered that were looked up in vain. An append needs those of its own batches.
 const ABSENT_MAX: usize = 4096;
 /// Different errors of lookups that are told.
@@ -167,15 +169,14 @@ pub(crate) async fn run_spiller<D: Disk>(store: Rc<StoreInner<D>>) {
         if made {
             continue;
         }
-        let pause = pin!(store.disk.sleep(PAUSE));
-        match spiller.found_none.get() {
-            true => pause.await,
-            false => {
-                let demand = || (!spiller.has_served(spiller.asked()) || store.stopped.get()).then_some(());
-                select(pause, pin!(store.work.until(demand))).await;
-            }
+        store.disk.sleep(PAUSE).await;
+        let demand = || (!spiller.has_served(spiller.asked()) || store.stopped.get()).then_some(());
+        if spiller.found_none.get() {
+            store.disk.sleep(LONG_PAUSE).await;
+            spiller.found_none.set(false);
+        } else {
+            select(pin!(store.disk.sleep(LONG_PAUSE)), pin!(store.work.until(demand))).await;
         }
-        spiller.found_none.set(false);
     }
 }
 
@@ -196,7 +197,7 @@ pub(crate) async fn make_room<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
         false => spill(store, number, &picked, demanded).await,
     };
     spiller.writing.set(false);
-    spiller.found_none.set(demanded && left == 0);
+    spiller.found_none.set(demanded && picked.entries.is_empty() && !holds_back(store));
     spiller.served.set(serving);
     spiller.changed.wake_all();
     left > 0
@@ -271,5 +272,11 @@ fn forget<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>, key: Key) {
 /// Whether producers of the log may leave memory: not while it is being cut or saved, which looks at those in memory.
 fn may_leave<D: Disk>(log: &LogInner<D>) -> bool {
     let state = log.state.borrow();
-    !state.busy && !state.removed && !log.rescuing.get() && !log.has_failed()
+    !state.busy && !state.removed && !log.rescuing.get() && (!log.has_failed() || log.saved.get())
+}
+
+/// Whether a log keeps producers in memory that may leave it soon.
+fn holds_back<D: Disk>(store: &StoreInner<D>) -> bool {
+    let held = |log: &Rc<LogInner<D>>| !may_leave(log) && !log.state.borrow().producers.is_empty();
+    store.logs.borrow().values().any(held)
 }

@@ -297,6 +297,8 @@ pub(crate) struct LogInner<D: Disk> {
     pub to_rescue: Cell<bool>,
     /// That is being done.
     pub rescuing: Cell<bool>,
+    /// A checkpoint tells of it as it was saved.
+    pub saved: Cell<bool>,
     /// Its removal is stable: nothing of it is of use any more.
     pub discarded: Cell<bool>,
     pub state: RefCell<LogState<D>>,
@@ -350,6 +352,7 @@ impl<D: Disk> LogInner<D> {
             cut_untold: Cell::new(false),
             to_rescue: Cell::new(false),
             rescuing: Cell::new(false),
+            saved: Cell::new(false),
             discarded: Cell::new(false),
             state: RefCell::new(LogState {
                 config,

@@ -67,8 +67,7 @@ async fn idle<D: Disk>(
         let mut from = Some(i64::MIN);
         while let Some(first) = from.filter(|_| may_leave(log)) {
             from = None;
-            let state = log.state.borrow();
-            for (at, (id, producer)) in state.producers.from(first).enumerate() {
+            for (at, (id, producer)) in log.state.borrow().producers.from(first).enumerate() {
                 if at == STRETCH {
                     from = Some(id);
                     break;
@@ -85,7 +84,6 @@ async fn idle<D: Disk>(
                     }
                 }
             }
-            drop(state);
             if seen >= STRETCH {
                 seen = 0;
                 store.disk.yield_now().await;

@@ -514,6 +514,10 @@ impl Client {
                 appended,
             );
         }
+        if appended.duplicate && appended.base_offset < last.base_offset && self.life.oracle.borrow().forgets
+        {
+            return Ok(()); // It was forgotten, and then known again as it was before.
+        }
         let found = (appended.base_offset, appended.last_offset, appended.duplicate);
         if found != (last.base_offset, last.last_offset, true) {
             let (base, sequence) = (last.base_offset, last.sent.header.base_sequence);
