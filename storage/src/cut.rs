@@ -294,30 +294,7 @@ pub(crate) async fn cut_settled<D: Disk>(
         false => look_at_cut(store, log, offset).await.map_err(into_io)?,
         true => (look_at_saved(store, log, offset).await.map_err(into_io)?, offset),
     };
-    // Those on disk that the cut concerns are made anew with the others, and what the disk has of them is void.
-    bring_all(store, log, |_, producer| producer.reaches(end_offset)).await;
-    let mut stale = false;
-    let producers = if log.state.borrow().producers.reaches(end_offset) {
-        let told = match cut {
-            Cut::Rescue(Some(told)) => told,
-            _ => ProducersAt::none(),
-        };
-        let (mut producers, are_whole) =
-            producers_before(store, log, end_offset, told).await.map_err(into_io)?;
-        // Where it is not known how they stood at the cut, nothing older counts.
-        if !rescuing || !are_whole {
-            let lost = lost_by(&log.state.borrow().producers, &producers, end_offset);
-            if let Some(others) = beside_stale(store, log, end_offset, &lost).await {
-                stale = true;
-                others.into_iter().for_each(|(id, known)| {
-                    producers.bring_back(id, known);
-                });
-            }
-        }
-        Some(producers)
-    } else {
-        None
-    };
+    let (producers, stale) = cut_producers(store, log, end_offset, cut).await.map_err(into_io)?;
     let mut state = log.state.borrow_mut();
     if state.truncations != truncations {
         return Err(StoreError::Busy);
@@ -365,6 +342,39 @@ pub(crate) async fn cut_settled<D: Disk>(
     state.truncations += 1;
     store.read_ahead.forget_log(log.id);
     Ok(dropped)
+}
+
+/// The log's producers behind a cut, if it changes any, and whether runs tell of some as they were long before it.
+async fn cut_producers<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    log: &Rc<LogInner<D>>,
+    end_offset: i64,
+    cut: Cut,
+) -> Result<(Option<ProducerTable>, bool), ReadError> {
+    // Those on disk that the cut concerns are made anew with the others, and what the disk has of them is void.
+    bring_all(store, log, |_, producer| producer.reaches(end_offset)).await;
+    if !log.state.borrow().producers.reaches(end_offset) {
+        return Ok((None, false));
+    }
+    let rescuing = matches!(cut, Cut::Rescue(_));
+    let told = match cut {
+        Cut::Rescue(Some(told)) => told,
+        _ => ProducersAt::none(),
+    };
+    let (mut producers, are_whole) = producers_before(store, log, end_offset, told).await?;
+    // Also where the batches that told of them were deleted: what runs tell of them may be older.
+    producers.keep_below(&log.state.borrow().producers, end_offset);
+    if rescuing && are_whole {
+        return Ok((Some(producers), false));
+    }
+    // Where it is not known how they stood at the cut, nothing older counts.
+    let lost = lost_by(&log.state.borrow().producers, &producers, end_offset);
+    let beside = beside_stale(store, log, end_offset, &lost).await;
+    let stale = beside.is_some();
+    for (id, known) in beside.into_iter().flatten() {
+        producers.bring_back(id, known);
+    }
+    Ok((Some(producers), stale))
 }
 
 /// The producers that reach a cut, and of whom nothing is known after it.

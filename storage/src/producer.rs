@@ -300,6 +300,12 @@ impl ProducerTable {
         self.producers.values().any(|producer| producer.reaches(offset))
     }
 
+    /// Takes over who told of nothing at `offset` or behind it.
+    pub(crate) fn keep_below(&mut self, uncut: &ProducerTable, offset: i64) {
+        let below = uncut.producers.iter().filter(|(_, known)| !known.reaches(offset));
+        self.producers.extend(below.map(|(&id, known)| (id, known.clone())));
+    }
+
     /// Takes over what a cut at `offset` leaves as it is of the log's table before the cut: who told of nothing there or
     /// behind it, and transactions that are open all the time since before it. Whose batches before the cut are not known
     /// then has the next one refused and its transaction aborted: else it would count as ended.
