@@ -1,6 +1,6 @@
 //! Brings producers that were taken to disk back to memory, when they write again, and when their log is cut.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::config::LogConfig;
@@ -100,35 +100,63 @@ pub(crate) async fn look_up<D: Disk>(
 }
 
 /// Brings those of the log's producers back that `wanted` picks, by what runs tell of them and the run that did first, up to
-/// [`BROUGHT_MAX`]. Nothing takes producers of this log to disk meanwhile.
+/// [`BROUGHT_MAX`]; says whether that were all. Nothing takes producers of this log to disk meanwhile.
 pub(crate) async fn bring_all<D: Disk>(
     store: &StoreInner<D>,
     log: &LogInner<D>,
     wanted: impl Fn(u64, &Producer) -> bool,
-) {
+) -> bool {
     if !store.spiller.has_runs(store) {
-        return;
+        return true;
     }
     let cuts = log.state.borrow().cuts.clone();
-    match store.spilled.all_of(&store.disk, log.id).await {
-        Ok(all) => {
-            let mut state = log.state.borrow_mut();
-            let mut brought = 0;
-            for (run, id, producer) in all {
-                let void = cuts.void(run, &producer) || state.cuts.void(run, &producer);
-                if brought < BROUGHT_MAX
-                    && !void
-                    && wanted(run, &producer)
-                    && state.producers.bring_back(id, producer)
-                {
-                    add(&store.levels.producers, 1);
-                    brought += 1;
-                }
-            }
-            store.spiller.hint(store);
+    let (mut brought, mut are_all) = (0, true);
+    let bring = |run: u64, id: i64, producer: Producer| {
+        let mut state = log.state.borrow_mut();
+        let void = cuts.void(run, &producer) || state.cuts.void(run, &producer);
+        if void || !wanted(run, &producer) || state.producers.knows(id) {
+            return;
         }
-        Err(error) => store.spiller.tell(store, &error),
+        are_all &= brought < BROUGHT_MAX;
+        if brought < BROUGHT_MAX {
+            state.producers.bring_back(id, producer);
+            add(&store.levels.producers, 1);
+            brought += 1;
+        }
+    };
+    let gone_through = store.spilled.each_of(&store.disk, log.id, bring).await;
+    store.spiller.hint(store);
+    match gone_through {
+        Ok(()) => are_all,
+        Err(error) => {
+            store.spiller.tell(store, &error);
+            false
+        }
     }
+}
+
+/// What runs tell of those producers in memory that a cut at `offset` takes batches from, where the runs tell of what stays.
+pub(crate) async fn before_cut<D: Disk>(
+    store: &StoreInner<D>,
+    log: &LogInner<D>,
+    offset: i64,
+) -> BTreeMap<i64, Producer> {
+    let cut: Vec<_> = {
+        let state = log.state.borrow();
+        let cut = state.producers.iter().filter(|(_, producer)| producer.reaches(offset));
+        cut.map(|(id, producer)| (id, producer.last_seen_ms)).collect()
+    };
+    let mut before = BTreeMap::new();
+    for (id, last_seen_ms) in cut {
+        if store.spilled.may_have((log.id, id))
+            && let Some(mut known) = look_up(store, log, id).await
+            && !is_expired(&known, &log.state.borrow().config, last_seen_ms)
+        {
+            known.last_seen_ms = last_seen_ms;
+            before.insert(id, known);
+        }
+    }
+    before
 }
 
 /// Whether runs tell of some of these producers as they were before they wrote what a cut at `offset` takes away: then nothing
@@ -143,16 +171,20 @@ pub(crate) async fn beside_stale<D: Disk>(
         return None;
     }
     let cuts = log.state.borrow().cuts.clone();
-    match store.spilled.all_of(&store.disk, log.id).await {
-        Ok(mut all) => {
-            let state = log.state.borrow();
-            all.retain(|(run, _, told)| {
-                !told.reaches(offset) && !cuts.void(*run, told) && !state.cuts.void(*run, told)
-            });
-            let is_stale = all.iter().any(|(_, id, _)| producers.contains(id));
-            let others = all.into_iter().filter(|(_, id, _)| !producers.contains(id)).take(BROUGHT_MAX);
-            is_stale.then(|| others.map(|(_, id, told)| (id, told)).collect())
+    let (mut is_stale, mut others) = (false, Vec::new());
+    let look = |run: u64, id: i64, told: Producer| {
+        let void = cuts.void(run, &told) || log.state.borrow().cuts.void(run, &told);
+        if void || told.reaches(offset) {
+            return;
         }
+        if producers.contains(&id) {
+            is_stale = true;
+        } else if others.len() < BROUGHT_MAX {
+            others.push((id, told));
+        }
+    };
+    match store.spilled.each_of(&store.disk, log.id, look).await {
+        Ok(()) => is_stale.then_some(others),
         Err(error) => {
             store.spiller.tell(store, &error);
             Some(Vec::new())

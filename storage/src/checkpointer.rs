@@ -32,7 +32,8 @@ impl<D: Disk> StoreInner<D> {
     pub(crate) fn wants_checkpoint(&self) -> bool {
         let idle = self.pipeline.checkpoint_done.get() == self.pipeline.checkpoint_wanted.get();
         let appended = self.levels.appended_bytes.get() - self.levels.appended_at_checkpoint.get();
-        idle && (appended >= self.config.checkpoint_bytes || self.journal.wants_checkpoint())
+        let grown = appended >= self.config.checkpoint_bytes || self.journal.wants_checkpoint();
+        idle && (grown || self.spilled.wants_checkpoint())
     }
 }
 
@@ -142,7 +143,8 @@ fn capture<D: Disk>(store: &StoreInner<D>) -> (Vec<Captured<D>>, Vec<RunRecord>)
         (log.clone(), state.record_without_producers(log))
     };
     let runs = store.spilled.records();
-    store.spiller.captured.set(runs.iter().map(|run| run.number + 1).max().unwrap_or(0));
+    let live = runs.iter().map(|run| run.number + 1).max().unwrap_or(0);
+    store.spiller.captured.set(store.spiller.live_before(live));
     (store.logs.borrow().values().map(one).collect(), runs)
 }
 

@@ -4,19 +4,19 @@
 //! checkpoint without the cut-off records is stable, so no frame ever has to be judged by what was cut after it.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use penstock_format::BatchHeader;
 
-use crate::bring_back::{beside_stale, bring_all};
+use crate::bring_back::{before_cut, beside_stale, bring_all};
 use crate::disk::{BLOCK, Disk};
 use crate::error::{ReadError, StoreError};
 use crate::frame::Entry;
 use crate::index::SegmentIndex;
 use crate::indexes::forget_file;
-use crate::producer::ProducerTable;
+use crate::producer::{Producer, ProducerTable};
 use crate::read::READ_BYTES_MAX;
 use crate::retention::{RetentionRules, SegmentSummary, plan_deletion};
 use crate::segment::{DATA_START, Segment};
@@ -332,7 +332,8 @@ pub(crate) async fn cut_settled<D: Disk>(
     if let Some(producers) = producers {
         state.producers.replace(producers.bounded(store.config.producers_per_log_max));
     }
-    if store.spiller.has_runs(store) {
+    // What a rescue takes away no run tells of.
+    if store.spiller.has_runs(store) && (stale || !rescuing) {
         let before = store.unique();
         state.cuts.add(before, end_offset);
         if stale {
@@ -351,17 +352,21 @@ async fn cut_producers<D: Disk>(
     end_offset: i64,
     cut: Cut,
 ) -> Result<(Option<ProducerTable>, bool), ReadError> {
-    // Those on disk that the cut concerns are made anew with the others, and what the disk has of them is void.
-    bring_all(store, log, |_, producer| producer.reaches(end_offset)).await;
+    let rescuing = matches!(cut, Cut::Rescue(_));
+    if !rescuing {
+        // Those on disk that the cut concerns are made anew with the others, and what the disk has of them is void.
+        bring_all(store, log, |_, producer| producer.reaches(end_offset)).await;
+    }
     if !log.state.borrow().producers.reaches(end_offset) {
         return Ok((None, false));
     }
-    let rescuing = matches!(cut, Cut::Rescue(_));
     let told = match cut {
         Cut::Rescue(Some(told)) => told,
         _ => ProducersAt::none(),
     };
-    let (mut producers, are_whole) = producers_before(store, log, end_offset, told).await?;
+    // Of a truncation the log's headers tell, of a rescue those since the checkpoint: who was on disk then is known by runs.
+    let spilled = if rescuing { before_cut(store, log, end_offset).await } else { BTreeMap::new() };
+    let (mut producers, are_whole) = producers_before(store, log, end_offset, (told, spilled)).await?;
     // Also where the batches that told of them were deleted: what runs tell of them may be older.
     producers.keep_below(&log.state.borrow().producers, end_offset);
     if rescuing && are_whole {
@@ -471,7 +476,7 @@ async fn look_at_saved<D: Disk>(
     Ok((kept.end > DATA_START).then_some(kept))
 }
 
-/// The producers as the batches before `end_offset` tell, of which the first were `told` before. Where one of the others is
+/// The producers as the batches before `end_offset` tell, of which the first were `told` before, or by what was spilled. Where one of the others is
 /// damaged, who has written at the end or behind it is forgotten: who is known by an older batch would have the next one
 /// refused, and who is not known may begin anywhere. All others stay as they are, and so do transactions that are open. Says
 /// besides whether none is damaged.
@@ -479,7 +484,7 @@ async fn producers_before<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
     end_offset: i64,
-    told: ProducersAt,
+    (told, mut spilled): (ProducersAt, BTreeMap<i64, Producer>),
 ) -> Result<(ProducerTable, bool), ReadError> {
     let (segments, seen): (Vec<_>, _) = {
         let state = log.state.borrow();
@@ -493,6 +498,7 @@ async fn producers_before<D: Disk>(
     let wanted = told.offset..end_offset;
     let mut producers = told.table;
     producers.keep_seen(&seen);
+    spilled.retain(|id, known| producers.take_newer(*id, known));
     let mut are_whole = true;
     for segment in segments {
         let mut walk = Walk::new(log, &segment, DATA_START..segment.end.get());
@@ -501,6 +507,9 @@ async fn producers_before<D: Disk>(
         }
         let mut note = |header: &BatchHeader| {
             let known = seen.binary_search_by_key(&header.producer_id, |(id, _)| *id);
+            if spilled.get(&header.producer_id).is_some_and(|known| known.tells_of(header)) {
+                return;
+            }
             if let (Ok(at), true) = (known, wanted.contains(&(header.next_offset() - 1))) {
                 producers.record(header, seen[at].1);
             }
@@ -508,6 +517,7 @@ async fn producers_before<D: Disk>(
         let is_whole = note_rest((store, log), (&segment, walk), end_offset, &mut note).await?;
         if !is_whole {
             producers = ProducerTable::new(usize::MAX);
+            spilled.clear();
             are_whole = false;
         }
     }

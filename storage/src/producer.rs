@@ -107,6 +107,19 @@ impl Producer {
             || self.batches.is_empty() // its last word was a marker, whose offset is not kept
     }
 
+    /// Whether it tells of this batch already, or of later ones; a log's batches follow each other.
+    pub(crate) fn tells_of(&self, header: &BatchHeader) -> bool {
+        match self.batches.last() {
+            Some(last) => header.last_offset() <= last.last_offset,
+            None => header.producer_epoch < self.epoch,
+        }
+    }
+
+    /// Grows with what is told.
+    fn progress(&self) -> (i16, i64) {
+        (self.epoch, self.batches.last().map_or(-1, |last| last.last_offset))
+    }
+
     fn enter_epoch(&mut self, epoch: i16) {
         if self.epoch != epoch {
             self.epoch = epoch;
@@ -238,14 +251,19 @@ impl ProducerTable {
         Ok(known)
     }
 
-    /// Takes note of an appended batch; its header has offsets. Also what replay calls for each header of a log,
-    /// in order, with the time of replay.
+    /// Takes note of an appended batch; its header has offsets. At the bound others are forgotten.
     pub fn record(&mut self, header: &BatchHeader, now_ms: i64) {
+        if header.has_producer_id() && !self.producers.contains_key(&header.producer_id) {
+            self.make_room();
+        }
+        self.note(header, now_ms);
+    }
+
+    /// As [`ProducerTable::record`], but beyond the bound where it is met: whoever calls has made room before, by taking others
+    /// to disk. Also what replay calls for each header of a log, in order, with the time of replay.
+    pub(crate) fn note(&mut self, header: &BatchHeader, now_ms: i64) {
         if !header.has_producer_id() {
             return;
-        }
-        if !self.producers.contains_key(&header.producer_id) {
-            self.make_room();
         }
         let producer = self.producers.entry(header.producer_id).or_insert_with(|| Producer {
             epoch: header.producer_epoch,
@@ -347,6 +365,15 @@ impl ProducerTable {
             self.producers.insert(producer_id, producer);
         }
         unknown
+    }
+
+    /// Takes over what is known of a producer, if that is more than this table has; says whether it did.
+    pub(crate) fn take_newer(&mut self, producer_id: i64, known: &Producer) -> bool {
+        let newer = self.get(producer_id).is_none_or(|told| told.progress() < known.progress());
+        if newer {
+            self.producers.insert(producer_id, known.clone());
+        }
+        newer
     }
 
     /// Lets go of a producer of which no more is known than this; says whether it did.

@@ -176,7 +176,6 @@ async fn rescue<D: Disk>(
         store.settled(unsettled);
         store.writeback.unflushed.borrow_mut().remove(&segment.life);
     }
-    bring_all(store, log, |_, producer| producer.reaches(durable)).await;
     let known = producers_told(store, log, durable, told).await?;
     let dropped = match cut_settled(store, log, durable, Cut::Rescue(known)).await {
         // A truncation that had begun before came to its end.
@@ -185,7 +184,10 @@ async fn rescue<D: Disk>(
     };
     // The checkpoint that is being taken does not name the runs written since it began.
     let captured = store.spiller.captured.get();
-    bring_all(store, log, |run, _| run >= captured).await;
+    if !bring_all(store, log, |run, _| run >= captured).await {
+        // What older ones tell of the others would have their next batches refused.
+        log.state.borrow_mut().cuts.void_all(store.unique());
+    }
     // What it tells of lies beyond the end now, and the segment may grow to that end again.
     if let Some(last) = segments.last()
         && let Err(error) = saving(store, log, || forget_file(store, last)).await

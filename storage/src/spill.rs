@@ -24,10 +24,10 @@ mod filter;
 mod format;
 mod merge;
 mod run;
+mod walk;
 mod writer;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -37,11 +37,14 @@ use crate::error::OpenError;
 use crate::producer::Producer;
 pub(crate) use check::check;
 use merge::{Rules, choose, merge_into, sizes};
-use run::{Blocks, PIECE_BYTES, Run, RunError, run_path};
+use run::{Run, RunError, run_path};
 use writer::RunWriter;
 
 /// Directory of the runs.
 const DIR: &str = "producers";
+
+/// Replaced files take no more, unless the live ones do.
+const REPLACED_BYTES: u64 = 64 << 20;
 
 /// Log id and producer id.
 pub(crate) type Key = (u64, i64);
@@ -188,8 +191,17 @@ impl<D: Disk> Spilled<D> {
 
     /// Bytes of all files, with those that were replaced and are not yet to be removed.
     pub(crate) fn disk_bytes(&self) -> u64 {
-        let replaced = self.replaced.borrow().iter().map(|record| record.len).sum::<u64>();
-        replaced + self.runs.borrow().iter().map(|run| run.record.len).sum::<u64>()
+        self.replaced_bytes() + self.runs.borrow().iter().map(|run| run.record.len).sum::<u64>()
+    }
+
+    /// Whether so much is kept for the last checkpoint alone that a new one is worth it.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        let replaced = self.replaced_bytes();
+        replaced > REPLACED_BYTES && replaced > (self.disk_bytes() - replaced) / 2
+    }
+
+    fn replaced_bytes(&self) -> u64 {
+        self.replaced.borrow().iter().map(|record| record.len).sum()
     }
 
     /// Whether a run may have this producer, by filters alone.
@@ -211,18 +223,21 @@ impl<D: Disk> Spilled<D> {
     /// The newest entry of each producer of a log, by ascending id, with the number of the run that it was first
     /// written in.
     pub(crate) async fn all_of(&self, disk: &D, log: u64) -> Result<Vec<(u64, i64, Producer)>, FindError> {
+        let mut all = Vec::new();
+        self.each_of(disk, log, |first, id, producer| all.push((first, id, producer))).await?;
+        Ok(all)
+    }
+
+    /// Shows `visit` the newest entry of each producer of a log, by ascending id, between awaits: the number of the run that it
+    /// was first written in, the producer's id, and what is known of it.
+    pub(crate) async fn each_of(
+        &self,
+        disk: &D,
+        log: u64,
+        visit: impl FnMut(u64, i64, Producer),
+    ) -> Result<(), FindError> {
         let runs = self.runs.borrow().clone();
-        let mut all = BTreeMap::new();
-        for run in runs {
-            let span = run.span((log, i64::MIN), (log, i64::MAX));
-            let mut blocks = Blocks::new(run, span, PIECE_BYTES);
-            while let Some(entries) = blocks.next().await {
-                let of_log = entries?.into_iter().filter(|entry| entry.key.0 == log);
-                all.extend(of_log.map(|entry| (entry.key.1, (entry.first, entry.producer))));
-                disk.yield_now().await;
-            }
-        }
-        Ok(all.into_iter().map(|(id, (first, producer))| (first, id, producer)).collect())
+        walk::each_of(disk, &runs, log, visit).await
     }
 
     /// Writes a new newest run of entries with ascending keys. When it returns, the run is stable and live; on an error

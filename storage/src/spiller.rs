@@ -5,6 +5,8 @@
 //!   written meanwhile. So memory counts over runs, and a newer run over an older one.
 //! - An append of a producer that memory does not know and a run may have waits until it was looked up
 //!   ([`crate::bring_back`]).
+//! - Only what is stable goes to disk: a round waits for the commits of what it picked. So a log that failed and is cut behind
+//!   what is stable ([`crate::rescue`]) takes nothing away that a run tells.
 //! - A checkpoint names the runs that belong to the tables that it holds: what was spilled after it began is in those tables,
 //!   or in the frames behind it.
 //! - At a bound, an append of a new producer waits for a round. Only where the disk takes no run are producers forgotten, and
@@ -31,7 +33,8 @@ use crate::producer_bound;
 use crate::spill::{FindError, Key};
 use crate::state::{LogInner, StoreInner, add};
 use crate::wait::WaitList;
-use pick::Picked;
+pub(crate) use merge::merge;
+use pick::{Picked, Source};
 
 /// Pause behind a round that took nobody to disk.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -60,14 +63,16 @@ pub(crate) struct Spiller {
     found_none: Cell<bool>,
     /// Times that producers left memory: what was looked up before may be older than what is on disk now.
     rounds: Cell<u64>,
-    /// A run is being written.
-    writing: Cell<bool>,
+    /// Number of the run that is being written, taken before its producers are picked.
+    writing: Cell<Option<u64>>,
     /// The disk took no run when it was tried last, or no merge.
     refused: Cell<bool>,
     /// Not on disk, whatever filters say.
     absent: RefCell<BTreeSet<Key>>,
     told: RefCell<BTreeSet<String>>,
     now_ms: Cell<i64>,
+    /// Runs have been written since it was looked whether some should be merged.
+    merge_due: Cell<bool>,
     /// What was first written in runs with lower numbers, and nothing else, is in those that the checkpoint names that is being
     /// taken.
     pub(crate) captured: Cell<u64>,
@@ -127,12 +132,18 @@ impl Spiller {
 
     /// Whether there are runs, or there will be one.
     pub(crate) fn has_runs<D: Disk>(&self, store: &StoreInner<D>) -> bool {
-        self.writing.get() || store.spilled.producers() > 0
+        self.writing.get().is_some() || store.spilled.producers() > 0
     }
 
-    /// The latest time that anybody told.
+    /// What was first written in runs with lower numbers is in runs that are live now; those that will be have none lower.
+    pub(crate) fn live_before(&self, number: u64) -> u64 {
+        self.writing.get().map_or(number, |writing| writing.min(number))
+    }
+
+    /// The time that was told last.
     pub(crate) fn tell_time(&self, now_ms: i64) {
-        self.now_ms.set(self.now_ms.get().max(now_ms));
+        // A clock that was wrong may be put back.
+        self.now_ms.set(now_ms);
     }
 
     /// Tells once why a producer cannot be looked up.
@@ -165,7 +176,8 @@ pub(crate) async fn run_spiller<D: Disk>(store: Rc<StoreInner<D>>) {
             return;
         }
         let made = make_room(&store).await;
-        merge::merge(&store).await;
+        spiller.merge_due.set(true);
+        store.work.wake_all();
         if made {
             continue;
         }
@@ -180,6 +192,18 @@ pub(crate) async fn run_spiller<D: Disk>(store: Rc<StoreInner<D>>) {
     }
 }
 
+/// Merges runs behind rounds, which go on beside it, until the store stops.
+pub(crate) async fn run_merger<D: Disk>(store: Rc<StoreInner<D>>) {
+    loop {
+        store.work.until(|| (store.spiller.merge_due.get() || store.stopped.get()).then_some(())).await;
+        if store.stopped.get() {
+            return;
+        }
+        store.spiller.merge_due.set(false);
+        merge(&store).await;
+    }
+}
+
 /// One round. Says whether there are fewer producers in memory than before.
 pub(crate) async fn make_room<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
     let spiller = &store.spiller;
@@ -190,14 +214,16 @@ pub(crate) async fn make_room<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
     producer_bound::count(store);
     // Lower than that of any cut that may change what is picked.
     let number = store.unique();
-    spiller.writing.set(true);
-    let picked = pick::pick(store, full, &full_logs).await;
+    spiller.writing.set(Some(number));
+    let mut picked = pick::pick(store, full, &full_logs).await;
+    let found_none = picked.entries.is_empty();
+    picked.settle(store).await;
     let left = match picked.entries.is_empty() {
         true => 0,
         false => spill(store, number, &picked, demanded).await,
     };
-    spiller.writing.set(false);
-    spiller.found_none.set(demanded && picked.entries.is_empty() && !holds_back(store));
+    spiller.writing.set(None);
+    spiller.found_none.set(demanded && found_none && !holds_back(store));
     spiller.served.set(serving);
     spiller.changed.wake_all();
     left > 0
@@ -213,7 +239,7 @@ async fn spill<D: Disk>(store: &Rc<StoreInner<D>>, number: u64, picked: &Picked<
     match written {
         Ok(()) => {
             store.spiller.refused.set(false);
-            let_go(store, picked, |_, _| {}).await
+            let_go(store, picked, |_| true).await
         }
         // There is room for a while.
         Err(error) if !demanded => {
@@ -223,27 +249,22 @@ async fn spill<D: Disk>(store: &Rc<StoreInner<D>>, number: u64, picked: &Picked<
         Err(error) => {
             let what = "producers are forgotten, since they cannot be taken to disk";
             store.spiller.tell_refused(store, what, &error);
-            let forgotten = let_go(store, picked, |store, (log, key)| forget(store, log, key)).await;
+            let forgotten = forget(store, picked).await;
             add(&store.levels.producers_forgotten, forgotten as u64);
             forgotten
         }
     }
 }
 
-/// Lets those that have not changed go from memory; gives how many.
-async fn let_go<D: Disk>(
-    store: &StoreInner<D>,
-    picked: &Picked<D>,
-    gone: impl Fn(&StoreInner<D>, (&LogInner<D>, Key)),
-) -> usize {
+/// Lets those of `which` that have not changed go from memory; gives how many.
+async fn let_go<D: Disk>(store: &StoreInner<D>, picked: &Picked<D>, which: impl Fn(Key) -> bool) -> usize {
     add(&store.spiller.rounds, 1);
     let mut count = 0;
     for entries in picked.entries.chunks(STRETCH) {
-        for (key, producer) in entries {
-            let Some((log, truncations)) = picked.logs.get(&key.0) else { continue };
+        for (key, producer) in entries.iter().filter(|(key, _)| which(*key)) {
+            let Some(Source { log, truncations, .. }) = picked.logs.get(&key.0) else { continue };
             let cut = log.state.borrow().truncations != *truncations;
             if !cut && may_leave(log) && leave(store, log, *key, producer) {
-                gone(store, (log, *key));
                 count += 1;
             }
         }
@@ -262,11 +283,18 @@ fn leave<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>, key: Key, producer: 
     left
 }
 
-/// A producer left memory, and no run has it as it was: what an older one tells would have its next batch refused.
-fn forget<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>, key: Key) {
-    if store.spilled.may_have(key) {
-        log.state.borrow_mut().cuts.void_all(store.unique());
+/// Lets those go that no run has; gives how many. Only where there are none, those go of whom an older run tells: the next
+/// batch would be refused by that, so nothing of their logs that is on disk counts any more.
+async fn forget<D: Disk>(store: &StoreInner<D>, picked: &Picked<D>) -> usize {
+    let unknown = let_go(store, picked, |key| !store.spilled.may_have(key)).await;
+    if unknown > 0 {
+        return unknown;
     }
+    let before = store.unique();
+    for source in picked.logs.values().filter(|source| may_leave(&source.log)) {
+        source.log.state.borrow_mut().cuts.void_all(before);
+    }
+    let_go(store, picked, |_| true).await
 }
 
 /// Whether producers of the log may leave memory: not while it is being cut or saved, which looks at those in memory.

@@ -21,7 +21,7 @@ use crate::prepare::run_preparer;
 use crate::producer_bound;
 use crate::recovery::recover;
 use crate::scrub::run_scrubber;
-use crate::spiller::run_spiller;
+use crate::spiller::{run_merger, run_spiller};
 use crate::state::{LogInner, StoreInner, add, logs_dir};
 use crate::writeback::{Hurry, run_writeback};
 
@@ -206,6 +206,7 @@ impl<D: Disk> Store<D> {
         }
         inner.spiller.hint(&inner);
         inner.spawn("spiller", run_spiller(inner.clone()));
+        inner.spawn("merger of producers", run_merger(inner.clone()));
         inner.spawn("cleaner", clean::run_cleaner(inner.clone()));
         Ok((Store { inner }, report))
     }

@@ -17,7 +17,7 @@ const SIMILAR_MIN: usize = 4;
 /// Bytes that the pieces of all runs merged may take together.
 const PIECES_BYTES: usize = 4 << 20;
 /// Entries between two looks at whether other tasks want to run.
-const ENTRIES_PER_TURN: u64 = 512;
+pub(super) const ENTRIES_PER_TURN: u64 = 512;
 /// Sentences about lost blocks of one merge.
 const LOST_TOLD_MAX: usize = 16;
 
@@ -40,6 +40,11 @@ pub(super) fn choose(sizes: &[u64]) -> Option<usize> {
         let (largest, total) = share(from);
         largest * 1_000_000 / total.max(1)
     })
+}
+
+/// Bytes that are read at once of each of so many runs.
+pub(super) fn piece_bytes(runs: usize) -> usize {
+    (PIECES_BYTES / runs.max(1)).clamp(BLOCK, PIECE_BYTES)
 }
 
 /// What a merge read and left out.
@@ -94,7 +99,7 @@ pub(super) async fn merge_into<D: Disk>(
     rules: &Rules<'_, D>,
 ) -> io::Result<Option<Tally>> {
     let mut tally = Tally::default();
-    let piece_bytes = (PIECES_BYTES / runs.len().max(1)).clamp(BLOCK, PIECE_BYTES);
+    let piece_bytes = piece_bytes(runs.len());
     let mut cursors = Vec::new();
     for run in runs {
         let blocks = Blocks::new(run.clone(), 0..run.blocks(), piece_bytes);

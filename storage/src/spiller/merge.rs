@@ -17,7 +17,7 @@ use crate::state::{LogInner, StoreInner, add};
 const SAMPLE_LEN: u64 = 4096;
 
 /// Merges runs where there are too many of them, or of entries in them.
-pub(super) async fn merge<D: Disk>(store: &Rc<StoreInner<D>>) {
+pub(crate) async fn merge<D: Disk>(store: &Rc<StoreInner<D>>) {
     let producers_max = store.config.spilled_producers_max;
     let beyond = || store.spilled.producers() > producers_max;
     while store.spilled.wants_merge() {
@@ -94,6 +94,8 @@ async fn merge_without<D: Disk>(store: &Rc<StoreInner<D>>, oldest: Oldest) -> Op
         true
     };
     let runs = store.spilled.records().len();
+    // What is being written beside it is not held against the cuts.
+    let held_before = store.spiller.live_before(number);
     let merge = pin!(store.spilled.merge(&store.disk, number, &keep));
     // What is begun is left over then.
     let stopped = pin!(store.work.until(|| store.stopped.get().then_some(())));
@@ -109,7 +111,7 @@ async fn merge_without<D: Disk>(store: &Rc<StoreInner<D>>, oldest: Oldest) -> Op
             }
             if outcome.replaced.len() == runs {
                 // All entries were held against these.
-                logs.values().for_each(|log| log.state.borrow_mut().cuts.merged(number));
+                logs.values().for_each(|log| log.state.borrow_mut().cuts.merged(held_before));
             }
             Some(sample.take())
         }

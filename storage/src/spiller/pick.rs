@@ -1,7 +1,10 @@
 //! Which producers go to disk: those idle for longest, of logs near their own bound, then of all.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::pin::pin;
 use std::rc::Rc;
+
+use futures_util::future::select;
 
 use super::{STRETCH, may_leave};
 use crate::disk::Disk;
@@ -17,8 +20,42 @@ const PICKED_MAX: usize = 1 << 16;
 pub(super) struct Picked<D: Disk> {
     /// By rising key.
     pub entries: Vec<(Key, Producer)>,
-    /// Their logs, with the truncations so far.
-    pub logs: BTreeMap<u64, (Rc<LogInner<D>>, u64)>,
+    /// Their logs.
+    pub logs: BTreeMap<u64, Source<D>>,
+}
+
+/// A log, as it was when its producers were picked.
+pub(super) struct Source<D: Disk> {
+    pub log: Rc<LogInner<D>>,
+    /// How many there were so far.
+    pub truncations: u64,
+    /// Nothing that was picked tells of later offsets.
+    pub end_offset: i64,
+}
+
+impl<D: Disk> Source<D> {
+    /// Whether all that was picked of it is stable, and stays true.
+    fn is_stable(&self) -> bool {
+        let state = self.log.state.borrow();
+        state.durable_offset >= self.end_offset
+            && state.truncations == self.truncations
+            && may_leave(&self.log)
+    }
+}
+
+impl<D: Disk> Picked<D> {
+    /// Waits until what was picked is stable. Who tells of a log that failed or is cut meanwhile stays in memory.
+    pub(super) async fn settle(&mut self, store: &StoreInner<D>) {
+        if self.entries.is_empty() {
+            return;
+        }
+        let stable = pin!(store.pipeline.wait_durable(store, store.pipeline.last_seq()));
+        let stopped = pin!(store.work.until(|| store.stopped.get().then_some(())));
+        select(stable, stopped).await;
+        self.logs.retain(|_, source| source.is_stable());
+        let logs = &self.logs;
+        self.entries.retain(|(key, _)| logs.contains_key(&key.0));
+    }
 }
 
 /// Picks those that have to go. `full` says that the store's bound is met, `full_logs` which logs' bounds are.
@@ -106,14 +143,17 @@ async fn cloned<D: Disk>(
     for log in
         logs.iter().filter(|log| chosen.range((log.id, i64::MIN)..).next().is_some_and(|key| key.0 == log.id))
     {
-        picked.logs.insert(log.id, (log.clone(), log.state.borrow().truncations));
+        let state = log.state.borrow();
+        let (truncations, end_offset) = (state.truncations, state.end_offset);
+        picked.logs.insert(log.id, Source { log: log.clone(), truncations, end_offset });
     }
     for (at, key) in chosen.into_iter().enumerate() {
         if at % STRETCH == STRETCH - 1 {
             store.disk.yield_now().await;
         }
-        let Some((log, _)) = picked.logs.get(&key.0) else { continue };
-        let state = log.state.borrow();
+        let Some(source) = picked.logs.get_mut(&key.0) else { continue };
+        let state = source.log.state.borrow();
+        source.end_offset = state.end_offset;
         let known = state.producers.get(key.1).filter(|known| known.transaction_first_offset.is_none());
         picked.entries.extend(known.map(|known| (key, known.clone())));
     }
