@@ -344,6 +344,6 @@ pub(crate) fn note<D: Disk>(
     if header.partition_leader_epoch >= 0 {
         state.epochs.assign(header.partition_leader_epoch, header.base_offset);
     }
-    state.producers.record(header, now_ms);
+    state.producers.note(header, now_ms);
     state.end_offset = header.next_offset();
 }

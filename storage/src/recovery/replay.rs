@@ -26,7 +26,7 @@ use crate::prepare::new_file;
 use crate::producer::ProducerTable;
 use crate::producer_bound;
 use crate::segment::{DATA_START, Segment};
-use crate::spiller::make_room;
+use crate::spiller::{make_room, merge};
 use crate::state::{LogInner, StoreInner, add, logs_dir};
 
 /// Inline bytes held before whole blocks are written.
@@ -152,24 +152,32 @@ impl<'a, D: Disk> Replay<'a, D> {
         Ok(true)
     }
 
-    /// Brings those producers of a share back to memory that are on disk, so that the share is noted where it belongs. Beyond the
-    /// bounds others go to disk, as they did before the crash.
+    /// Brings those producers of a share back to memory that are on disk, so that the share is noted where it belongs. Where that
+    /// goes beyond the bounds others go to disk before, as they did before the crash.
     async fn admit(&self, log: &Rc<LogInner<D>>, batches: &[BatchHeader]) {
         let (store, levels) = (self.store, &self.store.levels);
-        for header in batches.iter().filter(|header| header.has_producer_id()) {
-            let id = header.producer_id;
-            let (is_known, full_here) = {
+        let ids = batches.iter().filter(|header| header.has_producer_id()).map(|header| header.producer_id);
+        let ids: BTreeSet<i64> = ids.collect();
+        let unknown = loop {
+            let (unknown, here, here_max) = {
                 let producers = &log.state.borrow().producers;
-                (producers.knows(id), producers.len() >= producers.producers_max())
+                let unknown: Vec<_> = ids.iter().copied().filter(|id| !producers.knows(*id)).collect();
+                (unknown, producers.len(), producers.producers_max())
             };
-            if is_known {
-                continue;
+            let full = levels.producers.get() + unknown.len() > store.config.producers_max;
+            let full_here = here + unknown.len() > here_max;
+            if unknown.is_empty() || !full && !full_here {
+                break unknown;
             }
-            let full = levels.producers.get() >= store.config.producers_max;
-            if full || full_here {
-                store.spiller.demand(store, full, full_here.then_some(log.id));
-                make_room(store).await;
+            store.spiller.demand(store, full, full_here.then_some(log.id));
+            // Where nobody can leave, the share goes beyond the bounds.
+            if !make_room(store).await {
+                break unknown;
             }
+            merge(store).await;
+        };
+        // Nobody leaves memory before the share is noted.
+        for id in unknown {
             if store.spiller.may_have(store, (log.id, id))
                 && let Some(found) = look_up(store, log, id).await
             {
@@ -253,7 +261,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         }
         segment.end.set(append.end());
         segment.indexed_from.set(append.end());
-        state.end_offset = append.next_offset;
+        (state.end_offset, state.durable_offset) = (append.next_offset, append.next_offset);
         // What these batches told of producers is lost: an older state would refuse what follows them.
         state.producers.replace(ProducerTable::new(self.store.config.producers_per_log_max));
         state.cuts.void_all(self.store.unique());
@@ -349,6 +357,7 @@ impl<'a, D: Disk> Replay<'a, D> {
             note(&mut state, &segment, header, now_ms);
             segment.end.set(segment.end.get() + header.total_len() as u64);
         }
+        state.durable_offset = state.end_offset;
         drop(state);
         let before = pieces_bytes(&touched.pieces);
         if entry.direct_len > 0 {
