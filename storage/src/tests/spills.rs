@@ -416,3 +416,92 @@ fn a_damaged_run_makes_producers_unknown_and_nothing_worse() {
     }
     assert!(tally[0] > 0 && tally[1] > 30, "{tally:?}");
 }
+
+/// Appends batches of several producers in one go, once all of these are in memory.
+async fn send_all(log: &Log<SimDisk>, batches: &[Batch]) -> Appended {
+    loop {
+        match log.append(batches.to_vec(), client(2000)) {
+            Err(AppendError::ProducerAway(producer)) => {
+                log.admit_producer(producer, client(2000)).await.unwrap();
+            }
+            appended => return appended.unwrap(),
+        }
+    }
+}
+
+#[test]
+fn what_several_producers_wrote_at_once_is_replayed_as_it_was() {
+    for (at_once, crash) in [(3, Crash::Kill), (5, Crash::PowerLoss), (8, Crash::Kill)] {
+        let mut world = world(10);
+        let (disk, book) = (world.disk(), Book::default());
+        let told = book.clone();
+        world.block_on(async move {
+            let (store, _) = open(disk, few()).await;
+            let log = store.create_log("a", log_config()).await.unwrap();
+            for sequence in [0, 2, 4] {
+                for first in (0..80).step_by(at_once) {
+                    let producers = first..first + at_once as i64;
+                    let batches: Vec<_> = producers.clone().map(|producer| of(producer, sequence)).collect();
+                    let appended = send_all(&log, &batches).await;
+                    log.durable(appended.ticket).await.unwrap();
+                    for (producer, offset) in producers.zip((appended.base_offset..).step_by(2)) {
+                        let mut book = told.borrow_mut();
+                        book.entry(("a".to_owned(), producer)).or_default().push(offset);
+                    }
+                }
+            }
+        });
+        world = world.crash(crash);
+        let disk = world.disk();
+        world.block_on(async move {
+            let (store, report) = open(disk, few()).await;
+            assert!(report.frames_replayed > 0);
+            repeat(&store, &book).await;
+            assert_eq!(store.stats().producers_forgotten, 0);
+            store.close().await.unwrap();
+        });
+    }
+}
+
+/// Some wrote behind the checkpoint, and what they wrote last was lost with the log's file; some had been on disk since before
+/// the checkpoint, and only what was lost brought them back.
+#[test]
+fn a_log_that_is_saved_forgets_no_producer_and_no_batch_of_one() {
+    let mut world = world(11);
+    let (disk, book) = (world.disk(), Book::default());
+    let (inner, told) = (world.clone(), book.clone());
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), few()).await;
+        let log = store.create_log("a", log_config()).await.unwrap();
+        write(&store, "a", 0..60, &told).await;
+        store.checkpoint().await.unwrap();
+        write(&store, "a", 0..30, &told).await;
+        let active = log.inner.state.borrow().segments.back().unwrap().clone();
+        while active.prepared_to.get() < active.end.get() + 40_000 {
+            disk.sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let mut lost: Vec<_> = [1, 2, 3].into_iter().map(|producer| of(producer, 4)).collect();
+        lost.extend([40, 41, 42].into_iter().map(|producer| of(producer, 2)));
+        let mut wide = BatchBuilder::new();
+        let value = vec![7; 30_000];
+        wide.append(&NewRecord { timestamp: 5, value: Some(&value), ..NewRecord::default() }).unwrap();
+        lost.push(wide.finish().unwrap());
+        inner.inject(super::failures::fault(Operation::Write, "logs/a", 1));
+        let lost = send_all(&log, &lost).await;
+        log.durable(lost.ticket).await.unwrap_err();
+        store.checkpoint().await.unwrap();
+        inner.clear_faults();
+    });
+    world = world.crash(Crash::PowerLoss);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, report) = open(disk, few()).await;
+        assert_eq!(report.offline, []);
+        repeat(&store, &book).await;
+        let log = store.log("a").unwrap();
+        for (producer, sequence) in [(1, 4), (41, 2)] {
+            assert!(!send(&log, producer, sequence, 2000).await.unwrap().duplicate, "{producer}");
+        }
+        store.close().await.unwrap();
+    });
+}

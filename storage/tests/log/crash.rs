@@ -9,7 +9,7 @@ use oorandom::Rand64;
 use penstock_storage::disk::sim::{Crash, Effect, Fault, Operation, SimWorld};
 use penstock_storage::{LogConfig, ReadAheadConfig, StoreConfig};
 
-use crate::oracle::{Oracle, OracleRef, Unjudged, Violation};
+use crate::oracle::{OracleRef, Unjudged, Violation};
 use crate::traffic::{Ending, PATIENCE, Plan, live};
 
 /// Lives, hence crash points, of one seed.
@@ -54,7 +54,7 @@ pub(crate) fn run_seed(
 ) -> Result<(), Violation> {
     let mut random = Rand64::new(u128::from(seed));
     let mut below = |bound: u64| random.rand_range(0..bound);
-    let oracle: OracleRef = Rc::new(RefCell::new(Oracle { forgets: profile.faults, ..Oracle::default() }));
+    let oracle: OracleRef = Rc::default();
     let mut world = SimWorld::new(seed);
     let mut closed = false;
     for number in 0..=LIVES {
@@ -70,6 +70,7 @@ pub(crate) fn run_seed(
         spoil(&world);
         oracle.borrow_mut().faulty = profile.faults && !last && below(3) == 0;
         let fault = oracle.borrow().faulty.then(|| random_fault(&mut below));
+        oracle.borrow_mut().forgets |= fault.is_some();
         if let Some(fault) = &fault {
             world.inject(fault.clone());
         }

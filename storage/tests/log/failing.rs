@@ -55,7 +55,8 @@ impl Target {
 /// A life in which operations fail from the `skip`-th of their kind on; says whether any did.
 fn fails_at(seed: u64, operation: Operation, skip: u64, target: Target) -> bool {
     let alone = target.alone.map(str::to_owned);
-    let oracle = Oracle { faulty: true, forgets: true, full: target.full, alone, ..Oracle::default() };
+    let forgets = target.path.is_empty() || target.full;
+    let oracle = Oracle { faulty: true, forgets, full: target.full, alone, ..Oracle::default() };
     let oracle: OracleRef = Rc::new(RefCell::new(oracle));
     let mut plan = plan(&profile(if seed.is_multiple_of(2) { 4096 } else { 1 << 20 }));
     if target.alone.is_some() {

@@ -40,7 +40,7 @@ pub(crate) struct Oracle {
     pub(crate) faulty: bool,
     /// Whether this life's disk gets full, so that appends may be refused and the store may not open, and no more.
     pub(crate) full: bool,
-    /// Whether a disk refuses or garbles something in any life: then producers that were taken there may be forgotten.
+    /// Whether a disk has refused something that may be of the files of producers: then those taken there may be forgotten.
     pub(crate) forgets: bool,
     /// The only log that may fail in this life, if one is named.
     pub(crate) alone: Option<String>,
