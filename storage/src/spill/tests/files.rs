@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::*;
-use crate::spill::format::{Entry, FILE_LEN_MAX, Header, HeaderError};
+use crate::spill::format::{BlockBuilder, Entry, FILE_LEN_MAX, Header, HeaderError, decode_block};
 
 const PATH: &str = "/s/producers/0000000000000006.run";
 
@@ -154,4 +154,25 @@ fn a_block_of_another_place_is_damaged() {
         let again = reopened(&disk, &spilled.records()[..1]).await;
         assert!(again.find(&disk, (1, 0)).await.is_err());
     });
+}
+
+#[test]
+fn a_block_tells_its_run_and_place() {
+    let block = &golden()[4096..8192];
+    assert_eq!(decode_block(block, 6, 0), Some(golden_entries()));
+    assert_eq!(decode_block(block, 6, 1), None);
+    assert_eq!(decode_block(block, 7, 0), None);
+    assert_eq!(decode_block(&block[..4095], 6, 0), None);
+}
+
+#[test]
+fn keys_that_the_index_does_not_say_are_damage() {
+    let expected = golden_entries();
+    for keys in [[(7, 4), expected[1].key], [expected[0].key, (9 << 40, 5)]] {
+        let mut builder = BlockBuilder::new(6);
+        keys.into_iter().for_each(|key| builder.push(key, 1, &producer(1, 2)));
+        let mut bytes = golden();
+        builder.finish(0, |block| bytes[4096..8192].copy_from_slice(block));
+        assert_eq!(read(bytes).unwrap(), vec![None; 4]);
+    }
 }

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::future::{Either, join, select};
+use futures_util::future::{Either, poll_immediate, select};
 
 use super::*;
 
@@ -169,10 +169,10 @@ fn a_run_written_during_a_merge_is_not_part_of_it() {
                 damage(&disk, 5, last).await;
             }
             let late = entries(1, 40, 1, 70_000);
-            let (merge, write) = (spilled.merge(&disk, 6, &keep_all), spilled.write(&disk, 7, &late));
-            let (merged, written) = join(merge, write).await;
-            written.unwrap();
-            let merged = merged.unwrap();
+            let mut merge = pin!(spilled.merge(&disk, 6, &keep_all));
+            assert!(poll_immediate(&mut merge).await.is_none());
+            spilled.write(&disk, 7, &late).await.unwrap();
+            let merged = merge.await.unwrap();
             assert_eq!(merged.replaced.len(), if lost { 5 } else { 4 });
             let numbers: Vec<u64> = spilled.records().iter().map(|record| record.number).collect();
             assert_eq!(numbers, if lost { vec![6, 7] } else { vec![1, 6, 7] });
