@@ -11,7 +11,7 @@ use crate::shard::{KINDS, LATENCY_BOUNDS_US, ShardMetrics, Shared};
 type Read = fn(&ShardMetrics) -> &AtomicU64;
 
 /// Counters and levels per shard: name, type, help, where it stands.
-const PER_SHARD: [(&str, &str, &str, Read); 36] = [
+const PER_SHARD: [(&str, &str, &str, Read); 41] = [
     ("connections_accepted_total", "counter", "Connections accepted.", |m| &m.accepted),
     ("connections_refused_total", "counter", "Connections refused or closed for a fault of the peer.", |m| {
         &m.refused
