@@ -6,10 +6,11 @@ use std::time::Instant;
 use penstock_core::partition::AppendFailure;
 use penstock_format::Batch;
 use penstock_storage::producer::ProducerError;
-use penstock_storage::{AppendContext, AppendError, Appended, Origin};
+use penstock_storage::{AppendContext, AppendError, Appended, Origin, Reservation, StoreError};
 
+use super::append_line::AppendPlaces;
 use super::course::AppendTimes;
-use super::{Partition, PartitionKey, Shard, Stage};
+use super::{Partition, PartitionKey, Shard, ShardDisk, Stage};
 use crate::runtime::task;
 
 /// A batch for one partition.
@@ -56,7 +57,7 @@ struct BegunOne {
 }
 
 impl Shard {
-    /// Appends to each partition, after all appends for which this was called before. Ready when the order is
+    /// Appends to each partition, after all appends to it for which this was called before. Ready when the order is
     /// settled; the records are acknowledged by [`BegunAppends::finish`]. `sent` is when another shard wished for it, if one did.
     pub(crate) fn append(
         self: &Rc<Shard>,
@@ -64,18 +65,19 @@ impl Shard {
         sent: Option<Instant>,
     ) -> impl Future<Output = BegunAppends> + 'static {
         let handed_over = Instant::now();
-        let turn = self.append_line.acquire(1);
+        let partitions: Vec<_> = appends.iter().map(|append| self.partition(&append.key)).collect();
+        let places = places(&partitions);
         let shard = self.clone();
         async move {
             let bytes = appends.iter().map(|append| append.batch.len()).sum();
-            let turn = turn.await;
+            let turn = places.turn().await;
             // Held until the appends are made. Where there will be no room (the store is closing or offline, its disk is
             // full) each append is refused for the same reason, which its client is told.
-            let room = shard.store.reserve(bytes).await;
+            let room = shard.room(bytes).await;
             let now_ms = task::now_ms();
             let mut begun = Vec::with_capacity(appends.len());
-            for append in appends {
-                begun.push(shard.append_one(append, now_ms).await);
+            for (append, partition) in appends.into_iter().zip(partitions) {
+                begun.push(shard.append_one(append, partition, now_ms).await);
             }
             drop((turn, room));
             let appended = Instant::now();
@@ -84,10 +86,23 @@ impl Shard {
         }
     }
 
-    /// Appends to one partition. Waits, and all appends behind it, only where a batch is larger than a journal frame, or its
-    /// producer has to be brought back from disk.
-    async fn append_one(&self, append: PartitionAppend, now_ms: i64) -> Result<BegunOne, AppendFailure> {
-        let partition = self.partition(&append.key).ok_or(AppendFailure::NotHere)?;
+    /// Waits for room in the order of the calls, however much each wants.
+    async fn room(&self, bytes: usize) -> Result<Reservation<ShardDisk>, StoreError> {
+        let _turn = self.room_line.acquire(1).await;
+        self.store.reserve(bytes).await
+    }
+
+    /// Appends to one partition. Waits only where a batch is larger than a journal frame, or its producer has to be brought
+    /// back from disk.
+    async fn append_one(
+        &self,
+        append: PartitionAppend,
+        partition: Option<Rc<Partition>>,
+        now_ms: i64,
+    ) -> Result<BegunOne, AppendFailure> {
+        // It may have gone meanwhile.
+        let partition = partition.filter(|_| self.partition(&append.key).is_some());
+        let partition = partition.ok_or(AppendFailure::NotHere)?;
         let leader_epoch = partition.leader_epoch();
         let context = AppendContext { leader_epoch, now_ms, origin: Origin::Client };
         let bytes = append.batch.len();
@@ -129,6 +144,15 @@ impl BegunAppends {
         }
         AppendOutcomes { outcomes, times }
     }
+}
+
+/// A place in the line of each of these.
+fn places(partitions: &[Option<Rc<Partition>>]) -> AppendPlaces {
+    let mut partitions: Vec<&Rc<Partition>> = partitions.iter().flatten().collect();
+    // A request may name one twice.
+    partitions.sort_unstable_by_key(|partition| Rc::as_ptr(partition));
+    partitions.dedup_by_key(|partition| Rc::as_ptr(partition));
+    AppendPlaces::take(partitions.into_iter().map(|partition| &partition.append_line))
 }
 
 fn refusal(error: &AppendError) -> AppendFailure {

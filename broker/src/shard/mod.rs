@@ -4,6 +4,7 @@
 //! through the mailbox; what it wants of itself it calls directly, by the same functions.
 
 mod append;
+mod append_line;
 mod apply;
 mod course;
 mod describe;
@@ -119,8 +120,8 @@ pub(crate) struct Shard {
     /// Latency of the stages of requests.
     pub(crate) stages: Rc<Stages>,
     pub(crate) slow: SlowLog,
-    /// Appends take turns in the order in which they came, so that waiting for room keeps that order.
-    append_line: Semaphore,
+    /// Appends take turns to wait for room, so that small ones do not keep it from a large one.
+    room_line: Semaphore,
     draining: Cell<bool>,
     /// Fired when it drains: for whoever waits for other shards' partitions on behalf of a connection of this one.
     drain_watchers: Watchers,
@@ -194,7 +195,7 @@ impl Shard {
             metrics: shared.metrics[index].clone(),
             stages,
             slow: SlowLog::new(shared.config.limits.slow_request_ms, shared.metrics[index].clone()),
-            append_line: Semaphore::new(1),
+            room_line: Semaphore::new(1),
             draining: Cell::new(false),
             drain_watchers: Watchers::default(),
             followed: RefCell::new(shared.image.load_full()),

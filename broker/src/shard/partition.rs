@@ -10,6 +10,7 @@ use penstock_core::partition::{EpochEnd, EpochInLog, LogView};
 use penstock_protocol::Uuid;
 
 use super::ShardLog;
+use super::append_line::AppendLine;
 use super::watch::Watchers;
 
 /// Names a partition for ever: a topic created again under its old name has another id.
@@ -42,6 +43,7 @@ pub(crate) struct Partition {
     /// Where the log ended when that epoch began.
     epoch_start_offset: Cell<i64>,
     pub(crate) config: RefCell<Arc<TopicConfig>>,
+    pub(super) append_line: AppendLine,
     /// Whoever waits for the high watermark or the log start to move.
     pub(crate) watchers: Rc<Watchers>,
 }
@@ -53,7 +55,8 @@ impl Partition {
         log.on_change(Some(Rc::new(move || fire.fire())));
         let epoch_start_offset = Cell::new(log.log_end_offset());
         let (leader_epoch, config) = (Cell::new(leader_epoch), RefCell::new(config));
-        Rc::new(Partition { log, leader_epoch, epoch_start_offset, config, watchers })
+        let append_line = AppendLine::new();
+        Rc::new(Partition { log, leader_epoch, epoch_start_offset, config, append_line, watchers })
     }
 
     /// Epoch of the present leadership.
