@@ -118,7 +118,12 @@ pub(crate) fn produce(topic: &str, partition: i32, value: &str, acks: i16) -> Pr
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
     let timestamp = i64::try_from(now).unwrap();
     batch.append(&NewRecord { timestamp, value: Some(value.as_bytes()), ..NewRecord::default() }).unwrap();
-    let records = Some(batch.finish().unwrap().to_bytes().into());
+    produce_batch(topic, partition, &batch.finish().unwrap(), acks)
+}
+
+/// A Produce request of one batch.
+pub(crate) fn produce_batch(topic: &str, partition: i32, batch: &Batch, acks: i16) -> ProduceRequest {
+    let records = Some(batch.to_bytes().into());
     let partition_data = vec![PartitionProduceData { index: partition, records }];
     let name = WireString::from(topic);
     let topic_data = vec![TopicProduceData { name, partition_data, ..TopicProduceData::default() }];

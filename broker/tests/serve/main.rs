@@ -14,6 +14,7 @@ mod lives;
 mod load;
 mod offsets;
 mod order;
+mod producers;
 mod refusals;
 mod slow;
 mod stop;
