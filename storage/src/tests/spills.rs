@@ -59,7 +59,8 @@ async fn write(store: &Store<SimDisk>, name: &str, producers: std::ops::Range<i6
 
 /// Has each producer send its last batches again: four, since a fifth may be there that nobody was told of.
 async fn repeat(store: &Store<SimDisk>, book: &Book) {
-    for ((name, producer), offsets) in book.borrow().clone() {
+    let all = book.borrow().clone();
+    for ((name, producer), offsets) in all {
         let log = store.log(&name).unwrap();
         for (n, offset) in offsets.iter().enumerate().rev().take(4) {
             let again = send(&log, producer, 2 * n as i32, 2000).await.unwrap();
@@ -209,12 +210,13 @@ fn a_cut_makes_void_what_it_takes_away_and_nothing_else() {
         // Behind the second batch of producer 29: those from 30 to 49 keep their first.
         assert_eq!(log.truncate(2 * (50 + 10)).await.unwrap(), 120);
         let end = 120;
-        let mut book = told.borrow_mut();
-        for ((_, _), offsets) in book.iter_mut().filter(|((name, _), _)| name == "a") {
-            offsets.retain(|offset| *offset < end);
+        {
+            let mut book = told.borrow_mut();
+            for ((_, _), offsets) in book.iter_mut().filter(|((name, _), _)| name == "a") {
+                offsets.retain(|offset| *offset < end);
+            }
+            book.retain(|_, offsets| !offsets.is_empty());
         }
-        book.retain(|_, offsets| !offsets.is_empty());
-        drop(book);
         repeat(&store, &told).await;
         // Nothing is known of whoever wrote behind the cut alone.
         assert!(!send(&log, 55, 0, 2000).await.unwrap().duplicate);
@@ -398,11 +400,12 @@ fn a_damaged_run_makes_producers_unknown_and_nothing_worse() {
         let unknown = damaged.block_on(async move {
             let (store, report) = open(disk, few()).await;
             let mut unknown = 0;
-            for ((name, producer), offsets) in book.borrow().iter() {
+            let all = book.borrow().clone();
+            for ((name, producer), offsets) in all {
                 let last = offsets.len() - 1;
-                let log = store.log(name).unwrap();
+                let log = store.log(&name).unwrap();
                 // Refused would be worst.
-                let again = send(&log, *producer, 2 * last as i32, 2000).await.unwrap();
+                let again = send(&log, producer, 2 * last as i32, 2000).await.unwrap();
                 assert!(!again.duplicate || again.base_offset == offsets[last], "{name} {producer}");
                 unknown += usize::from(!again.duplicate);
             }
