@@ -106,6 +106,10 @@ async fn merge_without<D: Disk>(store: &Rc<StoreInner<D>>, oldest: Oldest) -> Op
     match merged {
         Ok(outcome) => {
             let dir = store.dir.display();
+            let replaced = outcome.replaced.iter().map(|run| run.producers).sum::<u64>();
+            let left = outcome.merged.map_or(0, |run| run.producers) + outcome.dropped;
+            // What is neither there nor dropped was in damaged blocks.
+            add(&store.levels.producers_forgotten, replaced.saturating_sub(left));
             for lost in &outcome.lost {
                 tracing::error!(%dir, "producers on disk are damaged and are forgotten: {lost}");
             }

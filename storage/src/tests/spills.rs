@@ -421,11 +421,11 @@ fn a_damaged_run_makes_producers_unknown_and_nothing_worse() {
 }
 
 /// Appends batches of several producers in one go, once all of these are in memory.
-async fn send_all(log: &Log<SimDisk>, batches: &[Batch]) -> Appended {
+async fn send_all(log: &Log<SimDisk>, batches: &[Batch], now_ms: i64) -> Appended {
     loop {
-        match log.append(batches.to_vec(), client(2000)) {
+        match log.append(batches.to_vec(), client(now_ms)) {
             Err(AppendError::ProducerAway(producer)) => {
-                log.admit_producer(producer, client(2000)).await.unwrap();
+                log.admit_producer(producer, client(now_ms)).await.unwrap();
             }
             appended => return appended.unwrap(),
         }
@@ -441,11 +441,14 @@ fn what_several_producers_wrote_at_once_is_replayed_as_it_was() {
         world.block_on(async move {
             let (store, _) = open(disk, few()).await;
             let log = store.create_log("a", log_config()).await.unwrap();
+            let mut now_ms = 2000;
             for sequence in [0, 2, 4] {
                 for first in (0..80).step_by(at_once) {
                     let producers = first..first + at_once as i64;
                     let batches: Vec<_> = producers.clone().map(|producer| of(producer, sequence)).collect();
-                    let appended = send_all(&log, &batches).await;
+                    // Those that come back together are the last to leave.
+                    now_ms += 1;
+                    let appended = send_all(&log, &batches, now_ms).await;
                     log.durable(appended.ticket).await.unwrap();
                     for (producer, offset) in producers.zip((appended.base_offset..).step_by(2)) {
                         let mut book = told.borrow_mut();
@@ -490,7 +493,7 @@ fn a_log_that_is_saved_forgets_no_producer_and_no_batch_of_one() {
         wide.append(&NewRecord { timestamp: 5, value: Some(&value), ..NewRecord::default() }).unwrap();
         lost.push(wide.finish().unwrap());
         inner.inject(super::failures::fault(Operation::Write, "logs/a", 1));
-        let lost = send_all(&log, &lost).await;
+        let lost = send_all(&log, &lost, 2000).await;
         log.durable(lost.ticket).await.unwrap_err();
         store.checkpoint().await.unwrap();
         inner.clear_faults();
