@@ -158,6 +158,8 @@ fn fails_at(seed: u64, fault: Fault, met: &mut Met) -> Outcome {
     met.scrubbed_batches += life.scrubbed_batches;
     world.clear_faults();
     let world = world.crash(if seed.is_multiple_of(3) { Crash::Kill } else { Crash::PowerLoss });
+    let mut profile = profile;
+    profile.log.producer_expiration_ms = i64::MAX;
     whole_life(&world, &profile, &twin).map_err(|what| format!("afterwards: {what}"))?;
     Ok(())
 }
