@@ -5,6 +5,7 @@
 //! acknowledged and is dropped; at or below it, it is corruption: of the journal, then the store does not open; of one
 //! log's share, then that log goes offline. Afterwards everything is settled, under a new run and a new checkpoint.
 
+mod admit;
 mod ahead;
 mod chain;
 mod renew;

@@ -11,11 +11,11 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt};
 use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader};
 
+use super::admit::admit;
 use super::ahead::{self, Ahead, Direct, OfLog};
 use super::chain::Chain;
 use super::renew::{self, Refused};
 use crate::append::note;
-use crate::bring_back::look_up;
 use crate::config::LogConfig;
 use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
 use crate::error::{Offline, OpenError};
@@ -26,8 +26,7 @@ use crate::prepare::new_file;
 use crate::producer::ProducerTable;
 use crate::producer_bound;
 use crate::segment::{DATA_START, Segment};
-use crate::spiller::{make_room, merge};
-use crate::state::{LogInner, StoreInner, add, logs_dir};
+use crate::state::{LogInner, StoreInner, logs_dir};
 
 /// Inline bytes held before whole blocks are written.
 const PIECES_BYTES_MAX: usize = 64 << 20;
@@ -142,7 +141,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         let creates = |entry: &&Entry| matches!(entry, Entry::Create { .. });
         entries.iter().filter(creates).for_each(|entry| self.apply_entry(entry));
         for (log, share) in verified {
-            self.admit(&log, &share.batches).await;
+            admit(self.store, &log, &share.batches).await;
             self.apply(&log, share);
         }
         entries.iter().filter(|entry| !creates(entry)).for_each(|entry| self.apply_entry(entry));
@@ -150,41 +149,6 @@ impl<'a, D: Disk> Replay<'a, D> {
             self.write_pieces(false).await?;
         }
         Ok(true)
-    }
-
-    /// Brings those producers of a share back to memory that are on disk, so that the share is noted where it belongs. Where that
-    /// goes beyond the bounds others go to disk before, as they did before the crash.
-    async fn admit(&self, log: &Rc<LogInner<D>>, batches: &[BatchHeader]) {
-        let (store, levels) = (self.store, &self.store.levels);
-        let ids = batches.iter().filter(|header| header.has_producer_id()).map(|header| header.producer_id);
-        let ids: BTreeSet<i64> = ids.collect();
-        let unknown = loop {
-            let (unknown, here, here_max) = {
-                let producers = &log.state.borrow().producers;
-                let unknown: Vec<_> = ids.iter().copied().filter(|id| !producers.knows(*id)).collect();
-                (unknown, producers.len(), producers.producers_max())
-            };
-            let full = levels.producers.get() + unknown.len() > store.config.producers_max;
-            let full_here = here + unknown.len() > here_max;
-            if unknown.is_empty() || !full && !full_here {
-                break unknown;
-            }
-            store.spiller.demand(store, full, full_here.then_some(log.id));
-            // Where nobody can leave, the share goes beyond the bounds.
-            if !make_room(store).await {
-                break unknown;
-            }
-            merge(store).await;
-        };
-        // Nobody leaves memory before the share is noted.
-        for id in unknown {
-            if store.spiller.may_have(store, (log.id, id))
-                && let Some(found) = look_up(store, log, id).await
-            {
-                log.state.borrow_mut().producers.bring_back(id, found);
-            }
-            add(&levels.producers, 1);
-        }
     }
 
     /// The log of a share; none if the log was removed later, or is damaged already.
