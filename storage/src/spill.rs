@@ -31,6 +31,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::disk::Disk;
 use crate::error::OpenError;
@@ -45,6 +46,10 @@ const DIR: &str = "producers";
 
 /// Replaced files take no more, unless the live ones do.
 const REPLACED_BYTES: u64 = 64 << 20;
+
+/// Times that a start tries to open a run, and the pause between.
+const OPEN_ATTEMPTS: u32 = 3;
+const OPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Log id and producer id.
 pub(crate) type Key = (u64, i64);
@@ -120,7 +125,7 @@ impl<D: Disk> Spilled<D> {
 
     /// Makes these runs live, oldest first, in the place of none. One that cannot be used is left out and given back, with
     /// why; so are all that are older, since it may have superseded what they hold. Their files stay until a checkpoint
-    /// no longer names them.
+    /// no longer names them. It is an error if the disk does not give one: it may be sound, and would be given up for ever.
     pub(crate) async fn open(
         &self,
         disk: &D,
@@ -129,8 +134,7 @@ impl<D: Disk> Spilled<D> {
         let mut refused = Vec::new();
         let mut opened = Vec::new();
         for record in runs.iter().rev() {
-            let path = run_path(&self.dir, record.number);
-            match Run::open(disk, path, *record).await {
+            match self.open_run(disk, *record).await {
                 Ok(run) if refused.is_empty() => opened.push(Rc::new(run)),
                 Ok(run) => {
                     let what =
@@ -139,6 +143,13 @@ impl<D: Disk> Spilled<D> {
                     self.replaced.borrow_mut().push(*record);
                 }
                 Err(RunError::NewerVersion(error)) => return Err(error),
+                Err(RunError::Io(error)) => {
+                    let what = format!(
+                        "file of producers {}, which may go where nothing else helps (the producers in it and in older ones are unknown then)",
+                        path_in(&self.store_dir, record.number).display()
+                    );
+                    return Err(OpenError::io(what)(error));
+                }
                 Err(RunError::Refused(what, there)) => {
                     refused.push((*record, what));
                     self.replaced.borrow_mut().extend(there.then_some(*record));
@@ -149,6 +160,18 @@ impl<D: Disk> Spilled<D> {
         refused.reverse();
         *self.runs.borrow_mut() = opened;
         Ok(refused)
+    }
+
+    async fn open_run(&self, disk: &D, record: RunRecord) -> Result<Run<D>, RunError> {
+        let mut left = OPEN_ATTEMPTS;
+        loop {
+            left -= 1;
+            let opened = Run::open(disk, run_path(&self.dir, record.number), record).await;
+            if left == 0 || !matches!(opened, Err(RunError::Io(_))) {
+                return opened;
+            }
+            disk.sleep(OPEN_PAUSE).await;
+        }
     }
 
     /// Removes what a crash left over: files that are neither live nor may yet be named by a checkpoint.

@@ -31,6 +31,8 @@ pub(super) struct Run<D: Disk> {
 /// Why a run cannot be used.
 pub(super) enum RunError {
     NewerVersion(OpenError),
+    /// The disk failed: the file may be sound.
+    Io(io::Error),
     /// A sentence, and whether the file is there.
     Refused(String, bool),
 }
@@ -39,15 +41,14 @@ impl<D: Disk> Run<D> {
     /// Reads what lookups need. Allocates no more than the file is long.
     pub(super) async fn open(disk: &D, path: PathBuf, record: RunRecord) -> Result<Run<D>, RunError> {
         let refused = |what: String| RunError::Refused(format!("{}: {what}", path.display()), true);
-        let failed = |error: io::Error| refused(format!("cannot be read: {error}"));
         let damaged = |what: &str| refused(format!("{what} is damaged"));
         let file = match disk.open(&path).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(RunError::Refused(format!("{} is missing", path.display()), false));
             }
-            opened => opened.map_err(failed)?,
+            opened => opened.map_err(RunError::Io)?,
         };
-        let block = file.read_at(0, BLOCK).await.map_err(failed)?;
+        let block = file.read_at(0, BLOCK).await.map_err(RunError::Io)?;
         let header = match Header::decode(&block, file.size()) {
             Ok(header) => header,
             Err(HeaderError::NewerVersion(found)) => {
@@ -71,7 +72,7 @@ impl<D: Disk> Run<D> {
         };
         let ascending =
             |keys: &Vec<Key>| keys.is_sorted_by(|a, b| a < b) && keys.last() <= Some(&header.last);
-        let first_keys = index.read(disk, &file, read_key).await.map_err(failed)?;
+        let first_keys = index.read(disk, &file, read_key).await.map_err(RunError::Io)?;
         let first_keys = first_keys.filter(ascending).ok_or_else(|| damaged("the index"))?;
         let filter = Region {
             position: header.filter_position(),
@@ -79,7 +80,7 @@ impl<D: Disk> Run<D> {
             per_block: WORDS_PER_BLOCK,
             crc: header.filter_crc,
         };
-        let words = filter.read(disk, &file, |reader| reader.u64()).await.map_err(failed)?;
+        let words = filter.read(disk, &file, |reader| reader.u64()).await.map_err(RunError::Io)?;
         let words = words.ok_or_else(|| damaged("the filter"))?;
         let filter = Filter::of_words(words);
         Ok(Run { record, file, path, first_keys, last: header.last, filter })

@@ -214,7 +214,10 @@ fn a_run_left_out_takes_older_ones_with_it() {
         }
         let records = spilled.records();
         disk.remove(Path::new("/s/producers/0000000000000002.run")).await.unwrap();
-        world.inject(fail(Operation::Read, "0000000000000003.run", 0));
+        let file = disk.open(Path::new("/s/producers/0000000000000003.run")).await.unwrap();
+        let mut header = file.read_at(0, 4096).await.unwrap();
+        header[30] ^= 1;
+        file.write_at(header.freeze(), 0).await.unwrap();
         let again = Spilled::new(Path::new(DIR));
         let refused = again.open(&disk, &records).await.unwrap();
         let told: Vec<&str> = refused.iter().map(|(_, what)| what.as_str()).collect();
@@ -223,7 +226,7 @@ fn a_run_left_out_takes_older_ones_with_it() {
             "/s/producers/0000000000000001.run: a newer run is left out, which may supersede it"
         );
         assert_eq!(told[1], "/s/producers/0000000000000002.run is missing");
-        assert!(told[2].starts_with("/s/producers/0000000000000003.run: cannot be read: "), "{}", told[2]);
+        assert_eq!(told[2], "/s/producers/0000000000000003.run: the header is damaged");
         assert_eq!(told.len(), 3);
         assert_eq!(again.records(), records[3..]);
         // Their files go when the checkpoint names them no more.
@@ -236,4 +239,35 @@ fn a_run_left_out_takes_older_ones_with_it() {
         again.sweep(&disk).await.unwrap();
         assert_eq!(names(&world), ["0000000000000004.run"]);
     });
+}
+
+#[test]
+fn a_run_that_the_disk_does_not_give_is_not_given_up() {
+    // The header, the index, the filter, the name.
+    for (operation, skip, errno) in [
+        (Operation::Read, 0, libc::EIO),
+        (Operation::Read, 1, libc::EIO),
+        (Operation::Read, 2, libc::ENOMEM),
+        (Operation::Name, 0, libc::EMFILE),
+    ] {
+        with(async move |world, disk, spilled| {
+            for number in 1..=3 {
+                spilled.write(&disk, number, &entries(number, 50, 1, 0)).await.unwrap();
+            }
+            let records = spilled.records();
+            let fault = Fault { effect: Effect::Fail(errno), ..fail(operation, "0002.run", skip) };
+            // The third attempt succeeds.
+            world.inject(Fault { times: 2, ..fault.clone() });
+            reopened(&disk, &records).await;
+            assert_eq!(world.faults_left(), 0, "{operation:?} {skip}");
+            world.inject(Fault { times: u64::MAX, ..fault });
+            let again = Spilled::new(Path::new(DIR));
+            let error = again.open(&disk, &records).await.unwrap_err();
+            assert!(matches!(&error, OpenError::Io { source, .. } if source.raw_os_error() == Some(errno)));
+            let told = error.to_string();
+            assert!(told.starts_with("file of producers /s/producers/0000000000000002.run, "), "{told}");
+            world.clear_faults();
+            reopened(&disk, &records).await;
+        });
+    }
 }

@@ -1,5 +1,7 @@
 //! Far more producers than memory has room for: each is answered as if it were there.
 
+mod limits;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -1,0 +1,56 @@
+//! Bounds that are met where nobody can go to disk, a disk that refuses, and clocks that are put back.
+
+use super::*;
+use crate::OpenError;
+
+fn refuse(world: &SimWorld, operation: Operation, times: u64) {
+    let effect = Effect::Fail(libc::EIO);
+    world.inject(Fault { operation, path_contains: "/producers".into(), skip: 0, times, effect });
+}
+
+/// Has each of new producers write a batch, without letting anything else happen.
+fn fill(log: &Log<SimDisk>, producers: std::ops::Range<i64>) {
+    for producer in producers {
+        log.append(vec![of(producer, 0)], client(1000 + producer)).unwrap();
+    }
+}
+
+/// The batch of a transaction.
+fn of_transaction(producer: i64, sequence: i32) -> Batch {
+    let mut batch = of(producer, sequence);
+    batch.patch_header(|header| header.attributes |= 1 << 4);
+    batch
+}
+
+#[test]
+fn a_start_that_is_not_given_a_run_forgets_none_of_its_producers() {
+    let world = world(26);
+    let (disk, book) = (world.disk(), Book::default());
+    let told = book.clone();
+    world.block_on(async move {
+        let (store, _) = open(disk, few()).await;
+        store.create_log("a", log_config()).await.unwrap();
+        write(&store, "a", 0..60, &told).await;
+        store.close().await.unwrap();
+    });
+    for code in [libc::EIO, libc::ENOMEM] {
+        let effect = Effect::Fail(code);
+        let path_contains = ".run".to_owned();
+        let fault = Fault { operation: Operation::Read, path_contains, skip: 2, times: u64::MAX, effect };
+        world.inject(fault);
+        let disk = world.disk();
+        let opened =
+            world.block_on(async move { Store::open(disk, Path::new(DIR), few(), 1000).await.err() });
+        assert!(matches!(&opened, Some(OpenError::Io { .. })), "{opened:?}");
+        world.clear_faults();
+    }
+    let world = world.crash(Crash::PowerLoss);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, report) = open(disk, few()).await;
+        assert_eq!(report.producers_lost, Vec::<String>::new());
+        repeat(&store, &book).await;
+        assert_eq!(store.stats().producers_forgotten, 0);
+        store.close().await.unwrap();
+    });
+}
