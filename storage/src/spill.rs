@@ -328,6 +328,13 @@ impl<D: Disk> Spilled<D> {
         choose(&sizes(&self.records())).is_some()
     }
 
+    /// Bytes of the runs that [`Spilled::merge`] would merge now: more than it writes.
+    pub(crate) fn merge_bytes(&self) -> u64 {
+        let records = self.records();
+        let from = choose(&sizes(&records)).unwrap_or(0);
+        records[from..].iter().map(|record| record.len).sum()
+    }
+
     /// Merges live runs into one: those that [`Spilled::wants_merge`] means, all if it means none. Entries that are
     /// superseded or that `keep` refuses go; it is asked between awaits. A damaged block is left out, with what older runs
     /// have of its keys; an entry refused stays while an older run, not merged now, may have one of its producer. On an error, which only writing gives, all stays as it was.

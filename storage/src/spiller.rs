@@ -239,6 +239,8 @@ async fn spill<D: Disk>(store: &Rc<StoreInner<D>>, number: u64, picked: &Picked<
     match written {
         Ok(()) => {
             store.spiller.refused.set(false);
+            let run = store.spilled.records().into_iter().find(|run| run.number == number);
+            took_space(store, run.map_or(0, |run| run.len));
             let_go(store, picked, |_| true).await
         }
         // There is room for a while.
@@ -253,6 +255,13 @@ async fn spill<D: Disk>(store: &Rc<StoreInner<D>>, number: u64, picked: &Picked<
             add(&store.levels.producers_forgotten, forgotten as u64);
             forgotten
         }
+    }
+}
+
+/// A run of so many bytes was written. A start has not asked for room yet.
+fn took_space<D: Disk>(store: &Rc<StoreInner<D>>, bytes: u64) {
+    if store.space.usable().is_some() {
+        store.took_space(bytes);
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use futures_util::future::{Either, select};
 
+use super::took_space;
 use crate::bring_back::is_expired;
 use crate::disk::Disk;
 use crate::producer::Producer;
@@ -15,6 +16,8 @@ use crate::state::{LogInner, StoreInner, add};
 
 /// Times taken of the entries, to tell who has been idle for longest.
 const SAMPLE_LEN: u64 = 4096;
+
+const CANNOT_MERGE: &str = "files of producers cannot be merged";
 
 /// Merges runs where there are too many of them, or of entries in them.
 pub(crate) async fn merge<D: Disk>(store: &Rc<StoreInner<D>>) {
@@ -76,6 +79,13 @@ fn until(mut sample: Vec<i64>, surplus: u64, count: u64) -> i64 {
 async fn merge_without<D: Disk>(store: &Rc<StoreInner<D>>, oldest: Oldest) -> Option<Vec<i64>> {
     let logs: BTreeMap<u64, Rc<LogInner<D>>> =
         store.logs.borrow().values().map(|log| (log.id, log.clone())).collect();
+    // The old files stay until a checkpoint, which needs room itself, as does the journal.
+    let bytes = store.spilled.merge_bytes();
+    if store.space.is_tight(bytes) {
+        let error = std::io::Error::other(format!("{bytes} bytes may be needed, and room is short"));
+        store.spiller.tell_refused(store, CANNOT_MERGE, &error);
+        return None;
+    }
     let number = store.unique();
     let now_ms = store.spiller.now_ms.get();
     let (nth, each) = (Cell::new(0), store.spilled.producers() / SAMPLE_LEN + 1);
@@ -106,6 +116,7 @@ async fn merge_without<D: Disk>(store: &Rc<StoreInner<D>>, oldest: Oldest) -> Op
     match merged {
         Ok(outcome) => {
             let dir = store.dir.display();
+            took_space(store, outcome.merged.map_or(0, |run| run.len));
             let replaced = outcome.replaced.iter().map(|run| run.producers).sum::<u64>();
             let left = outcome.merged.map_or(0, |run| run.producers) + outcome.dropped;
             // What is neither there nor dropped was in damaged blocks.
@@ -120,8 +131,7 @@ async fn merge_without<D: Disk>(store: &Rc<StoreInner<D>>, oldest: Oldest) -> Op
             Some(sample.take())
         }
         Err(error) => {
-            let what = "files of producers cannot be merged";
-            store.spiller.tell_refused(store, what, &error);
+            store.spiller.tell_refused(store, CANNOT_MERGE, &error);
             None
         }
     }

@@ -258,3 +258,79 @@ fn a_merge_given_up_may_be_begun_again() {
         assert_eq!(spilled.all_of(&disk, 1).await.unwrap().len(), 3_000);
     });
 }
+
+/// Files that were replaced are there for the last checkpoint alone.
+#[test]
+fn replaced_runs_that_take_much_ask_for_a_checkpoint() {
+    with(async |_, disk, spilled| {
+        spilled.write(&disk, 1, &entries(1, 3_000, 1, 0)).await.unwrap();
+        let live = spilled.records()[0];
+        let replaced = |number: u64, len: u64| RunRecord { number, len, producers: 1 };
+        for (lens, wanted) in [(vec![REPLACED_BYTES], false), (vec![REPLACED_BYTES, 1], true)] {
+            let records = (2..).zip(lens).map(|(number, len)| replaced(number, len));
+            *spilled.replaced.borrow_mut() = records.collect();
+            assert_eq!(spilled.wants_checkpoint(), wanted);
+        }
+        // Beside large live ones more may stay.
+        let large = RunRecord { len: 2 * REPLACED_BYTES + live.len, ..live };
+        let run = Run::open(&disk, run_path(&Path::new(DIR).join("producers"), 1), live).await;
+        let Ok(run) = run else { panic!("the run is sound") };
+        *spilled.runs.borrow_mut() = vec![Rc::new(Run { record: large, ..run })];
+        assert!(!spilled.wants_checkpoint());
+    });
+    let world = crate::tests::world(3);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = crate::tests::open(disk.clone(), crate::tests::small()).await;
+        let log = store.create_log("a", crate::tests::log_config()).await.unwrap();
+        let before = store.stats().checkpoints;
+        let spilled = &log.store.spilled;
+        spilled.replaced.borrow_mut().push(RunRecord {
+            number: 1 << 40,
+            len: REPLACED_BYTES + 1,
+            producers: 1,
+        });
+        store.tick(0).await;
+        for _ in 0..1000 {
+            disk.sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!((store.stats().checkpoints, spilled.disk_bytes()), (before + 1, 0));
+        assert!(!log.store.wants_checkpoint());
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_merge_takes_nothing_of_the_reserve() {
+    let world = crate::tests::world(4);
+    let (disk, inner) = (world.disk(), world.clone());
+    world.block_on(async move {
+        let config = crate::StoreConfig { reserve_bytes: Some(4 << 20), ..crate::tests::small() };
+        inner.set_capacity(64 << 20);
+        let (store, _) = crate::tests::open(disk.clone(), config).await;
+        let log = store.create_log("a", crate::tests::log_config()).await.unwrap();
+        let (spilled, space) = (&log.store.spilled, &log.store.space);
+        disk.sleep(Duration::from_secs(10)).await;
+        for _ in 0..4 {
+            let number = log.store.unique();
+            spilled.write(&disk, number, &entries(log.inner.id, 600, 1, number as i64)).await.unwrap();
+        }
+        assert!(spilled.wants_merge());
+        let before = spilled.records();
+        // Room for appends, but not for a merge.
+        let merged = before.iter().map(|run| run.len).sum::<u64>();
+        for (room, runs) in [(merged - 1, 4), (merged, 1)] {
+            // What is wanted grows a little with the volume.
+            for _ in 0..30 {
+                inner.set_capacity(inner.used_bytes() + space.wanted() + room);
+                log.store.look_at_space().await;
+            }
+            assert_eq!(space.usable(), Some(space.wanted() + room));
+            crate::spiller::merge(&log.store).await;
+            assert_eq!(spilled.records().len(), runs);
+        }
+        let written = spilled.records()[0].len;
+        assert_eq!(space.usable(), Some(space.wanted() + merged - written), "it counts what it wrote");
+        store.close().await.unwrap();
+    });
+}
