@@ -34,9 +34,14 @@ pub(crate) async fn admit<D: Disk>(
         (full, producers.len() >= producers.producers_max())
     };
     let knows = || log.state.borrow().producers.knows(producer_id);
+    let found_none = || {
+        let (full, full_here) = full();
+        spiller.found_none(full, full_here.then_some(log.id))
+    };
     if let (full, full_here) = full()
         && (full || full_here)
         && !knows()
+        && !found_none()
     {
         spiller.demand(store, full, full_here.then_some(log.id));
     }
@@ -49,7 +54,7 @@ pub(crate) async fn admit<D: Disk>(
     if knows() || !spiller.may_have(store, key) {
         return Ok(());
     }
-    if full() != (false, false) && spiller.found_none() && context.origin != Origin::Replica {
+    if found_none() && context.origin != Origin::Replica {
         return Err(ProducerError::TooMany { producers: store.levels.producers.get() }.into());
     }
     loop {

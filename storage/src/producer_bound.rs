@@ -57,10 +57,12 @@ pub(crate) fn check<D: Disk>(
         }
         return Ok(());
     }
-    let found_none = store.spiller.found_none();
-    store.spiller.demand(store, full, full_here.then_some(log.id));
-    match (found_none, origin) {
-        (false, _) => Err(AppendError::ProducerAway(new)),
+    let full_log = full_here.then_some(log.id);
+    match (store.spiller.found_none(full, full_log), origin) {
+        (false, _) => {
+            store.spiller.demand(store, full, full_log);
+            Err(AppendError::ProducerAway(new))
+        }
         // What a leader has taken has to be taken.
         (true, Origin::Replica) => Ok(()),
         (true, _) => Err(ProducerError::TooMany { producers: if full { known } else { known_here } }.into()),

@@ -25,7 +25,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::select;
+use futures_util::future::{join, select};
 
 use crate::disk::Disk;
 use crate::producer::Producer;
@@ -59,8 +59,10 @@ pub(crate) struct Spiller {
     /// Demands made, and how many of them a round was made for.
     asked: Cell<u64>,
     served: Cell<u64>,
-    /// The last round, which was demanded just now, found nobody to take to disk.
+    /// A round that was demanded just now for the store's bound found nobody to take to disk.
     found_none: Cell<bool>,
+    /// Logs for whose bound one was, and it found nobody there.
+    found_none_in: RefCell<BTreeSet<u64>>,
     /// Times that producers left memory: what was looked up before may be older than what is on disk now.
     rounds: Cell<u64>,
     /// Number of the run that is being written, taken before its producers are picked.
@@ -106,9 +108,13 @@ impl Spiller {
         self.served.get() >= asked
     }
 
-    /// Whether the last round, which was demanded just now, found nobody to take to disk.
-    pub(crate) fn found_none(&self) -> bool {
-        self.found_none.get()
+    /// Whether a round that was demanded just now for the bound of the store, or of this log, found nobody to take to disk.
+    pub(crate) fn found_none(&self, full: bool, log: Option<u64>) -> bool {
+        full && self.found_none.get() || log.is_some_and(|log| self.found_none_in.borrow().contains(&log))
+    }
+
+    fn has_found_none(&self) -> bool {
+        self.found_none.get() || !self.found_none_in.borrow().is_empty()
     }
 
     /// See the field.
@@ -165,6 +171,10 @@ impl Spiller {
 
 /// Takes producers to disk when it is asked to, until the store stops.
 pub(crate) async fn run_spiller<D: Disk>(store: Rc<StoreInner<D>>) {
+    join(make_rounds(&store), look_again(&store)).await;
+}
+
+async fn make_rounds<D: Disk>(store: &Rc<StoreInner<D>>) {
     let spiller = &store.spiller;
     loop {
         let asked = || {
@@ -175,7 +185,7 @@ pub(crate) async fn run_spiller<D: Disk>(store: Rc<StoreInner<D>>) {
         if store.stopped.get() {
             return;
         }
-        let made = make_room(&store).await;
+        let made = make_room(store).await;
         spiller.merge_due.set(true);
         store.work.wake_all();
         if made {
@@ -183,12 +193,21 @@ pub(crate) async fn run_spiller<D: Disk>(store: Rc<StoreInner<D>>) {
         }
         store.disk.sleep(PAUSE).await;
         let demand = || (!spiller.has_served(spiller.asked()) || store.stopped.get()).then_some(());
-        if spiller.found_none.get() {
-            store.disk.sleep(LONG_PAUSE).await;
-            spiller.found_none.set(false);
-        } else {
-            select(pin!(store.disk.sleep(LONG_PAUSE)), pin!(store.work.until(demand))).await;
+        select(pin!(store.disk.sleep(LONG_PAUSE)), pin!(store.work.until(demand))).await;
+    }
+}
+
+/// Where a round found nobody, none is demanded for a while, and new producers are refused. Then it is looked again.
+async fn look_again<D: Disk>(store: &StoreInner<D>) {
+    let spiller = &store.spiller;
+    loop {
+        store.work.until(|| (spiller.has_found_none() || store.stopped.get()).then_some(())).await;
+        if store.stopped.get() {
+            return;
         }
+        store.disk.sleep(LONG_PAUSE).await;
+        spiller.found_none.set(false);
+        spiller.found_none_in.take();
     }
 }
 
@@ -215,15 +234,21 @@ pub(crate) async fn make_room<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
     // Lower than that of any cut that may change what is picked.
     let number = store.unique();
     spiller.writing.set(Some(number));
-    let mut picked = pick::pick(store, full, &full_logs).await;
-    let found_none = picked.entries.is_empty();
+    let mut picked = pick::pick(store, full, &full_logs, &|_| true).await;
+    let found_none = full && picked.entries.is_empty();
     picked.settle(store).await;
     let left = match picked.entries.is_empty() {
         true => 0,
         false => spill(store, number, &picked, demanded).await,
     };
     spiller.writing.set(None);
-    spiller.found_none.set(demanded && found_none && !holds_back(store));
+    if found_none && !holds_back(store) {
+        spiller.found_none.set(true);
+    }
+    spiller.found_none_in.borrow_mut().append(&mut picked.none_in);
+    if spiller.has_found_none() {
+        store.work.wake_all();
+    }
     spiller.served.set(serving);
     spiller.changed.wake_all();
     left > 0

@@ -16,12 +16,17 @@ use crate::state::{LogInner, StoreInner};
 /// Most producers of one run.
 const PICKED_MAX: usize = 1 << 16;
 
+/// Says which producers may be picked.
+type Wanted<'a> = &'a dyn Fn(Key) -> bool;
+
 /// Producers as they are to be written.
 pub(super) struct Picked<D: Disk> {
     /// By rising key.
     pub entries: Vec<(Key, Producer)>,
     /// Their logs.
     pub logs: BTreeMap<u64, Source<D>>,
+    /// Logs that are at their bound, and none of their producers may go.
+    pub none_in: BTreeSet<u64>,
 }
 
 /// A log, as it was when its producers were picked.
@@ -58,28 +63,45 @@ impl<D: Disk> Picked<D> {
     }
 }
 
-/// Picks those that have to go. `full` says that the store's bound is met, `full_logs` which logs' bounds are.
-pub(super) async fn pick<D: Disk>(store: &StoreInner<D>, full: bool, full_logs: &BTreeSet<u64>) -> Picked<D> {
+/// Picks those that have to go, among those `wanted`. `full` says that the store's bound is met, `full_logs` which logs'
+/// bounds are.
+pub(super) async fn pick<D: Disk>(
+    store: &StoreInner<D>,
+    full: bool,
+    full_logs: &BTreeSet<u64>,
+    wanted: Wanted<'_>,
+) -> Picked<D> {
     let logs: Vec<_> = store.logs.borrow().values().cloned().collect();
-    let mut chosen = BTreeSet::new();
+    let (mut chosen, mut none_in) = (BTreeSet::new(), BTreeSet::new());
     for stretch in logs.chunks(STRETCH) {
         for log in stretch {
             let (known, producers_max) = {
                 let producers = &log.state.borrow().producers;
                 (producers.len(), producers.producers_max())
             };
-            let surplus = surplus(known, producers_max, full_logs.contains(&log.id));
+            let is_full = full_logs.contains(&log.id);
+            let surplus = surplus(known, producers_max, is_full);
             if surplus > 0 {
-                idle(store, std::slice::from_ref(log), surplus, &mut chosen).await;
+                idle(store, std::slice::from_ref(log), surplus, (&mut chosen, wanted)).await;
+            }
+            let none = chosen.range(keys_of(log.id)).next().is_none();
+            if is_full && none && chosen.len() < PICKED_MAX && may_leave(log) {
+                none_in.insert(log.id);
             }
         }
         store.disk.yield_now().await;
     }
     let surplus = surplus(store.levels.producers.get(), store.config.producers_max, full);
     if surplus > chosen.len() {
-        idle(store, &logs, surplus - chosen.len(), &mut chosen).await;
+        idle(store, &logs, surplus - chosen.len(), (&mut chosen, wanted)).await;
     }
-    cloned(store, &logs, chosen).await
+    let (entries, logs) = cloned(store, &logs, chosen).await;
+    Picked { entries, logs, none_in }
+}
+
+/// All keys of a log.
+fn keys_of(log: u64) -> std::ops::RangeInclusive<Key> {
+    (log, i64::MIN)..=(log, i64::MAX)
 }
 
 /// How many have to go.
@@ -94,7 +116,7 @@ async fn idle<D: Disk>(
     store: &StoreInner<D>,
     logs: &[Rc<LogInner<D>>],
     count: usize,
-    chosen: &mut BTreeSet<Key>,
+    (chosen, wanted): (&mut BTreeSet<Key>, Wanted<'_>),
 ) {
     let count = count.min(PICKED_MAX - chosen.len().min(PICKED_MAX));
     // The one on top has written last.
@@ -111,10 +133,10 @@ async fn idle<D: Disk>(
                 }
                 seen += 1;
                 let (since, key) = (producer.last_seen_ms, (log.id, id));
-                let wanted = producer.transaction_first_offset.is_none() && !chosen.contains(&key);
+                let may_go = producer.transaction_first_offset.is_none() && !chosen.contains(&key);
                 let older =
                     idlest.len() < count || idlest.peek().is_some_and(|youngest| (since, key) < *youngest);
-                if wanted && older {
+                if may_go && older && wanted(key) {
                     idlest.push((since, key));
                     if idlest.len() > count {
                         idlest.pop();
@@ -138,24 +160,22 @@ async fn cloned<D: Disk>(
     store: &StoreInner<D>,
     logs: &[Rc<LogInner<D>>],
     chosen: BTreeSet<Key>,
-) -> Picked<D> {
-    let mut picked = Picked { entries: Vec::with_capacity(chosen.len()), logs: BTreeMap::new() };
-    for log in
-        logs.iter().filter(|log| chosen.range((log.id, i64::MIN)..).next().is_some_and(|key| key.0 == log.id))
-    {
+) -> (Vec<(Key, Producer)>, BTreeMap<u64, Source<D>>) {
+    let (mut entries, mut sources) = (Vec::with_capacity(chosen.len()), BTreeMap::new());
+    for log in logs.iter().filter(|log| chosen.range(keys_of(log.id)).next().is_some()) {
         let state = log.state.borrow();
         let (truncations, end_offset) = (state.truncations, state.end_offset);
-        picked.logs.insert(log.id, Source { log: log.clone(), truncations, end_offset });
+        sources.insert(log.id, Source { log: log.clone(), truncations, end_offset });
     }
     for (at, key) in chosen.into_iter().enumerate() {
         if at % STRETCH == STRETCH - 1 {
             store.disk.yield_now().await;
         }
-        let Some(source) = picked.logs.get_mut(&key.0) else { continue };
+        let Some(source) = sources.get_mut(&key.0) else { continue };
         let state = source.log.state.borrow();
         source.end_offset = state.end_offset;
         let known = state.producers.get(key.1).filter(|known| known.transaction_first_offset.is_none());
-        picked.entries.extend(known.map(|known| (key, known.clone())));
+        entries.extend(known.map(|known| (key, known.clone())));
     }
-    picked
+    (entries, sources)
 }

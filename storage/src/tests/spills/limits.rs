@@ -23,6 +23,42 @@ fn of_transaction(producer: i64, sequence: i32) -> Batch {
 }
 
 #[test]
+fn a_log_full_of_open_transactions_has_no_other_refused() {
+    let world = world(23);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), StoreConfig { producers_max: 64, ..few() }).await;
+        let full = store.create_log("a", log_config()).await.unwrap();
+        let other = store.create_log("b", log_config()).await.unwrap();
+        for producer in 0..12 {
+            full.append_large(of_transaction(producer, 0), client(1000)).await.unwrap();
+        }
+        fill(&other, 0..10);
+        let refused = send(&full, 50, 0, 1000).await;
+        assert!(matches!(refused, Err(AppendError::Producer(_))), "{refused:?}");
+        // At its bound at once, before any round.
+        fill(&other, 10..12);
+        for producer in 12..40 {
+            assert!(!send(&other, producer, 0, 1000 + producer).await.unwrap().duplicate, "{producer}");
+        }
+        let refused = send(&full, 50, 0, 1000).await;
+        assert!(matches!(refused, Err(AppendError::Producer(_))), "{refused:?}");
+        for producer in 0..40 {
+            assert!(send(&other, producer, 0, 2000).await.unwrap().duplicate, "{producer}");
+        }
+        assert_eq!(store.stats().producers_forgotten, 0);
+        // When a transaction ends, there is somebody to take to disk.
+        let mut marker = of_transaction(3, 0);
+        marker.patch_header(|header| header.attributes |= 1 << 5);
+        let coordinator = AppendContext { origin: Origin::Coordinator, ..client(2000) };
+        full.append(vec![marker], coordinator).unwrap();
+        disk.sleep(std::time::Duration::from_millis(250)).await;
+        assert!(!send(&full, 50, 0, 2001).await.unwrap().duplicate);
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
 fn a_start_that_is_not_given_a_run_forgets_none_of_its_producers() {
     let world = world(26);
     let (disk, book) = (world.disk(), Book::default());
