@@ -20,7 +20,7 @@ mod merge;
 mod pick;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -36,6 +36,8 @@ use crate::wait::WaitList;
 pub(crate) use merge::merge;
 use pick::{Picked, Source};
 
+/// Times that a demanded round tries to write its run.
+const DEMANDED_ATTEMPTS: u32 = 2;
 /// Pause behind a round that took nobody to disk.
 const PAUSE: Duration = Duration::from_millis(5);
 /// The same where there was nobody to take, or no round is demanded.
@@ -46,6 +48,9 @@ const ABSENT_MAX: usize = 4096;
 const ERRORS_TOLD_MAX: usize = 64;
 /// Producers that are worked on before other tasks have their turn.
 const STRETCH: usize = 512;
+
+/// Whether the store's bound is met, and which logs' bounds are.
+type Bounds<'a> = (bool, &'a BTreeSet<u64>);
 
 /// What is asked of the spiller, and where it stands.
 #[derive(Default)]
@@ -239,7 +244,10 @@ pub(crate) async fn make_room<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
     picked.settle(store).await;
     let left = match picked.entries.is_empty() {
         true => 0,
-        false => spill(store, number, &picked, demanded).await,
+        false => {
+            let demanded = demanded.then_some((full, &full_logs));
+            spill(store, number, &picked, demanded).await
+        }
     };
     spiller.writing.set(None);
     if found_none && !holds_back(store) {
@@ -254,29 +262,42 @@ pub(crate) async fn make_room<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
     left > 0
 }
 
-/// Writes a run; gives how many producers have left memory for it.
-async fn spill<D: Disk>(store: &Rc<StoreInner<D>>, number: u64, picked: &Picked<D>, demanded: bool) -> usize {
+/// Writes a run; gives how many producers have left memory for it. `demanded` says for which bounds.
+async fn spill<D: Disk>(
+    store: &Rc<StoreInner<D>>,
+    number: u64,
+    picked: &Picked<D>,
+    demanded: Option<Bounds<'_>>,
+) -> usize {
     let too_many = store.spilled.producers() > store.config.spilled_producers_max.saturating_mul(2);
-    let written = match too_many {
-        true => Err(std::io::Error::other("there are too many on disk already")),
-        false => store.spilled.write(&store.disk, number, &picked.entries).await,
+    let mut attempts = if demanded.is_some() { DEMANDED_ATTEMPTS } else { 1 };
+    let written = loop {
+        if too_many {
+            break Err(std::io::Error::other("there are too many on disk already"));
+        }
+        let written = store.spilled.write(&store.disk, number, &picked.entries).await;
+        attempts -= 1;
+        if written.is_ok() || attempts == 0 {
+            break written;
+        }
+        store.disk.sleep(PAUSE).await;
     };
-    match written {
-        Ok(()) => {
+    match (written, demanded) {
+        (Ok(()), _) => {
             store.spiller.refused.set(false);
             let run = store.spilled.records().into_iter().find(|run| run.number == number);
             took_space(store, run.map_or(0, |run| run.len));
             let_go(store, picked, |_| true).await
         }
         // There is room for a while.
-        Err(error) if !demanded => {
+        (Err(error), None) => {
             store.spiller.tell_refused(store, "producers in memory cannot be taken to disk", &error);
             0
         }
-        Err(error) => {
+        (Err(error), Some(demanded)) => {
             let what = "producers are forgotten, since they cannot be taken to disk";
             store.spiller.tell_refused(store, what, &error);
-            let forgotten = forget(store, picked).await;
+            let forgotten = forget(store, picked, demanded).await;
             add(&store.levels.producers_forgotten, forgotten as u64);
             forgotten
         }
@@ -317,18 +338,31 @@ fn leave<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>, key: Key, producer: 
     left
 }
 
-/// Lets those go that no run has; gives how many. Only where there are none, those go of whom an older run tells: the next
-/// batch would be refused by that, so nothing of their logs that is on disk counts any more.
-async fn forget<D: Disk>(store: &StoreInner<D>, picked: &Picked<D>) -> usize {
-    let unknown = let_go(store, picked, |key| !store.spilled.may_have(key)).await;
-    if unknown > 0 {
-        return unknown;
+/// Where bounds are met, lets those idle for longest go that no run has; gives how many. Only where there are none, those picked
+/// go of whom an older run tells: the next batch would be refused by that, so nothing of their log that is on disk counts any
+/// more. At the store's bound that is one log's, of which most were picked.
+async fn forget<D: Disk>(store: &StoreInner<D>, picked: &Picked<D>, (full, full_logs): Bounds<'_>) -> usize {
+    let mut fresh = pick::pick(store, full, full_logs, &|key| !store.spilled.may_have(key)).await;
+    fresh.settle(store).await;
+    fresh.entries.retain(|(key, _)| full || full_logs.contains(&key.0));
+    let forgotten = let_go(store, &fresh, |_| true).await;
+    let mut stale = BTreeMap::<u64, usize>::new();
+    for ((log, _), _) in &picked.entries {
+        *stale.entry(*log).or_default() += 1;
+    }
+    let most = stale.iter().max_by_key(|(_, count)| **count).map(|(log, _)| *log);
+    let most = most.filter(|_| full && fresh.entries.is_empty());
+    let relieved: BTreeSet<u64> = fresh.entries.iter().map(|(key, _)| key.0).collect();
+    stale.retain(|log, _| most == Some(*log) || full_logs.contains(log) && !relieved.contains(log));
+    if stale.is_empty() {
+        return forgotten;
     }
     let before = store.unique();
-    for source in picked.logs.values().filter(|source| may_leave(&source.log)) {
+    let sources = picked.logs.values().filter(|source| stale.contains_key(&source.log.id));
+    for source in sources.filter(|source| may_leave(&source.log)) {
         source.log.state.borrow_mut().cuts.void_all(before);
     }
-    let_go(store, picked, |_| true).await
+    forgotten + let_go(store, picked, |(log, _)| stale.contains_key(&log)).await
 }
 
 /// Whether producers of the log may leave memory: not while it is being cut or saved, which looks at those in memory.

@@ -23,6 +23,88 @@ fn of_transaction(producer: i64, sequence: i32) -> Batch {
 }
 
 #[test]
+fn a_run_that_cannot_be_written_once_costs_no_producer() {
+    for operation in [Operation::Write, Operation::Sync, Operation::Name] {
+        let world = world(20);
+        let (disk, inner) = (world.disk(), world.clone());
+        world.block_on(async move {
+            let (store, _) = open(disk, few()).await;
+            let log = store.create_log("a", log_config()).await.unwrap();
+            fill(&log, 0..12);
+            refuse(&inner, operation, 1);
+            // Full, so that it waits for a round.
+            assert!(!send(&log, 12, 0, 1012).await.unwrap().duplicate);
+            assert_eq!(inner.faults_left(), 0);
+            for producer in 0..=12 {
+                assert!(send(&log, producer, 0, 2000).await.unwrap().duplicate, "{operation:?} {producer}");
+            }
+            let stats = store.stats();
+            assert!(stats.spilled_producers > 0 && stats.producers_forgotten == 0, "{stats:?}");
+            store.close().await.unwrap();
+        });
+    }
+}
+
+/// To forget one of whom a run has an older entry would make all void that runs tell of its log.
+#[test]
+fn where_no_run_is_taken_those_of_whom_runs_tell_stay_while_others_can_go() {
+    let world = world(21);
+    let (disk, inner) = (world.disk(), world.clone());
+    world.block_on(async move {
+        let (store, _) = open(disk, few()).await;
+        let log = store.create_log("a", log_config()).await.unwrap();
+        let book = Book::default();
+        write(&store, "a", 0..40, &book).await;
+        // Silent for longest of those in memory, and known to runs.
+        for producer in 0..4 {
+            assert!(!send(&log, producer, 2, 1000).await.unwrap().duplicate);
+        }
+        refuse(&inner, Operation::Name, u64::MAX);
+        write(&store, "a", 100..140, &Book::default()).await;
+        assert!(store.stats().producers_forgotten > 20, "{:?}", store.stats());
+        inner.clear_faults();
+        for producer in 0..25 {
+            let last = if producer < 4 { 2 } else { 0 };
+            assert!(send(&log, producer, last, 2000).await.unwrap().duplicate, "{producer}");
+        }
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn where_runs_tell_of_all_one_log_forgets_and_none_is_refused() {
+    let world = world(22);
+    let (disk, inner) = (world.disk(), world.clone());
+    world.block_on(async move {
+        let (store, _) = open(disk, few()).await;
+        let log = store.create_log("a", log_config()).await.unwrap();
+        store.create_log("b", log_config()).await.unwrap();
+        let book = Book::default();
+        write(&store, "b", 0..40, &book).await;
+        write(&store, "a", 0..40, &book).await;
+        refuse(&inner, Operation::Name, u64::MAX);
+        // All 12 that the log has room for are those of whom runs tell; they cannot go to disk again.
+        for producer in 0..12 {
+            assert!(!send(&log, producer, 2, 2000).await.unwrap().duplicate);
+        }
+        for producer in 200..204 {
+            assert!(!send(&log, producer, 0, 2001).await.unwrap().duplicate);
+        }
+        inner.clear_faults();
+        // Whoever was forgotten goes on, and is not held against what a run has of it from before.
+        for producer in 0..12 {
+            assert!(!send(&log, producer, 4, 2002).await.unwrap().duplicate, "{producer}");
+        }
+        let other = store.log("b").unwrap();
+        for producer in 0..25 {
+            assert!(send(&other, producer, 0, 2003).await.unwrap().duplicate, "{producer}");
+        }
+        assert!(store.stats().producers_forgotten > 0);
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
 fn a_log_full_of_open_transactions_has_no_other_refused() {
     let world = world(23);
     let disk = world.disk();
