@@ -120,6 +120,10 @@ impl Producer {
         (self.epoch, self.batches.last().map_or(-1, |last| last.last_offset))
     }
 
+    fn expires(&self, now_ms: i64, expiration_ms: i64) -> bool {
+        self.transaction_first_offset.is_none() && now_ms.saturating_sub(self.last_seen_ms) >= expiration_ms
+    }
+
     fn enter_epoch(&mut self, epoch: i16) {
         if self.epoch != epoch {
             self.epoch = epoch;
@@ -295,10 +299,13 @@ impl ProducerTable {
 
     /// Forgets producers idle for `expiration_ms` or longer; those with an open transaction stay.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
-        self.producers.retain(|_, producer| {
-            producer.transaction_first_offset.is_some()
-                || now_ms.saturating_sub(producer.last_seen_ms) < expiration_ms
-        });
+        self.producers.retain(|_, producer| !producer.expires(now_ms, expiration_ms));
+    }
+
+    /// The ids of those that it would forget.
+    pub(crate) fn expired(&self, now_ms: i64, expiration_ms: i64) -> impl Iterator<Item = i64> {
+        let expired = self.producers.iter().filter(move |(_, known)| known.expires(now_ms, expiration_ms));
+        expired.map(|(&id, _)| id)
     }
 
     /// Keeps those of `seen` (ids in order, with the time each was seen last), and forgets all others.

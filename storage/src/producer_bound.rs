@@ -88,6 +88,18 @@ pub(crate) async fn expire<D: Disk>(store: &Rc<StoreInner<D>>, now_ms: i64) {
             let mut state = log.state.borrow_mut();
             let expiration_ms = state.config.producer_expiration_ms;
             let some = !state.producers.is_empty();
+            let spilled = |id| store.spilled.may_have((log.id, id));
+            let has_older = state.producers.expired(now_ms, expiration_ms).any(spilled);
+            if has_older && store.spiller.is_writing() {
+                // What is being written must not be made void with what is older. The next tick comes soon.
+                store.producers_due_ms.set(now_ms);
+                continue;
+            }
+            if has_older {
+                // If the clock is put back, what a run tells of one from before its last batch would count again, and have the
+                // next refused. Nearly always all that runs tell of the log is older than what expires, and expired as well.
+                state.cuts.void_all(store.unique());
+            }
             state.producers.expire(now_ms, expiration_ms);
             some
         };

@@ -146,6 +146,11 @@ impl Spiller {
         self.writing.get().is_some() || store.spilled.producers() > 0
     }
 
+    /// Whether a run is being written.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.writing.get().is_some()
+    }
+
     /// What was first written in runs with lower numbers is in runs that are live now; those that will be have none lower.
     pub(crate) fn live_before(&self, number: u64) -> u64 {
         self.writing.get().map_or(number, |writing| writing.min(number))

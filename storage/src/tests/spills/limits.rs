@@ -141,6 +141,68 @@ fn a_log_full_of_open_transactions_has_no_other_refused() {
 }
 
 #[test]
+fn who_expired_does_not_come_back_as_before_when_the_clock_is_put_back() {
+    let mut world = world(24);
+    let disk = world.disk();
+    // Looks for those expired at each tick.
+    let at_once = || StoreConfig { producer_check_interval_ms: 0, ..few() };
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), at_once()).await;
+        let expiring = LogConfig { producer_expiration_ms: 10_000, ..log_config() };
+        let log = store.create_log("a", expiring).await.unwrap();
+        write(&store, "a", 0..40, &Book::default()).await;
+        for producer in 0..3 {
+            assert!(!send(&log, producer, 2, 5000).await.unwrap().duplicate);
+        }
+        // Not while a run is being written.
+        for _ in 0..100 {
+            store.tick(20_000).await;
+            disk.sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert_eq!(store.stats().producers, 0);
+        // What runs tell of their first batches is less than 10 s old again: seen at 1000, and 1001.
+        assert!(!send(&log, 0, 4, 10_500).await.unwrap().duplicate);
+        store.tick(10_501).await;
+        assert!(!send(&log, 1, 4, 10_501).await.unwrap().duplicate);
+        store.checkpoint().await.unwrap();
+    });
+    world = world.crash(Crash::PowerLoss);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk, at_once()).await;
+        let log = store.log("a").unwrap();
+        log.set_config(LogConfig { producer_expiration_ms: 10_000, ..log_config() });
+        assert!(!send(&log, 2, 4, 10_502).await.unwrap().duplicate);
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_clock_that_was_wrong_for_a_while_has_no_merge_forget_producers() {
+    let world = world(25);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk, few()).await;
+        let expiring = LogConfig { producer_expiration_ms: 10_000, ..log_config() };
+        let log = store.create_log("a", expiring).await.unwrap();
+        let other = store.create_log("b", log_config()).await.unwrap();
+        write(&store, "a", 0..40, &Book::default()).await;
+        // Memory forgets all that it has of the log, and of none of them runs tell.
+        send(&other, 1, 0, 1_000_000).await.unwrap();
+        store.tick(1_000_000).await;
+        store.tick(2000).await;
+        let before = store.stats();
+        assert!(before.spilled_producers >= 25 && before.producers <= 1, "{before:?}");
+        // Many more runs, so that all are merged.
+        write(&store, "b", 100..250, &Book::default()).await;
+        for producer in 0..25 {
+            assert!(send(&log, producer, 0, 2000).await.unwrap().duplicate, "{producer}");
+        }
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
 fn a_start_that_is_not_given_a_run_forgets_none_of_its_producers() {
     let world = world(26);
     let (disk, book) = (world.disk(), Book::default());
