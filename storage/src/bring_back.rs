@@ -11,74 +11,90 @@ use crate::producer::{Producer, ProducerError};
 use crate::state::{LogInner, StoreInner, add};
 
 /// Most producers that are brought back for a cut at once, whatever memory has room for: the others are forgotten.
-const BROUGHT_MAX: usize = 1 << 16;
+pub(crate) const BROUGHT_MAX: usize = 1 << 16;
 
 /// Whether the producer was not seen for so long that it counts as unknown.
 pub(crate) fn is_expired(producer: &Producer, config: &LogConfig, now_ms: i64) -> bool {
     now_ms.saturating_sub(producer.last_seen_ms) >= config.producer_expiration_ms
 }
 
-/// Waits until what is known of a producer is in memory, and until there is room for it. An append may then still find that
-/// it has to wait, for another producer or as others took the room. Where the log takes no appends it does not wait.
+/// Waits until what is known of the producers of an append is in memory, and until there is room for them. An append of one of
+/// them may then still find that it has to wait, as others took the room. Where the log takes no appends it does not wait.
+///
+/// All producers of an append are looked up in one go, and held meanwhile: else those looked up first may be gone or
+/// forgotten to be absent when the last are there, time and again. For an append of several a round is made as long as it
+/// makes room; then it may go beyond the bounds, since it may have more producers than these.
 pub(crate) async fn admit<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
-    producer_id: i64,
+    ids: &BTreeSet<i64>,
     context: AppendContext,
 ) -> Result<(), AppendError> {
-    let (spiller, key) = (&store.spiller, (log.id, producer_id));
+    let spiller = &store.spiller;
     spiller.tell_time(context.now_ms);
-    let full = || {
-        let producers = &log.state.borrow().producers;
-        let full = store.levels.producers.get() >= store.config.producers_max;
-        (full, producers.len() >= producers.producers_max())
-    };
-    let knows = || log.state.borrow().producers.knows(producer_id);
-    let found_none = || {
-        let (full, full_here) = full();
-        spiller.found_none(full, full_here.then_some(log.id))
-    };
-    if let (full, full_here) = full()
-        && (full || full_here)
-        && !knows()
-        && !found_none()
-    {
-        spiller.demand(store, full, full_here.then_some(log.id));
-    }
-    let asked = spiller.asked();
-    let is_open = || {
-        let state = log.state.borrow();
-        store.is_offline().is_none() && !store.closing.get() && state.offline.is_none() && !state.removed
-    };
-    spiller.changed.until(|| (spiller.has_served(asked) || !is_open()).then_some(())).await;
-    if knows() || !spiller.may_have(store, key) {
-        return Ok(());
-    }
-    if found_none() && context.origin != Origin::Replica {
-        return Err(ProducerError::TooMany { producers: store.levels.producers.get() }.into());
-    }
-    loop {
-        let rounds = spiller.rounds();
-        let found = look_up(store, log, producer_id).await;
-        if rounds != spiller.rounds() {
-            // It may have come back, written and left again meanwhile.
-            if knows() {
-                return Ok(());
-            }
+    wait_for_room(store, log, ids, context.origin).await;
+    let _held = spiller.hold(log.id, ids);
+    let knows = |id: i64| log.state.borrow().producers.knows(id);
+    for &id in ids {
+        if knows(id) || !spiller.may_have(store, (log.id, id)) {
             continue;
         }
-        let mut state = log.state.borrow_mut();
-        match found.filter(|found| !is_expired(found, &state.config, context.now_ms)) {
-            Some(mut found) => {
-                found.last_seen_ms = context.now_ms;
-                if state.producers.bring_back(producer_id, found) {
-                    add(&store.levels.producers, 1);
-                    add(&store.levels.producers_brought_back, 1);
-                }
-            }
-            None => spiller.is_absent(key),
+        let (full, full_here) = is_full(store, log, 1);
+        if spiller.found_none(full, full_here.then_some(log.id)) && context.origin != Origin::Replica {
+            return Err(ProducerError::TooMany { producers: store.levels.producers.get() }.into());
         }
-        return Ok(());
+        let found = look_up(store, log, id).await;
+        let mut state = log.state.borrow_mut();
+        if let Some(mut found) = found.filter(|found| !is_expired(found, &state.config, context.now_ms)) {
+            found.last_seen_ms = context.now_ms;
+            if state.producers.bring_back(id, found) {
+                add(&store.levels.producers, 1);
+                add(&store.levels.producers_brought_back, 1);
+            }
+        }
+    }
+    // Held all the time, so that none of them went to disk meanwhile.
+    let absent: Vec<_> = ids.iter().filter(|id| !knows(**id)).map(|id| (log.id, *id)).collect();
+    spiller.are_absent(&absent);
+    log.room_made.set(ids.len() > 1);
+    Ok(())
+}
+
+/// Whether so many more producers are too many for the store, and for the log.
+fn is_full<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>, more: usize) -> (bool, bool) {
+    let producers = &log.state.borrow().producers;
+    let full = store.levels.producers.get() + more > store.config.producers_max;
+    (full, producers.len() + more > producers.producers_max())
+}
+
+/// Waits for a round where memory has no room for those of an append that it does not know; for several, as long as rounds
+/// make room.
+async fn wait_for_room<D: Disk>(
+    store: &StoreInner<D>,
+    log: &LogInner<D>,
+    ids: &BTreeSet<i64>,
+    origin: Origin,
+) {
+    let spiller = &store.spiller;
+    let is_open = || {
+        let state = log.state.borrow();
+        let takes = origin == Origin::Coordinator || !store.refuses_clients();
+        let is_open = store.is_offline().is_none() && !store.closing.get();
+        takes && is_open && state.offline.is_none() && !state.removed
+    };
+    loop {
+        let unknown = ids.iter().filter(|id| !log.state.borrow().producers.knows(**id)).count();
+        let (full, full_here) = is_full(store, log, unknown);
+        let full_log = full_here.then_some(log.id);
+        if unknown == 0 || !(full || full_here) || spiller.found_none(full, full_log) {
+            return;
+        }
+        spiller.demand(store, full, full_log);
+        let (asked, known) = (spiller.asked(), store.levels.producers.get());
+        spiller.changed.until(|| (spiller.has_served(asked) || !is_open()).then_some(())).await;
+        if !is_open() || ids.len() == 1 || store.levels.producers.get() >= known {
+            return;
+        }
     }
 }
 

@@ -102,7 +102,7 @@ pub enum AppendError {
     /// More is waiting for the journal than it can take; retriable. Does not happen to who calls `reserve`.
     #[error("journal is full")]
     JournalFull,
-    /// What is known of the producer is on disk, or room has to be made for it: wait for [`crate::Log::admit_producer`],
+    /// What is known of the producer is on disk, or room has to be made for it: wait for [`crate::Log::admit_producers`],
     /// and append then. Does not happen to `append_large`, which waits itself.
     #[error("producer {0} has to be brought to memory first")]
     ProducerAway(i64),

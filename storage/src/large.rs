@@ -8,6 +8,7 @@
 //! Invariant: from the append until its commit is placed the file stays as long as it is, and the share is not joined by
 //! what comes after it. So the plan, which is made later, finds what was found here.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use penstock_format::Batch;
@@ -37,7 +38,9 @@ pub(crate) async fn append_large<D: Disk>(
             false => append_prepared(store, log, &mut batches, context).await,
         };
         match appended {
-            Err(AppendError::ProducerAway(producer_id)) => admit(store, log, producer_id, context).await?,
+            Err(AppendError::ProducerAway(producer_id)) => {
+                admit(store, log, &BTreeSet::from([producer_id]), context).await?;
+            }
             appended => return appended,
         }
     }

@@ -136,10 +136,16 @@ impl<D: Disk> Log<D> {
         append::append(&self.store, &self.inner, &mut batches, context)
     }
 
-    /// Waits until what is known of a producer is in memory, and there is room for it: after [`Log::append`] refused it with
-    /// [`AppendError::ProducerAway`], which it may do once more. Cancel-safe.
-    pub async fn admit_producer(&self, producer_id: i64, context: AppendContext) -> Result<(), AppendError> {
-        bring_back::admit(&self.store, &self.inner, producer_id, context).await
+    /// Waits until what is known of the producers of an append is in memory, and there is room for them: after [`Log::append`]
+    /// refused it with [`AppendError::ProducerAway`]. It may do so once more where others took the room, but not for several
+    /// producers, if all of them are given and it is made at once. Cancel-safe.
+    pub async fn admit_producers(
+        &self,
+        ids: impl IntoIterator<Item = i64>,
+        context: AppendContext,
+    ) -> Result<(), AppendError> {
+        let ids = ids.into_iter().filter(|id| *id >= 0).collect();
+        bring_back::admit(&self.store, &self.inner, &ids, context).await
     }
 
     /// Appends one validated batch of any size; waits where its producer has to be brought to memory. One that [`Log::append`] would refuse as too large waits until the

@@ -32,6 +32,8 @@ pub(crate) fn check<D: Disk>(
     origin: Origin,
 ) -> Result<(), AppendError> {
     let state = log.state.borrow();
+    // An append of one is as good as any other, and waits again.
+    let room_made = batches.len() > 1 && log.room_made.take();
     let (known, known_here) = (store.levels.producers.get(), state.producers.len());
     let (all_max, here_max) = (store.config.producers_max, state.producers.producers_max());
     let near = known + batches.len() > high(all_max) || known_here + batches.len() > high(here_max);
@@ -49,7 +51,13 @@ pub(crate) fn check<D: Disk>(
             count += 1;
         }
     }
-    let Some(new) = new else { return Ok(()) };
+    let Some(new) = new else {
+        // Those that came back for several appends at once may be more than fit.
+        if known > high(all_max) || known_here > high(here_max) {
+            store.spiller.hint(store);
+        }
+        return Ok(());
+    };
     let (full, full_here) = (known + count > all_max, known_here + count > here_max);
     if !full && !full_here {
         if near {
@@ -61,7 +69,7 @@ pub(crate) fn check<D: Disk>(
     match (store.spiller.found_none(full, full_log), origin) {
         (false, _) => {
             store.spiller.demand(store, full, full_log);
-            Err(AppendError::ProducerAway(new))
+            if room_made { Ok(()) } else { Err(AppendError::ProducerAway(new)) }
         }
         // What a leader has taken has to be taken.
         (true, Origin::Replica) => Ok(()),

@@ -66,6 +66,7 @@ impl<D: Disk> StoreInner<D> {
             log.fail(reason);
             self.pipeline.request_checkpoint(self);
             self.pipeline.work.wake_all();
+            self.spiller.changed.wake_all();
         }
     }
 

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::bring_back::BROUGHT_MAX;
 use crate::bytes_io::Reader;
 use crate::checkpoint::{self, Checkpoint, Encoder, LogRecord, Redo};
 use crate::checkpoint_file::{decode, ends_with_crc, load_checkpoint, write_checkpoint};
@@ -16,7 +17,7 @@ use crate::config::StoreConfig;
 use crate::cuts::{CutRecord, Cuts};
 use crate::disk::Disk;
 use crate::error::OpenError;
-use crate::producer::ProducerTable;
+use crate::producer::{Producer, ProducerTable};
 use crate::spill::Spilled;
 use crate::state::{first_unique, logs_dir};
 use crate::store::Store;
@@ -114,19 +115,6 @@ async fn take_along<D: Disk>(
     producers_max: usize,
 ) -> Result<usize, OpenError> {
     let cuts = Cuts::from_records(&std::mem::take(&mut log.cuts));
-    let mut all = match spilled.all_of(disk, log.id).await {
-        Ok(all) => all,
-        Err(error) => {
-            tracing::error!(
-                log = log.name,
-                "its producers on disk do not move with it, and are unknown: {error}"
-            );
-            return Ok(0);
-        }
-    };
-    if all.is_empty() {
-        return Ok(0);
-    }
     let mut table = match log.producers.is_empty() {
         true => ProducerTable::new(usize::MAX),
         false => match ProducerTable::decode(&log.producers, usize::MAX) {
@@ -134,15 +122,46 @@ async fn take_along<D: Disk>(
             Err(error) => return Err(OpenError::Corrupt(format!("checkpoint of log {}: {error}", log.name))),
         },
     };
-    all.retain(|(run, id, producer)| !cuts.void(*run, producer) && !table.knows(*id));
-    all.sort_by_key(|(_, _, producer)| std::cmp::Reverse(producer.last_seen_ms));
-    all.truncate(producers_max);
-    let count = all.len();
-    for (_, id, producer) in all {
+    let mut seen_last = SeenLast::new(producers_max.min(BROUGHT_MAX));
+    let take = |run: u64, id: i64, producer: Producer| {
+        if !cuts.void(run, &producer) && !table.knows(id) {
+            seen_last.add(id, producer);
+        }
+    };
+    if let Err(error) = spilled.each_of(disk, log.id, take).await {
+        tracing::error!(
+            log = log.name,
+            "its producers on disk do not move with it, and are unknown: {error}"
+        );
+        return Ok(0);
+    }
+    let count = seen_last.producers.len();
+    for ((_, id), producer) in seen_last.producers {
         table.bring_back(id, producer);
     }
-    log.producers = table.encode(log.end_offset);
+    if count > 0 {
+        log.producers = table.encode(log.end_offset);
+    }
     Ok(count)
+}
+
+/// Up to so many producers, those seen last; by producer id where that is equal.
+struct SeenLast {
+    producers_max: usize,
+    producers: BTreeMap<(i64, i64), Producer>,
+}
+
+impl SeenLast {
+    fn new(producers_max: usize) -> SeenLast {
+        SeenLast { producers_max, producers: BTreeMap::new() }
+    }
+
+    fn add(&mut self, id: i64, producer: Producer) {
+        self.producers.insert((producer.last_seen_ms, id), producer);
+        if self.producers.len() > self.producers_max {
+            self.producers.pop_first();
+        }
+    }
 }
 
 /// Nothing that is in runs with lower numbers counts.
@@ -298,6 +317,29 @@ mod tests {
             let mut bad = bytes.clone();
             bad[at] ^= 1;
             assert_eq!(decode_plan(&bad), None, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn of_those_on_disk_no_more_are_kept_than_move() {
+        let mut table = ProducerTable::new(1);
+        let header = penstock_format::BatchHeader { producer_id: 1, producer_epoch: 0, ..Default::default() };
+        table.record(&header, 0);
+        let seen = |last_seen_ms: i64| {
+            let mut known = table.get(1).cloned().unwrap();
+            known.last_seen_ms = last_seen_ms;
+            known
+        };
+        for producers_max in [0, 1, 10, 2000] {
+            let mut seen_last = SeenLast::new(producers_max);
+            for id in 0..1000 {
+                seen_last.add(id, seen(id * 7 % 1000 / 2));
+                assert_eq!(seen_last.producers.len(), producers_max.min(id as usize + 1));
+            }
+            let mut expected: Vec<_> = (0..1000).map(|id| (id * 7 % 1000 / 2, id)).collect();
+            expected.sort_unstable();
+            let expected = &expected[1000 - producers_max.min(1000)..];
+            assert!(seen_last.producers.keys().eq(expected));
         }
     }
 

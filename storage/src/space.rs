@@ -192,6 +192,7 @@ impl<D: Disk> StoreInner<D> {
         }
         self.room.wake_all();
         self.work.wake_all();
+        self.spiller.changed.wake_all();
     }
 }
 

@@ -37,7 +37,7 @@ use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::producer::Producer;
 pub(crate) use check::check;
-use merge::{Rules, choose, merge_into, sizes};
+use merge::{Rules, Tally, choose, merge_into, sizes};
 use run::{Run, RunError, run_path};
 use writer::RunWriter;
 
@@ -88,8 +88,10 @@ pub(crate) struct MergeOutcome {
     pub(crate) merged: Option<RunRecord>,
     /// The runs that are live no more.
     pub(crate) replaced: Vec<RunRecord>,
-    /// Entries that were refused or superseded.
+    /// Entries that were refused or superseded, or that may have been by what was lost.
     pub(crate) dropped: u64,
+    /// Entries of blocks that were left out, and of producers that these may have told of.
+    pub(crate) forgotten: u64,
     /// Blocks that were left out, a sentence each.
     pub(crate) lost: Vec<String>,
 }
@@ -243,14 +245,6 @@ impl<D: Disk> Spilled<D> {
         Ok(None)
     }
 
-    /// The newest entry of each producer of a log, by ascending id, with the number of the run that it was first
-    /// written in.
-    pub(crate) async fn all_of(&self, disk: &D, log: u64) -> Result<Vec<(u64, i64, Producer)>, FindError> {
-        let mut all = Vec::new();
-        self.each_of(disk, log, |first, id, producer| all.push((first, id, producer))).await?;
-        Ok(all)
-    }
-
     /// Shows `visit` the newest entry of each producer of a log, by ascending id, between awaits: the number of the run that it
     /// was first written in, the producer's id, and what is known of it.
     pub(crate) async fn each_of(
@@ -328,19 +322,41 @@ impl<D: Disk> Spilled<D> {
         choose(&sizes(&self.records())).is_some()
     }
 
-    /// Bytes of the runs that [`Spilled::merge`] would merge now: more than it writes.
-    pub(crate) fn merge_bytes(&self) -> u64 {
+    /// Bytes of the runs that [`Spilled::merge`] would merge now, or of all: more than it writes.
+    pub(crate) fn merge_bytes(&self, all: bool) -> u64 {
         let records = self.records();
-        let from = choose(&sizes(&records)).unwrap_or(0);
+        let from = choose(&sizes(&records)).filter(|_| !all).unwrap_or(0);
         records[from..].iter().map(|record| record.len).sum()
     }
 
     /// Merges live runs into one: those that [`Spilled::wants_merge`] means, all if it means none. Entries that are
-    /// superseded or that `keep` refuses go; it is asked between awaits. A damaged block is left out, with what older runs
-    /// have of its keys; an entry refused stays while an older run, not merged now, may have one of its producer. On an error, which only writing gives, all stays as it was.
+    /// superseded or that `keep` refuses go; it is asked between awaits, and of some entries twice where a block is lost. A
+    /// damaged block is left out, with what older runs have of its keys; an entry refused stays while an older run, not merged
+    /// now, may have one of its producer. On an error, which only writing gives, all stays as it was.
     pub(crate) async fn merge(
         &self,
         disk: &D,
+        number: u64,
+        keep: &dyn Fn(Key, u64, &Producer) -> bool,
+    ) -> io::Result<MergeOutcome> {
+        let from = choose(&sizes(&self.records())).unwrap_or(0);
+        self.merge_from(disk, from, number, keep).await
+    }
+
+    /// The same of all live runs: `keep` is asked of each producer once, and who is refused goes.
+    pub(crate) async fn merge_all(
+        &self,
+        disk: &D,
+        number: u64,
+        keep: &dyn Fn(Key, u64, &Producer) -> bool,
+    ) -> io::Result<MergeOutcome> {
+        self.merge_from(disk, 0, number, keep).await
+    }
+
+    async fn merge_from(
+        &self,
+        disk: &D,
+        mut from: usize,
         number: u64,
         keep: &dyn Fn(Key, u64, &Producer) -> bool,
     ) -> io::Result<MergeOutcome> {
@@ -348,7 +364,6 @@ impl<D: Disk> Spilled<D> {
         let _merging = Merging(&self.merging);
         let _begun = self.begin(number);
         let runs = self.runs.borrow().clone();
-        let mut from = choose(&sizes(&self.records())).unwrap_or(0);
         loop {
             let mut older = runs.clone();
             let taken = older.split_off(from);
@@ -370,7 +385,7 @@ impl<D: Disk> Spilled<D> {
         rules: &Rules<'_, D>,
     ) -> io::Result<Option<Merged<D>>> {
         if taken.is_empty() {
-            return Ok(Some(Merged { run: None, dropped: 0, lost: Vec::new() }));
+            return Ok(Some(Merged { run: None, tally: Tally::default() }));
         }
         let room = taken.iter().map(|run| run.record.producers).sum();
         let path = run_path(&self.dir, number);
@@ -382,17 +397,20 @@ impl<D: Disk> Spilled<D> {
             disk.remove(&path).await?;
             None
         };
-        Ok(Some(Merged { run, dropped: tally.dropped, lost: tally.told() }))
+        Ok(Some(Merged { run, tally }))
     }
 
     /// Puts the merged run in the place of those it was made of.
     fn replace(&self, taken: &[Rc<Run<D>>], merged: Merged<D>) -> MergeOutcome {
         let replaced = taken.iter().map(|run| run.record).collect::<Vec<_>>();
+        let left = merged.run.as_ref().map_or(0, |run| run.record.producers) + merged.tally.dropped;
+        let lost = replaced.iter().map(|run| run.producers).sum::<u64>().saturating_sub(left);
         let outcome = MergeOutcome {
             merged: merged.run.as_ref().map(|run| run.record),
             replaced: replaced.clone(),
-            dropped: merged.dropped,
-            lost: merged.lost,
+            dropped: merged.tally.dropped,
+            forgotten: lost + merged.tally.stale,
+            lost: merged.tally.told(),
         };
         let mut runs = self.runs.borrow_mut();
         let Some(first) = replaced.first() else { return outcome };
@@ -416,8 +434,7 @@ impl<D: Disk> Spilled<D> {
 /// What became of the runs merged.
 struct Merged<D: Disk> {
     run: Option<Run<D>>,
-    dropped: u64,
-    lost: Vec<String>,
+    tally: Tally,
 }
 
 /// A file that is being written, until it is live or given up.

@@ -20,6 +20,7 @@ mod merge;
 mod pick;
 
 use std::cell::{Cell, RefCell};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::rc::Rc;
@@ -42,7 +43,7 @@ const DEMANDED_ATTEMPTS: u32 = 2;
 const PAUSE: Duration = Duration::from_millis(5);
 /// The same where there was nobody to take, or no round is demanded.
 const LONG_PAUSE: Duration = Duration::from_millis(100);
-/// Producers remembered that were looked up in vain. An append needs those of its own batches.
+/// Producers remembered that were looked up in vain, but for those of one append: it needs all its own.
 const ABSENT_MAX: usize = 4096;
 /// Different errors of lookups that are told.
 const ERRORS_TOLD_MAX: usize = 64;
@@ -68,8 +69,8 @@ pub(crate) struct Spiller {
     found_none: Cell<bool>,
     /// Logs for whose bound one was, and it found nobody there.
     found_none_in: RefCell<BTreeSet<u64>>,
-    /// Times that producers left memory: what was looked up before may be older than what is on disk now.
-    rounds: Cell<u64>,
+    /// Who does not leave memory: appends look them up, or bring others to memory beside them. How many do, each.
+    held: RefCell<BTreeMap<Key, usize>>,
     /// Number of the run that is being written, taken before its producers are picked.
     writing: Cell<Option<u64>>,
     /// The disk took no run when it was tried last, or no merge.
@@ -118,13 +119,20 @@ impl Spiller {
         full && self.found_none.get() || log.is_some_and(|log| self.found_none_in.borrow().contains(&log))
     }
 
-    fn has_found_none(&self) -> bool {
+    pub(crate) fn has_found_none(&self) -> bool {
         self.found_none.get() || !self.found_none_in.borrow().is_empty()
     }
 
-    /// See the field.
-    pub(crate) fn rounds(&self) -> u64 {
-        self.rounds.get()
+    /// Keeps these in memory, once they are there, until what is given is dropped: what is looked up meanwhile stays the newest
+    /// on disk.
+    pub(crate) fn hold(&self, log: u64, ids: &BTreeSet<i64>) -> Held<'_> {
+        let keys: Vec<_> = ids.iter().map(|id| (log, *id)).collect();
+        keys.iter().for_each(|key| *self.held.borrow_mut().entry(*key).or_default() += 1);
+        Held { held: &self.held, keys }
+    }
+
+    fn holds(&self, key: Key) -> bool {
+        self.held.borrow().contains_key(&key)
     }
 
     /// Whether a run may have this producer, and it was not looked up in vain.
@@ -132,13 +140,13 @@ impl Spiller {
         store.spilled.may_have(key) && !self.absent.borrow().contains(&key)
     }
 
-    /// No run has this producer.
-    pub(crate) fn is_absent(&self, key: Key) {
+    /// No run has these producers of an append, which finds all of them so if it goes on at once.
+    pub(crate) fn are_absent(&self, keys: &[Key]) {
         let mut absent = self.absent.borrow_mut();
-        if absent.len() >= ABSENT_MAX {
+        if absent.len() + keys.len() > ABSENT_MAX {
             absent.clear();
         }
-        absent.insert(key);
+        absent.extend(keys);
     }
 
     /// Whether there are runs, or there will be one.
@@ -175,6 +183,26 @@ impl Spiller {
     fn tell_refused<D: Disk>(&self, store: &StoreInner<D>, what: &str, error: &std::io::Error) {
         if !self.refused.replace(true) {
             tracing::warn!(dir = %store.dir.display(), "{what}: {error}");
+        }
+    }
+}
+
+/// Producers of an append that do not leave memory.
+pub(crate) struct Held<'a> {
+    held: &'a RefCell<BTreeMap<Key, usize>>,
+    keys: Vec<Key>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let mut held = self.held.borrow_mut();
+        for key in &self.keys {
+            if let Entry::Occupied(mut holders) = held.entry(*key) {
+                *holders.get_mut() -= 1;
+                if *holders.get() == 0 {
+                    holders.remove();
+                }
+            }
         }
     }
 }
@@ -318,7 +346,6 @@ fn took_space<D: Disk>(store: &Rc<StoreInner<D>>, bytes: u64) {
 
 /// Lets those of `which` that have not changed go from memory; gives how many.
 async fn let_go<D: Disk>(store: &StoreInner<D>, picked: &Picked<D>, which: impl Fn(Key) -> bool) -> usize {
-    add(&store.spiller.rounds, 1);
     let mut count = 0;
     for entries in picked.entries.chunks(STRETCH) {
         for (key, producer) in entries.iter().filter(|(key, _)| which(*key)) {
@@ -334,7 +361,7 @@ async fn let_go<D: Disk>(store: &StoreInner<D>, picked: &Picked<D>, which: impl 
 }
 
 fn leave<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>, key: Key, producer: &Producer) -> bool {
-    let left = log.state.borrow_mut().producers.let_go(key.1, producer);
+    let left = !store.spiller.holds(key) && log.state.borrow_mut().producers.let_go(key.1, producer);
     if left {
         let known = &store.levels.producers;
         known.set(known.get().saturating_sub(1));
@@ -378,6 +405,13 @@ fn may_leave<D: Disk>(log: &LogInner<D>) -> bool {
 
 /// Whether a log keeps producers in memory that may leave it soon.
 fn holds_back<D: Disk>(store: &StoreInner<D>) -> bool {
-    let held = |log: &Rc<LogInner<D>>| !may_leave(log) && !log.state.borrow().producers.is_empty();
+    let held = |log: &Rc<LogInner<D>>| {
+        let producers = &log.state.borrow().producers;
+        let held = store.spiller.held.borrow();
+        let mut held = held.range((log.id, i64::MIN)..=(log.id, i64::MAX));
+        let idle = |known: &Producer| known.transaction_first_offset.is_none();
+        !may_leave(log) && !producers.is_empty()
+            || held.any(|(key, _)| producers.get(key.1).is_some_and(idle))
+    };
     store.logs.borrow().values().any(held)
 }

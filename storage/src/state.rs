@@ -299,6 +299,8 @@ pub(crate) struct LogInner<D: Disk> {
     pub rescuing: Cell<bool>,
     /// A checkpoint tells of it as it was saved.
     pub saved: Cell<bool>,
+    /// What room there was to be had was made for an append of several batches, which comes now.
+    pub room_made: Cell<bool>,
     /// Its removal is stable: nothing of it is of use any more.
     pub discarded: Cell<bool>,
     pub state: RefCell<LogState<D>>,
@@ -353,6 +355,7 @@ impl<D: Disk> LogInner<D> {
             to_rescue: Cell::new(false),
             rescuing: Cell::new(false),
             saved: Cell::new(false),
+            room_made: Cell::new(false),
             discarded: Cell::new(false),
             state: RefCell::new(LogState {
                 config,

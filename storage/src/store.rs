@@ -283,6 +283,7 @@ impl<D: Disk> Store<D> {
         store.logs.borrow_mut().remove(name);
         store.removing.borrow_mut().push(log.clone());
         log.changed();
+        store.spiller.changed.wake_all();
         // The work goes on to its end even if the caller gives up waiting.
         let (worker, removed) = (store.clone(), log.clone());
         store.spawn("log removal", async move {

@@ -21,6 +21,7 @@ mod renewals;
 mod reshards;
 mod scrubs;
 mod spills;
+mod spills_at_once;
 mod versions;
 
 use std::path::Path;

@@ -51,6 +51,8 @@ pub(super) fn piece_bytes(runs: usize) -> usize {
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) dropped: u64,
+    /// Producers that a lost block may have told of, and only older runs did.
+    pub(super) stale: u64,
     pub(super) lost: Vec<String>,
     /// Lost blocks that no sentence tells of.
     untold: u64,
@@ -126,8 +128,11 @@ pub(super) async fn merge_into<D: Disk>(
         }
         let Some((at, entry)) = newest else { break };
         let stale = cursors[at + 1..].iter().any(|newer| newer.may_have_lost(key));
-        if stale || rules.refuse(&entry) {
+        if rules.refuse(&entry) {
             tally.dropped += 1;
+        } else if stale {
+            tally.dropped += 1;
+            tally.stale += 1;
         } else if writer.push(key, entry.first, &entry.producer) {
             writer.flush().await?;
         }

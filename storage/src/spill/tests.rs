@@ -1,5 +1,9 @@
 use std::cell::RefCell;
 use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::poll_immediate;
 
 use super::*;
 use crate::bytes_io::Reader;
@@ -33,6 +37,16 @@ fn producer(mark: i64, batches: usize) -> Producer {
 /// Entries of a log: ids by `step` from 0 to below `end`.
 fn entries(log: u64, end: i64, step: usize, mark: i64) -> Vec<(Key, Producer)> {
     (0..end).step_by(step).map(|id| ((log, id), producer(mark + id, (id % 6) as usize))).collect()
+}
+
+impl Spilled<SimDisk> {
+    /// The newest entry of each producer of a log, by ascending id, with the number of the run that it was first
+    /// written in.
+    async fn all_of(&self, disk: &SimDisk, log: u64) -> Result<Vec<(u64, i64, Producer)>, FindError> {
+        let mut all = Vec::new();
+        self.each_of(disk, log, |first, id, producer| all.push((first, id, producer))).await?;
+        Ok(all)
+    }
 }
 
 /// Runs a test with the runs of a new store.
@@ -95,6 +109,26 @@ fn what_was_written_is_found_also_after_a_start() {
             let lens: u64 = world.files().values().map(|bytes| bytes.len() as u64).sum();
             assert_eq!(spilled.disk_bytes(), lens);
         }
+    });
+}
+
+/// So that a log with millions of them holds nobody up, and nothing of it is kept but what is shown.
+#[test]
+fn going_through_a_log_lets_others_have_their_turn() {
+    with(async |_, disk, spilled| {
+        for number in [1, 2] {
+            spilled.write(&disk, number, &entries(1, 10_240, 1, number as i64)).await.unwrap();
+        }
+        let (seen, mut turns, mut last) = (Cell::new(0), 0, 0);
+        let mut walk = pin!(spilled.each_of(&disk, 1, |_, id, _| {
+            assert_eq!(id, seen.replace(id + 1));
+        }));
+        while poll_immediate(&mut walk).await.is_none() {
+            assert!(seen.get() - last <= 512, "{} in a turn", seen.get() - last);
+            (turns, last) = (turns + 1, seen.get());
+            disk.sleep(Duration::from_millis(1)).await;
+        }
+        assert!(seen.get() == 10_240 && turns >= 20, "{} in {turns} turns", seen.get());
     });
 }
 

@@ -24,23 +24,22 @@ pub(crate) async fn merge<D: Disk>(store: &Rc<StoreInner<D>>) {
     let producers_max = store.config.spilled_producers_max;
     let beyond = || store.spilled.producers() > producers_max;
     while store.spilled.wants_merge() {
-        if merge_without(store, Oldest::default()).await.is_none() || store.stopped.get() {
+        if merge_without(store, false, &Oldest::default()).await.is_none() || store.stopped.get() {
             return;
         }
     }
     if !beyond() {
         return;
     }
-    // All of them, since no others are asked for.
-    let Some(sample) = merge_without(store, Oldest::default()).await else { return };
+    let Some(sample) = merge_without(store, true, &Oldest::default()).await else { return };
     if !beyond() {
         return;
     }
     let count = store.spilled.producers();
     let surplus = count - (producers_max - producers_max / 8);
     let oldest = Oldest { until_ms: until(sample, surplus, count), surplus: Cell::new(surplus) };
-    if merge_without(store, oldest).await.is_some() {
-        let forgotten = count.saturating_sub(store.spilled.producers());
+    if merge_without(store, true, &oldest).await.is_some() {
+        let forgotten = surplus - oldest.surplus.get();
         add(&store.levels.producers_forgotten, forgotten);
         let dir = store.dir.display();
         tracing::warn!(%dir, forgotten, "producers silent for longest are forgotten: the disk has all that it may");
@@ -75,12 +74,12 @@ fn until(mut sample: Vec<i64>, surplus: u64, count: u64) -> i64 {
     sample.get(at).or(sample.last()).copied().unwrap_or(i64::MAX)
 }
 
-/// Merges runs; gives a sample of when those left were seen last. `None` if the disk refused.
-async fn merge_without<D: Disk>(store: &Rc<StoreInner<D>>, oldest: Oldest) -> Option<Vec<i64>> {
+/// Merges runs, all or as many as is worth it; gives a sample of when those left were seen last. `None` if the disk refused.
+async fn merge_without<D: Disk>(store: &Rc<StoreInner<D>>, all: bool, oldest: &Oldest) -> Option<Vec<i64>> {
     let logs: BTreeMap<u64, Rc<LogInner<D>>> =
         store.logs.borrow().values().map(|log| (log.id, log.clone())).collect();
     // The old files stay until a checkpoint, which needs room itself, as does the journal.
-    let bytes = store.spilled.merge_bytes();
+    let bytes = store.spilled.merge_bytes(all);
     if store.space.is_tight(bytes) {
         let error = std::io::Error::other(format!("{bytes} bytes may be needed, and room is short"));
         store.spiller.tell_refused(store, CANNOT_MERGE, &error);
@@ -106,7 +105,12 @@ async fn merge_without<D: Disk>(store: &Rc<StoreInner<D>>, oldest: Oldest) -> Op
     let runs = store.spilled.records().len();
     // What is being written beside it is not held against the cuts.
     let held_before = store.spiller.live_before(number);
-    let merge = pin!(store.spilled.merge(&store.disk, number, &keep));
+    let merge = pin!(async {
+        match all {
+            true => store.spilled.merge_all(&store.disk, number, &keep).await,
+            false => store.spilled.merge(&store.disk, number, &keep).await,
+        }
+    });
     // What is begun is left over then.
     let stopped = pin!(store.work.until(|| store.stopped.get().then_some(())));
     let merged = match select(merge, stopped).await {
@@ -117,10 +121,7 @@ async fn merge_without<D: Disk>(store: &Rc<StoreInner<D>>, oldest: Oldest) -> Op
         Ok(outcome) => {
             let dir = store.dir.display();
             took_space(store, outcome.merged.map_or(0, |run| run.len));
-            let replaced = outcome.replaced.iter().map(|run| run.producers).sum::<u64>();
-            let left = outcome.merged.map_or(0, |run| run.producers) + outcome.dropped;
-            // What is neither there nor dropped was in damaged blocks.
-            add(&store.levels.producers_forgotten, replaced.saturating_sub(left));
+            add(&store.levels.producers_forgotten, outcome.forgotten);
             for lost in &outcome.lost {
                 tracing::error!(%dir, "producers on disk are damaged and are forgotten: {lost}");
             }

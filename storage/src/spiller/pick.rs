@@ -133,7 +133,9 @@ async fn idle<D: Disk>(
                 }
                 seen += 1;
                 let (since, key) = (producer.last_seen_ms, (log.id, id));
-                let may_go = producer.transaction_first_offset.is_none() && !chosen.contains(&key);
+                let may_go = producer.transaction_first_offset.is_none()
+                    && !store.spiller.holds(key)
+                    && !chosen.contains(&key);
                 let older =
                     idlest.len() < count || idlest.peek().is_some_and(|youngest| (since, key) < *youngest);
                 if may_go && older && wanted(key) {

@@ -6,15 +6,16 @@ use crate::disk::Disk;
 use crate::disk::sim::Crash;
 use crate::{Resharding, reshard, reshard_plan_path, shard_dir};
 
-const DATA: &str = "/data";
-
-fn config(shard: usize) -> StoreConfig {
-    StoreConfig { id_space: shard as u16, ..small() }
-}
+pub(super) const DATA: &str = "/data";
 
 async fn open_shard(disk: &SimDisk, shard: usize) -> Store<SimDisk> {
+    open_shard_with(disk, shard, small()).await
+}
+
+pub(super) async fn open_shard_with(disk: &SimDisk, shard: usize, config: StoreConfig) -> Store<SimDisk> {
     let dir = shard_dir(Path::new(DATA), shard);
-    let (store, report) = Store::open(disk.clone(), &dir, config(shard), 0).await.unwrap();
+    let config = StoreConfig { id_space: shard as u16, ..config };
+    let (store, report) = Store::open(disk.clone(), &dir, config, 0).await.unwrap();
     assert_eq!(report.offline, []);
     store
 }

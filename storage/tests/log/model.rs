@@ -274,7 +274,7 @@ impl Model {
 
     async fn check_producers(&self) -> Outcome {
         for (id, last) in self.state().producers() {
-            let admitted = self.log.admit_producer(id, self.context()).await;
+            let admitted = self.log.admit_producers([id], self.context()).await;
             admitted.map_err(|error| error.to_string())?;
             let known = self.log.producers();
             let found = known.iter().find(|producer| producer.producer_id == id);

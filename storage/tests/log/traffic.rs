@@ -176,7 +176,10 @@ pub(crate) async fn append(
 ) -> Result<Appended, AppendError> {
     loop {
         match log.append(batches.to_vec(), context) {
-            Err(AppendError::ProducerAway(producer_id)) => log.admit_producer(producer_id, context).await?,
+            Err(AppendError::ProducerAway(_)) => {
+                let ids = batches.iter().map(|batch| batch.header.producer_id);
+                log.admit_producers(ids, context).await?;
+            }
             appended => return appended,
         }
     }
