@@ -11,7 +11,7 @@ use crate::error::{AppendError, Offline, ReadError, StoreError};
 use crate::lookup::BatchSearch;
 use crate::producer::Producer;
 use crate::state::{LogInner, StoreInner};
-use crate::{append, bring_back, cut, large, lookup, read};
+use crate::{append, bring_back, cut, large, lookup, producer_bound, read};
 
 /// Names the commit that an append joined; give it to [`Log::durable`]. Later appends have equal or larger tickets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,8 +148,14 @@ impl<D: Disk> Log<D> {
         bring_back::admit(&self.store, &self.inner, &ids, context).await
     }
 
-    /// Appends one validated batch of any size; waits where its producer has to be brought to memory. One that [`Log::append`] would refuse as too large waits until the
-    /// segment's file reaches far enough to take it; the append then takes effect in memory in one step, as it does
+    /// Whether an append of this batch would wait for its producer now: see [`Log::admit_producers`].
+    pub fn awaits_producer(&self, batch: &Batch, origin: Origin) -> bool {
+        let checked = producer_bound::check(&self.store, &self.inner, std::slice::from_ref(batch), origin);
+        matches!(checked, Err(AppendError::ProducerAway(_)))
+    }
+
+    /// Appends one validated batch of any size; waits where its producer has to be brought to memory. One that
+    /// [`Log::append`] would refuse as too large waits until the segment's file reaches far enough to take it; the append then takes effect in memory in one step, as it does
     /// there. Cancel-safe: it took effect, or not at all.
     pub async fn append_large(&self, batch: Batch, context: AppendContext) -> Result<Appended, AppendError> {
         large::append_large(&self.store, &self.inner, batch, context).await

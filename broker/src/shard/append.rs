@@ -3,6 +3,9 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use futures_util::StreamExt;
+use futures_util::future::join;
+use futures_util::stream;
 use penstock_core::partition::AppendFailure;
 use penstock_format::Batch;
 use penstock_storage::producer::ProducerError;
@@ -10,8 +13,11 @@ use penstock_storage::{AppendContext, AppendError, Appended, Origin, Reservation
 
 use super::append_line::AppendPlaces;
 use super::course::AppendTimes;
-use super::{Partition, PartitionKey, Shard, ShardDisk, Stage};
+use super::{Partition, PartitionKey, Shard, ShardDisk, ShardLog, Stage};
 use crate::runtime::task;
+
+/// Producers of one request that are looked up on disk at once.
+const ADMITTED_AT_ONCE: usize = 16;
 
 /// A batch for one partition.
 #[derive(Debug)]
@@ -70,7 +76,8 @@ impl Shard {
         let shard = self.clone();
         async move {
             let bytes = appends.iter().map(|append| append.batch.len()).sum();
-            let turn = places.turn().await;
+            // Nobody's bytes are set aside for who waits for its producer.
+            let (turn, ()) = join(places.turn(), admit(&appends, &partitions)).await;
             // Held until the appends are made. Where there will be no room (the store is closing or offline, its disk is
             // full) each append is refused for the same reason, which its client is told.
             let room = shard.room(bytes).await;
@@ -92,8 +99,8 @@ impl Shard {
         self.store.reserve(bytes).await
     }
 
-    /// Appends to one partition. Waits only where a batch is larger than a journal frame, or its producer has to be brought
-    /// back from disk.
+    /// Appends to one partition. Waits only where a batch is larger than a journal frame, or its producer has left memory since
+    /// it was admitted.
     async fn append_one(
         &self,
         append: PartitionAppend,
@@ -144,6 +151,20 @@ impl BegunAppends {
         }
         AppendOutcomes { outcomes, times }
     }
+}
+
+/// Has the producers of these appends that are on disk brought back, and room made for new ones, some at a time; what
+/// cannot be is said by the append. Costs next to nothing where all are in memory.
+async fn admit(appends: &[PartitionAppend], partitions: &[Option<Rc<Partition>>]) {
+    let away = appends.iter().zip(partitions).filter_map(|(append, partition)| {
+        let log = &partition.as_ref()?.log;
+        log.awaits_producer(&append.batch, Origin::Client).then_some((log, append.batch.header.producer_id))
+    });
+    let bring = async |(log, producer_id): (&ShardLog, i64)| {
+        let context = AppendContext { leader_epoch: 0, now_ms: task::now_ms(), origin: Origin::Client };
+        let _ = log.admit_producers([producer_id], context).await;
+    };
+    stream::iter(away).for_each_concurrent(ADMITTED_AT_ONCE, bring).await;
 }
 
 /// A place in the line of each of these.

@@ -1,7 +1,8 @@
 //! The order of appends: each log takes them in the order in which they came.
 //!
 //! An append may wait, for a segment's file if its batch is larger than a journal frame, or for its producer if that is on
-//! disk. Who came later to the same logs waits too, as does what its own connection sent behind it; nobody else does.
+//! disk. Who came later to the same logs waits too, as does what its own connection sent behind it, and who came behind these
+//! to others of their logs.
 //!
 //! Invariant: a request takes its places in all lines in one step. So whoever came first of those that are not done stands
 //! first in all its lines, and no requests wait for each other in a circle.
