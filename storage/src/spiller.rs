@@ -273,7 +273,6 @@ pub(crate) async fn make_room<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
     let number = store.unique();
     spiller.writing.set(Some(number));
     let mut picked = pick::pick(store, full, &full_logs, &|_| true).await;
-    let found_none = full && picked.entries.is_empty();
     picked.settle(store).await;
     let left = match picked.entries.is_empty() {
         true => 0,
@@ -283,9 +282,7 @@ pub(crate) async fn make_room<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
         }
     };
     spiller.writing.set(None);
-    if found_none && !holds_back(store) {
-        spiller.found_none.set(true);
-    }
+    spiller.found_none.set(spiller.found_none.get() || picked.found_none);
     spiller.found_none_in.borrow_mut().append(&mut picked.none_in);
     if spiller.has_found_none() {
         store.work.wake_all();
@@ -403,15 +400,12 @@ fn may_leave<D: Disk>(log: &LogInner<D>) -> bool {
     !state.busy && !state.removed && !log.rescuing.get() && (!log.has_failed() || log.saved.get())
 }
 
-/// Whether a log keeps producers in memory that may leave it soon.
-fn holds_back<D: Disk>(store: &StoreInner<D>) -> bool {
-    let held = |log: &Rc<LogInner<D>>| {
-        let producers = &log.state.borrow().producers;
-        let held = store.spiller.held.borrow();
-        let mut held = held.range((log.id, i64::MIN)..=(log.id, i64::MAX));
-        let idle = |known: &Producer| known.transaction_first_offset.is_none();
-        !may_leave(log) && !producers.is_empty()
-            || held.any(|(key, _)| producers.get(key.1).is_some_and(idle))
-    };
-    store.logs.borrow().values().any(held)
+/// Whether the log keeps producers in memory that may leave it soon.
+fn holds_back<D: Disk>(store: &StoreInner<D>, log: &LogInner<D>) -> bool {
+    let producers = &log.state.borrow().producers;
+    let held = store.spiller.held.borrow();
+    let mut held = held.range((log.id, i64::MIN)..=(log.id, i64::MAX));
+    let is_idle = |known: &Producer| known.transaction_first_offset.is_none();
+    (!may_leave(log) && !producers.is_empty())
+        || held.any(|(key, _)| producers.get(key.1).is_some_and(is_idle))
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use futures_util::future::select;
 
-use super::{STRETCH, may_leave};
+use super::{STRETCH, holds_back, may_leave};
 use crate::disk::Disk;
 use crate::producer::Producer;
 use crate::producer_bound::{high, target};
@@ -25,6 +25,8 @@ pub(super) struct Picked<D: Disk> {
     pub entries: Vec<(Key, Producer)>,
     /// Their logs.
     pub logs: BTreeMap<u64, Source<D>>,
+    /// The store is at its bound, and no producer may go.
+    pub found_none: bool,
     /// Logs that are at their bound, and none of their producers may go.
     pub none_in: BTreeSet<u64>,
 }
@@ -85,7 +87,12 @@ pub(super) async fn pick<D: Disk>(
                 idle(store, std::slice::from_ref(log), surplus, (&mut chosen, wanted)).await;
             }
             let none = chosen.range(keys_of(log.id)).next().is_none();
-            if is_full && none && chosen.len() < PICKED_MAX && may_leave(log) {
+            if is_full
+                && none
+                && known > target(producers_max)
+                && chosen.len() < PICKED_MAX
+                && !holds_back(store, log)
+            {
                 none_in.insert(log.id);
             }
         }
@@ -95,8 +102,11 @@ pub(super) async fn pick<D: Disk>(
     if surplus > chosen.len() {
         idle(store, &logs, surplus - chosen.len(), (&mut chosen, wanted)).await;
     }
+    // Where the round before has made room, nobody is missing.
+    let is_near = store.levels.producers.get() > target(store.config.producers_max);
+    let found_none = full && is_near && chosen.is_empty() && !logs.iter().any(|log| holds_back(store, log));
     let (entries, logs) = cloned(store, &logs, chosen).await;
-    Picked { entries, logs, none_in }
+    Picked { entries, logs, found_none, none_in }
 }
 
 /// All keys of a log.
