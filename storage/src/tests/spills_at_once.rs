@@ -6,7 +6,7 @@ use super::reshards::{DATA, open_shard_with};
 use super::spills::{Book, few, of, repeat, send, write};
 use super::*;
 use crate::disk::Disk;
-use crate::disk::sim::Crash;
+use crate::disk::sim::{Crash, Effect, Fault, Operation};
 use crate::{AppendError, Appended, Resharding, reshard};
 
 /// Appends batches of several producers in one go; gives how many times they had to be waited for as well.
@@ -174,8 +174,6 @@ fn who_comes_back_at_the_same_time_does_not_push_others_out() {
             }
             let came_back = store.stats().producers_brought_back;
             assert!(came_back <= 4 * 2 * 60, "{came_back} came back for 480 batches");
-            // That a round found nobody, since all had left, is believed for a while.
-            disk.sleep(std::time::Duration::from_secs(1)).await;
             let all = book.borrow().clone();
             for ((name, producer), offsets) in all {
                 assert_eq!(offsets.len(), 3);
@@ -233,6 +231,46 @@ fn each_producer_comes_back_once_for_a_batch() {
             store.close().await.unwrap();
         });
     }
+}
+
+#[test]
+fn nobody_is_missing_where_nobody_has_to_leave() {
+    let world = world(8);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk, few()).await;
+        let log = store.create_log("a", log_config()).await.unwrap();
+        // As when the round before has made room.
+        let spiller = &log.store.spiller;
+        spiller.demand(&log.store, true, Some(log.inner.id));
+        let asked = spiller.asked();
+        spiller.changed.until(|| spiller.has_served(asked).then_some(())).await;
+        assert!(!spiller.has_found_none());
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn who_waits_for_a_round_is_refused_where_the_disk_is_full() {
+    let (world, book) = (world(9), Book::default());
+    let disk = world.disk();
+    let inner = world.clone();
+    world.block_on(async move {
+        let (store, _) = open(disk, few()).await;
+        let log = store.create_log("a", log_config()).await.unwrap();
+        write(&store, "a", 0..60, &book).await;
+        inner.inject(Fault {
+            operation: Operation::Write,
+            path_contains: "/journal/".into(),
+            skip: 0,
+            times: u64::MAX,
+            effect: Effect::Fail(libc::ENOSPC),
+        });
+        // As many as fit. Then one has to wait for a round, and that for their commit.
+        let waits = (1000..).find(|producer| log.append(vec![of(*producer, 0)], client(2000)).is_err());
+        let refused = log.append_large(of(waits.unwrap(), 0), client(2000)).await;
+        assert!(matches!(refused, Err(AppendError::DiskFull)), "{refused:?}");
+    });
 }
 
 #[test]
