@@ -54,9 +54,10 @@ pub(crate) async fn admit<D: Disk>(
         }
     }
     // Held all the time, so that none of them went to disk meanwhile.
-    let absent: Vec<_> = ids.iter().filter(|id| !knows(**id)).map(|id| (log.id, *id)).collect();
+    let keys = ids.iter().filter(|id| !knows(**id)).map(|id| (log.id, *id));
+    let absent: Vec<_> = keys.filter(|key| store.spilled.may_have(*key)).collect();
     spiller.are_absent(&absent);
-    log.room_made.set(ids.len() > 1);
+    log.room_made.set(true);
     Ok(())
 }
 
@@ -82,7 +83,7 @@ async fn wait_for_room<D: Disk>(
         let is_open = store.is_offline().is_none() && !store.closing.get();
         takes && is_open && state.offline.is_none() && !state.removed
     };
-    loop {
+    while is_open() {
         let unknown = ids.iter().filter(|id| !log.state.borrow().producers.knows(**id)).count();
         let (full, full_here) = is_full(store, log, unknown);
         let full_log = full_here.then_some(log.id);
@@ -92,7 +93,7 @@ async fn wait_for_room<D: Disk>(
         spiller.demand(store, full, full_log);
         let (asked, known) = (spiller.asked(), store.levels.producers.get());
         spiller.changed.until(|| (spiller.has_served(asked) || !is_open()).then_some(())).await;
-        if !is_open() || ids.len() == 1 || store.levels.producers.get() >= known {
+        if ids.len() == 1 || store.levels.producers.get() >= known {
             return;
         }
     }

@@ -150,7 +150,9 @@ impl<D: Disk> Log<D> {
 
     /// Whether an append of this batch would wait for its producer now: see [`Log::admit_producers`].
     pub fn awaits_producer(&self, batch: &Batch, origin: Origin) -> bool {
-        let checked = producer_bound::check(&self.store, &self.inner, std::slice::from_ref(batch), origin);
+        let (store, log, batches) = (&self.store, &self.inner, std::slice::from_ref(batch));
+        let checked = append::check_admission(store, log, batches, origin)
+            .and_then(|_| producer_bound::check(store, log, batches, origin));
         matches!(checked, Err(AppendError::ProducerAway(_)))
     }
 

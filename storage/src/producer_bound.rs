@@ -4,6 +4,7 @@
 //! shard's memory and its checkpoint can take. Who has not written for longest goes to disk before the bounds are met
 //! ([`crate::spiller`]); at a bound an append waits for that.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use penstock_format::Batch;
@@ -41,14 +42,14 @@ pub(crate) fn check<D: Disk>(
         return Ok(());
     }
     let mut new = None;
-    let mut count = 0;
+    let mut unknown = BTreeSet::new();
     for Batch { header, .. } in batches.iter().filter(|batch| batch.header.has_producer_id()) {
         if !state.producers.knows(header.producer_id) {
             if store.spiller.may_have(store, (log.id, header.producer_id)) {
                 return Err(AppendError::ProducerAway(header.producer_id));
             }
             new = new.or(Some(header.producer_id));
-            count += 1;
+            unknown.insert(header.producer_id);
         }
     }
     let Some(new) = new else {
@@ -58,6 +59,7 @@ pub(crate) fn check<D: Disk>(
         }
         return Ok(());
     };
+    let count = unknown.len();
     let (full, full_here) = (known + count > all_max, known_here + count > here_max);
     if !full && !full_here {
         if near {

@@ -312,26 +312,25 @@ async fn spill<D: Disk>(
         }
         store.disk.sleep(PAUSE).await;
     };
-    match (written, demanded) {
-        (Ok(()), _) => {
+    let error = match written {
+        Ok(()) => {
             store.spiller.refused.set(false);
             let run = store.spilled.records().into_iter().find(|run| run.number == number);
             took_space(store, run.map_or(0, |run| run.len));
-            let_go(store, picked, |_| true).await
+            return let_go(store, picked, |_| true).await;
         }
-        // There is room for a while.
-        (Err(error), None) => {
-            store.spiller.tell_refused(store, "producers in memory cannot be taken to disk", &error);
-            0
-        }
-        (Err(error), Some(demanded)) => {
-            let what = "producers are forgotten, since they cannot be taken to disk";
-            store.spiller.tell_refused(store, what, &error);
-            let forgotten = forget(store, picked, demanded).await;
-            add(&store.levels.producers_forgotten, forgotten as u64);
-            forgotten
-        }
-    }
+        Err(error) => error,
+    };
+    // Else there is room for a while, or nobody is let in.
+    let Some(demanded) = demanded.filter(|_| !store.refuses_clients()) else {
+        store.spiller.tell_refused(store, "producers in memory cannot be taken to disk", &error);
+        return 0;
+    };
+    let what = "producers are forgotten, since they cannot be taken to disk";
+    store.spiller.tell_refused(store, what, &error);
+    let forgotten = forget(store, picked, demanded).await;
+    add(&store.levels.producers_forgotten, forgotten as u64);
+    forgotten
 }
 
 /// A run of so many bytes was written. A start has not asked for room yet.
@@ -387,9 +386,9 @@ async fn forget<D: Disk>(store: &StoreInner<D>, picked: &Picked<D>, (full, full_
         return forgotten;
     }
     let before = store.unique();
-    let sources = picked.logs.values().filter(|source| stale.contains_key(&source.log.id));
-    for source in sources.filter(|source| may_leave(&source.log)) {
-        source.log.state.borrow_mut().cuts.void_all(before);
+    stale.retain(|log, _| picked.logs.get(log).is_some_and(|source| may_leave(&source.log)));
+    for log in stale.keys().filter_map(|log| picked.logs.get(log)) {
+        log.log.state.borrow_mut().cuts.void_all(before);
     }
     forgotten + let_go(store, picked, |(log, _)| stale.contains_key(&log)).await
 }

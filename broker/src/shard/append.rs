@@ -164,7 +164,11 @@ async fn admit(appends: &[PartitionAppend], partitions: &[Option<Rc<Partition>>]
         let context = AppendContext { leader_epoch: 0, now_ms: task::now_ms(), origin: Origin::Client };
         let _ = log.admit_producers([producer_id], context).await;
     };
-    stream::iter(away).for_each_concurrent(ADMITTED_AT_ONCE, bring).await;
+    // All have asked for room before the first waits for it.
+    let away: Vec<_> = away.collect();
+    if !away.is_empty() {
+        stream::iter(away).for_each_concurrent(ADMITTED_AT_ONCE, bring).await;
+    }
 }
 
 /// A place in the line of each of these.

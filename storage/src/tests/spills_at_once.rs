@@ -270,6 +270,32 @@ fn who_waits_for_a_round_is_refused_where_the_disk_is_full() {
         let waits = (1000..).find(|producer| log.append(vec![of(*producer, 0)], client(2000)).is_err());
         let refused = log.append_large(of(waits.unwrap(), 0), client(2000)).await;
         assert!(matches!(refused, Err(AppendError::DiskFull)), "{refused:?}");
+        // Who is refused anyway asks for no round, which would forget others for nobody.
+        let asked = log.store.spiller.asked();
+        assert!(!log.awaits_producer(&of(2000, 0), Origin::Client));
+        log.admit_producers([2000], client(2000)).await.unwrap();
+        assert_eq!(log.store.spiller.asked(), asked);
+    });
+}
+
+#[test]
+fn any_number_of_batches_of_one_producer_count_as_one() {
+    let (world, book) = (world(10), Book::default());
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk, few()).await;
+        let log = store.create_log("a", log_config()).await.unwrap();
+        let context = AppendContext { origin: Origin::Replica, ..client(2000) };
+        for (known, batches) in [(10, 6), (0, 40)] {
+            write(&store, "a", 0..known, &book).await;
+            let producer = 1000 + known;
+            let batches = (0..batches).map(|n| of(producer, 2 * n)).collect();
+            let batches = contiguous(batches, log.log_end_offset());
+            append(&log, &batches, context).await.unwrap();
+            let known = log.producers().into_iter().find(|known| known.producer_id == producer);
+            assert_eq!(known.unwrap().last_sequence, batches.last().unwrap().header.base_sequence + 1);
+        }
+        store.close().await.unwrap();
     });
 }
 
