@@ -1,10 +1,12 @@
 """Groups under churn: a short run of the command `chaos`, and that each of its checks can fail."""
 
+import json
 import signal
 
 import pytest
 
 from churn.__main__ import parse
+from churn.reports import Report
 from churn.run import Run
 from churn.truths import Truths
 
@@ -93,6 +95,22 @@ def test_a_commit_that_was_shown_and_is_gone(truths):
 ))
 def test_a_group_that_is_stuck(truths, at, why):
     assert why in rest(truths, **at)
+
+
+def test_a_commit_that_a_member_gave_up_for_a_rebalance(truths, tmp_path):
+    path = tmp_path / "report"
+    error = "Offset commit cannot be completed since the consumer is undergoing a rebalance"
+    event = {"name": "offsets_committed", "success": False, "error": error, "offsets": [{"partition": 1, "offset": 2}]}
+    path.write_text(json.dumps(event) + "\n")
+    take = {"u": truths.given_up}
+    report = Report(path, lambda kind, *numbers: take[kind]("g", *numbers))
+    report.read()
+    assert "a lag of 1" in rest(truths, offsets=(3, 2)), "not of the last record"
+    event["offsets"][0]["offset"] = 3
+    path.write_text(path.read_text() + json.dumps(event) + "\n" + json.dumps(event | {"error": "timed out"}) + "\n")
+    report.read()
+    assert rest(truths, offsets=(3, 2)) == ""
+    assert "a lag of 1" in rest(truths, offsets=(2, 2)), "of another partition"
 
 
 def test_a_member_that_ends_by_itself(tmp_path):

@@ -124,7 +124,7 @@ class Crowd:
     def start(self, place):
         path = self.directory / f"{place.group}-{place.number}-{self.started}"
         self.started += 1
-        take = {"r": self.truths.consumed, "c": self.truths.committed}
+        take = {"r": self.truths.consumed, "c": self.truths.committed, "u": self.truths.given_up}
         member = Member(place.command(path), path, lambda kind, *numbers: take[kind](place.group, *numbers))
         self.members.append(member)
         return member

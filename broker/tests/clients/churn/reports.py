@@ -2,7 +2,8 @@
 
 What a killed process wrote stays in its file. Lines are words: `a PARTITION OFFSET NUMBER` a record was acknowledged to
 the producer, `r PARTITION OFFSET NUMBER` it was consumed, `c PARTITION OFFSET` its commit was acknowledged. Java's
-VerifiableConsumer writes JSON instead. Anything else is for people to read.
+VerifiableConsumer writes JSON instead: it also tells of commits that it gave up for a rebalance, `u PARTITION OFFSET`.
+Anything else is for people to read.
 """
 
 import json
@@ -49,6 +50,7 @@ class Report:
     def _take_json(self, event):
         if event["name"] == "record_data":
             self._take("r", event["partition"], event["offset"], int(event["value"]))
-        elif event["name"] == "offsets_committed" and event["success"]:
-            for each in event["offsets"]:
-                self._take("c", each["partition"], each["offset"])
+        elif event["name"] == "offsets_committed":
+            rebalancing = "undergoing a rebalance" in event.get("error", "")
+            for each in event["offsets"] if event["success"] or rebalancing else []:
+                self._take("c" if event["success"] else "u", each["partition"], each["offset"])

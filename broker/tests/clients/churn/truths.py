@@ -36,6 +36,7 @@ class Group:
         self.consumed = [Log() for _ in range(partitions)]
         self.committed = [0] * partitions  # the highest offset whose commit a member saw acknowledged
         self.shown = [0] * partitions  # the highest offset that the broker has given back
+        self.given_up = [0] * partitions  # the highest offset that a member did not commit for a rebalance
         self.records = self.repeated = self.commits = 0
 
 
@@ -73,6 +74,10 @@ class Truths:
         of.commits += 1
         of.committed[partition] = max(of.committed[partition], offset)
 
+    def given_up(self, group, partition, offset):
+        of = self.groups[group]
+        of.given_up[partition] = max(of.given_up[partition], offset)
+
     # ---- what the broker says -------------------------------------------------------------------------------------
 
     def known(self, group):
@@ -101,7 +106,9 @@ class Truths:
             return f"{group} has {len(owned)} members instead of {members}"
         if sorted(p for each in owned.values() for p in each) != list(range(len(self.produced))):
             return f"{group} does not own each partition once"
-        lag = sum(end - offset for offset, end in zip(offsets, ends))
+        # Who gave up a commit for a rebalance commits again with the next record, and there may be none.
+        given_up = self.groups[group].given_up
+        lag = sum(end - offset for offset, end, up in zip(offsets, ends, given_up) if up < end)
         if lag != 0:
             return f"{group} has a lag of {lag}"
         return self.missing(group)
