@@ -21,7 +21,8 @@ use super::{RequestContext, scatter};
 use crate::network::pipeline::{Answer, Begun, CloseReason};
 use crate::runtime::mailbox::Reply;
 use crate::shard::{
-    AppendOutcomes, BegunAppends, PartitionAppend, PartitionAppended, Shard, ShardReply, ShardRequest,
+    AppendOutcomes, BegunAppends, PartitionAppend, PartitionAppended, PerPartition, Shard, ShardReply,
+    ShardRequest,
 };
 
 /// Client id that may write to internal topics, as in Apache Kafka.
@@ -36,7 +37,7 @@ struct Named {
     partitions: usize,
 }
 
-/// A partition of the request. All of them stand in the request's order.
+/// A partition of the request on its way to the log. All of them stand in the request's order.
 struct Place {
     index: i32,
     state: PlaceState,
@@ -48,6 +49,17 @@ enum PlaceState {
     Packing(Demands, usize, PartitionAppend),
     /// To be appended by this shard.
     Ready(usize, PartitionAppend),
+    Refused(Refusal),
+}
+
+/// A partition of the request on its way to the answer, in the same order. Thousands may wait at once: it holds no more
+/// than the answer needs.
+struct Outcome {
+    index: i32,
+    state: OutcomeState,
+}
+
+enum OutcomeState {
     /// This shard appends it.
     Appending(usize),
     Done(Result<PartitionAppended, Refusal>),
@@ -58,15 +70,19 @@ pub(super) async fn begin(context: RequestContext, request: ProduceRequest) -> R
     let (topics, mut places) = check_all(&context, acks, topic_data);
     pack(&context, &mut places).await;
     context.decoded();
-    let appending = append(&context.shard, &mut places).await;
-    Ok(Begun::Later(Box::pin(finish(context, acks, topics, places, appending))))
+    let (outcomes, appending) = append(&context.shard, places).await;
+    Ok(Begun::Later(Box::pin(finish(context, acks, topics, outcomes, appending))))
 }
 
 /// Checks every partition, and brings its batch into the form that the topic stores where that needs no codec.
-fn check_all(context: &RequestContext, acks: i16, topics: Vec<TopicProduceData>) -> (Vec<Named>, Vec<Place>) {
+fn check_all(
+    context: &RequestContext,
+    acks: i16,
+    topics: Vec<TopicProduceData>,
+) -> (PerPartition<Named>, PerPartition<Place>) {
     let image = context.shard.shared.image.load();
-    let mut named = Vec::with_capacity(topics.len());
-    let mut places = Vec::with_capacity(topics.iter().map(|topic| topic.partition_data.len()).sum());
+    let mut named = PerPartition::with_capacity(topics.len());
+    let mut places = PerPartition::with_capacity(topics.iter().map(|topic| topic.partition_data.len()).sum());
     for topic in topics {
         let found = find_topic(context, &image, &topic)
             .map(|found| (found, Demands::new(&context.shard, &found.config, context.version)));
@@ -75,8 +91,8 @@ fn check_all(context: &RequestContext, acks: i16, topics: Vec<TopicProduceData>)
             let state = match &found {
                 Ok((topic, demands)) => check(context, topic, acks, &data)
                     .and_then(|(to, append)| prepare(context, *demands, to, append))
-                    .unwrap_or_else(|refusal| PlaceState::Done(Err(refusal))),
-                Err(error) => PlaceState::Done(Err((*error).into())),
+                    .unwrap_or_else(PlaceState::Refused),
+                Err(error) => PlaceState::Refused((*error).into()),
             };
             places.push(Place { index: data.index, state });
         }
@@ -102,7 +118,7 @@ fn prepare(
 async fn pack(context: &RequestContext, places: &mut [Place]) {
     let packing = places.iter_mut().filter(|place| matches!(place.state, PlaceState::Packing(..)));
     let packed = packing.map(async |place| {
-        let placeholder = PlaceState::Done(Err(ErrorCode::UnknownServerError.into()));
+        let placeholder = PlaceState::Refused(ErrorCode::UnknownServerError.into());
         let PlaceState::Packing(demands, to, append) = std::mem::replace(&mut place.state, placeholder)
         else {
             unreachable!("chosen for it")
@@ -113,7 +129,7 @@ async fn pack(context: &RequestContext, places: &mut [Place]) {
                 let batch = unpinned(batch, context.course.request_bytes);
                 PlaceState::Ready(to, PartitionAppend { batch, ..append })
             }
-            Err(refusal) => PlaceState::Done(Err(refusal)),
+            Err(refusal) => PlaceState::Refused(refusal),
         };
     });
     let mut packed = packed.peekable();
@@ -164,47 +180,72 @@ struct Appending {
 }
 
 /// Hands the appends to their shards, in order; the outcomes come later.
-async fn append(shard: &Rc<Shard>, places: &mut [Place]) -> Appending {
-    let mut own = Vec::new();
+async fn append(shard: &Rc<Shard>, places: PerPartition<Place>) -> (PerPartition<Outcome>, Appending) {
+    let mut own = PerPartition::new();
     let mut others = BTreeMap::<usize, Vec<PartitionAppend>>::new();
-    for Place { state, .. } in places {
-        let &mut PlaceState::Ready(to, _) = state else { continue };
-        if let PlaceState::Ready(_, append) = std::mem::replace(state, PlaceState::Appending(to)) {
-            if to == shard.index { &mut own } else { others.entry(to).or_default() }.push(append);
-        }
-    }
+    let outcomes = places.into_iter().map(|Place { index, state }| {
+        let state = match state {
+            PlaceState::Ready(to, append) => {
+                if to == shard.index {
+                    own.push(append);
+                } else {
+                    others.entry(to).or_default().push(append);
+                }
+                OutcomeState::Appending(to)
+            }
+            PlaceState::Refused(refusal) => OutcomeState::Done(Err(refusal)),
+            PlaceState::Packing(..) => unreachable!("packed before"),
+        };
+        Outcome { index, state }
+    });
+    let outcomes = outcomes.collect();
     let here = if own.is_empty() { None } else { Some(shard.append(own, None).await) };
     let mut elsewhere = Vec::new();
     for (to, appends) in others {
         elsewhere.push((to, shard.post.send(to, ShardRequest::Append(appends)).await));
     }
-    Appending { here, elsewhere }
+    (outcomes, Appending { here, elsewhere })
 }
 
 /// Waits for the appends and makes the answer. Without acknowledgement there is none: a failure then ends the
 /// connection, which is the only way to tell the client.
-async fn finish(
+// Not an `async fn`: that would hold all of this twice, once as it came and once as it is worked on.
+#[allow(clippy::manual_async_fn)]
+fn finish(
     context: RequestContext,
     acks: i16,
-    topics: Vec<Named>,
-    mut places: Vec<Place>,
-    appending: Appending,
+    topics: PerPartition<Named>,
+    mut outcomes: PerPartition<Outcome>,
+    mut appending: Appending,
+) -> impl Future<Output = Result<Answer, CloseReason>> {
+    async move {
+        if let Some(begun) = &mut appending.here {
+            let appended = begun.finish().await;
+            note(&context, &mut outcomes, context.shard.index, appended);
+        }
+        for (to, reply) in &mut appending.elsewhere {
+            let ShardReply::Append(appended) = reply.await else {
+                unreachable!("a reply has the name of its request")
+            };
+            note(&context, &mut outcomes, *to, appended);
+        }
+        answer(&context, acks, topics, outcomes)
+    }
+}
+
+/// The answer, once each partition has its outcome.
+fn answer(
+    context: &RequestContext,
+    acks: i16,
+    topics: PerPartition<Named>,
+    outcomes: PerPartition<Outcome>,
 ) -> Result<Answer, CloseReason> {
-    if let Some(begun) = appending.here {
-        note(&context, &mut places, context.shard.index, begun.finish().await);
-    }
-    for (to, reply) in appending.elsewhere {
-        let ShardReply::Append(outcomes) = reply.await else {
-            unreachable!("a reply has the name of its request")
-        };
-        note(&context, &mut places, to, outcomes);
-    }
-    let mut places = places.into_iter().map(|Place { index, state }| match state {
-        PlaceState::Done(outcome) => (index, outcome),
-        _ => unreachable!("each partition has an outcome"),
+    let mut outcomes = outcomes.into_iter().map(|Outcome { index, state }| match state {
+        OutcomeState::Done(outcome) => (index, outcome),
+        OutcomeState::Appending(_) => unreachable!("each partition has an outcome"),
     });
     if acks == 0 {
-        return match places.find_map(|(_, outcome)| outcome.err()) {
+        return match outcomes.find_map(|(_, outcome)| outcome.err()) {
             None => Ok(Answer::default()),
             Some(refusal) => {
                 Err(CloseReason(format!("produce without acknowledgement failed: {}", refusal.error)))
@@ -214,7 +255,7 @@ async fn finish(
     let mut responses = Vec::with_capacity(topics.len());
     for Named { name, topic_id, partitions } in topics {
         responses.push(TopicProduceResponse {
-            partition_responses: places.by_ref().take(partitions).map(respond).collect(),
+            partition_responses: outcomes.by_ref().take(partitions).map(respond).collect(),
             name: if context.version >= TOPIC_ID_VERSION { WireString::default() } else { name },
             topic_id,
         });
@@ -223,12 +264,13 @@ async fn finish(
 }
 
 /// Puts what a shard's appends came to where they stand in the request.
-fn note(context: &RequestContext, places: &mut [Place], shard: usize, appended: AppendOutcomes) {
+fn note(context: &RequestContext, outcomes: &mut [Outcome], shard: usize, appended: AppendOutcomes) {
     context.course.note_append(&appended.times);
-    let of_shard =
-        places.iter_mut().filter(|place| matches!(place.state, PlaceState::Appending(to) if to == shard));
-    for (place, outcome) in of_shard.zip(appended.outcomes) {
-        place.state = PlaceState::Done(outcome.map_err(|failure| failure.code().into()));
+    let of_shard = outcomes
+        .iter_mut()
+        .filter(|outcome| matches!(outcome.state, OutcomeState::Appending(to) if to == shard));
+    for (outcome, appended) in of_shard.zip(appended.outcomes) {
+        outcome.state = OutcomeState::Done(appended.map_err(|failure| failure.code().into()));
     }
 }
 

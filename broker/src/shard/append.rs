@@ -10,14 +10,19 @@ use penstock_core::partition::AppendFailure;
 use penstock_format::Batch;
 use penstock_storage::producer::ProducerError;
 use penstock_storage::{AppendContext, AppendError, Appended, Origin, Reservation, StoreError};
+use smallvec::SmallVec;
 
-use super::append_line::AppendPlaces;
+use super::append_line::{AppendPlaces, AppendTurn};
 use super::course::AppendTimes;
 use super::{Partition, PartitionKey, Shard, ShardDisk, ShardLog, Stage};
 use crate::runtime::task;
 
 /// Producers of one request that are looked up on disk at once.
 const ADMITTED_AT_ONCE: usize = 16;
+
+/// One for each partition of a request. Clients that send small batches name one: what is kept of theirs takes no memory
+/// of its own, each piece of which would be out of the processor's caches when the request is answered.
+pub(crate) type PerPartition<T> = SmallVec<[T; 1]>;
 
 /// A batch for one partition.
 #[derive(Debug)]
@@ -42,13 +47,13 @@ pub(crate) struct PartitionAppended {
 #[derive(Debug)]
 pub(crate) struct AppendOutcomes {
     /// In the order of the appends.
-    pub(crate) outcomes: Vec<Result<PartitionAppended, AppendFailure>>,
+    pub(crate) outcomes: PerPartition<Result<PartitionAppended, AppendFailure>>,
     pub(crate) times: AppendTimes,
 }
 
 /// Appends that took effect in memory, in order, and are not yet acknowledged.
 pub(crate) struct BegunAppends {
-    appends: Vec<Result<BegunOne, AppendFailure>>,
+    appends: PerPartition<Result<BegunOne, AppendFailure>>,
     shard: Rc<Shard>,
     sent: Option<Instant>,
     handed_over: Instant,
@@ -67,22 +72,22 @@ impl Shard {
     /// settled; the records are acknowledged by [`BegunAppends::finish`]. `sent` is when another shard wished for it, if one did.
     pub(crate) fn append(
         self: &Rc<Shard>,
-        appends: Vec<PartitionAppend>,
+        appends: PerPartition<PartitionAppend>,
         sent: Option<Instant>,
     ) -> impl Future<Output = BegunAppends> + 'static {
         let handed_over = Instant::now();
-        let partitions: Vec<_> = appends.iter().map(|append| self.partition(&append.key)).collect();
+        let partitions: PerPartition<_> = appends.iter().map(|append| self.partition(&append.key)).collect();
         let places = places(&partitions);
         let shard = self.clone();
         async move {
             let bytes = appends.iter().map(|append| append.batch.len()).sum();
             // Nobody's bytes are set aside for who waits for its producer.
-            let (turn, ()) = join(places.turn(), admit(&appends, &partitions)).await;
+            let turn = turn(places, &appends, &partitions).await;
             // Held until the appends are made. Where there will be no room (the store is closing or offline, its disk is
             // full) each append is refused for the same reason, which its client is told.
             let room = shard.room(bytes).await;
             let now_ms = task::now_ms();
-            let mut begun = Vec::with_capacity(appends.len());
+            let mut begun = PerPartition::with_capacity(appends.len());
             for (append, partition) in appends.into_iter().zip(partitions) {
                 begun.push(shard.append_one(append, partition, now_ms).await);
             }
@@ -108,8 +113,7 @@ impl Shard {
         now_ms: i64,
     ) -> Result<BegunOne, AppendFailure> {
         // It may have gone meanwhile.
-        let partition = partition.filter(|_| self.partition(&append.key).is_some());
-        let partition = partition.ok_or(AppendFailure::NotHere)?;
+        let partition = partition.filter(|partition| !partition.is_gone()).ok_or(AppendFailure::NotHere)?;
         let leader_epoch = partition.leader_epoch();
         let context = AppendContext { leader_epoch, now_ms, origin: Origin::Client };
         let bytes = append.batch.len();
@@ -125,12 +129,12 @@ impl Shard {
 }
 
 impl BegunAppends {
-    /// Waits until the records count as written, in order.
-    pub(crate) async fn finish(self) -> AppendOutcomes {
-        let BegunAppends { appends, shard, sent, handed_over, appended: took_effect } = self;
-        let mut outcomes = Vec::with_capacity(appends.len());
+    /// Waits until the records count as written, in order. Once.
+    pub(crate) async fn finish(&mut self) -> AppendOutcomes {
+        // Only what it waits with: it stays where it is while thousands of others are waited for.
+        let mut outcomes = PerPartition::with_capacity(self.appends.len());
         let mut last_commit = None;
-        for begun in appends {
+        for begun in &self.appends {
             outcomes.push(match begun {
                 Ok(BegunOne { partition, appended, wait }) => {
                     let written = !wait || partition.log.durable(appended.ticket).await.is_ok();
@@ -142,38 +146,55 @@ impl BegunAppends {
                     };
                     if written { Ok(appended) } else { Err(AppendFailure::NotWritten) }
                 }
-                Err(failure) => Err(failure),
+                Err(failure) => Err(*failure),
             });
         }
-        let mut times = AppendTimes::new(sent, handed_over, took_effect);
+        let mut times = AppendTimes::new(self.sent, self.handed_over, self.appended);
         if let Some(commit) = last_commit {
-            times.add_commit(&shard.stages, took_effect, commit);
+            times.add_commit(&self.shard.stages, self.appended, commit);
         }
         AppendOutcomes { outcomes, times }
     }
 }
 
-/// Has the producers of these appends that are on disk brought back, and room made for new ones, some at a time; what
-/// cannot be is said by the append. Costs next to nothing where all are in memory.
-async fn admit(appends: &[PartitionAppend], partitions: &[Option<Rc<Partition>>]) {
-    let away = appends.iter().zip(partitions).filter_map(|(append, partition)| {
+/// Waits until it is the request's turn. Meanwhile its producers that are on disk are brought back.
+async fn turn(
+    places: AppendPlaces,
+    appends: &[PartitionAppend],
+    partitions: &[Option<Rc<Partition>>],
+) -> AppendTurn {
+    let away: Vec<_> = away(appends, partitions).collect();
+    if away.is_empty() {
+        return places.turn().await;
+    }
+    // Apart: requests that wait for nobody do not carry what this takes.
+    Box::pin(join(places.turn(), admit(away))).await.0
+}
+
+/// Those of these appends that would wait for their producers, as log and producer.
+fn away<'a>(
+    appends: &'a [PartitionAppend],
+    partitions: &'a [Option<Rc<Partition>>],
+) -> impl Iterator<Item = (&'a ShardLog, i64)> {
+    appends.iter().zip(partitions).filter_map(|(append, partition)| {
         let log = &partition.as_ref()?.log;
         log.awaits_producer(&append.batch, Origin::Client).then_some((log, append.batch.header.producer_id))
-    });
+    })
+}
+
+/// Has these producers brought back, and room made for new ones, some at a time; what cannot be is said by the append.
+/// All have asked for room before the first waits for it.
+async fn admit(away: Vec<(&ShardLog, i64)>) {
     let bring = async |(log, producer_id): (&ShardLog, i64)| {
         let context = AppendContext { leader_epoch: 0, now_ms: task::now_ms(), origin: Origin::Client };
         let _ = log.admit_producers([producer_id], context).await;
     };
-    // All have asked for room before the first waits for it.
-    let away: Vec<_> = away.collect();
-    if !away.is_empty() {
-        stream::iter(away).for_each_concurrent(ADMITTED_AT_ONCE, bring).await;
-    }
+    stream::iter(away).for_each_concurrent(ADMITTED_AT_ONCE, bring).await;
 }
 
 /// A place in the line of each of these.
 fn places(partitions: &[Option<Rc<Partition>>]) -> AppendPlaces {
-    let mut partitions: Vec<&Rc<Partition>> = partitions.iter().flatten().collect();
+    let mut partitions: PerPartition<&Rc<Partition>> = partitions.iter().flatten().collect();
     // A request may name one twice.
     partitions.sort_unstable_by_key(|partition| Rc::as_ptr(partition));
     partitions.dedup_by_key(|partition| Rc::as_ptr(partition));

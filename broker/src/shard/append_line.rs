@@ -7,18 +7,19 @@
 //! Invariant: a request takes its places in all lines in one step. So whoever came first of those that are not done stands
 //! first in all its lines, and no requests wait for each other in a circle.
 
+use super::append::PerPartition;
 use crate::runtime::semaphore::{Acquire, Permit, Semaphore};
 
 /// The line of one log.
 pub(crate) struct AppendLine(Semaphore);
 
 /// Places that a request has in the lines of its logs.
-pub(super) struct AppendPlaces(Vec<Acquire>);
+pub(super) struct AppendPlaces(PerPartition<Acquire>);
 
 /// All turns of a request: nobody else appends to its logs until this is dropped.
 #[must_use = "the turn is over when this is dropped"]
 pub(super) struct AppendTurn {
-    _turns: Vec<Permit>,
+    _turns: PerPartition<Permit>,
 }
 
 impl AppendLine {
@@ -35,7 +36,7 @@ impl AppendPlaces {
 
     /// Waits until it is the request's turn in all its lines.
     pub(super) async fn turn(self) -> AppendTurn {
-        let mut turns = Vec::with_capacity(self.0.len());
+        let mut turns = PerPartition::with_capacity(self.0.len());
         for place in self.0 {
             turns.push(place.await);
         }

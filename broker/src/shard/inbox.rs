@@ -63,7 +63,9 @@ pub(crate) enum ShardReply {
 /// Carries out a request on its own shard.
 pub(super) async fn execute(shard: &Rc<Shard>, request: ShardRequest) -> ShardReply {
     match request {
-        ShardRequest::Append(appends) => ShardReply::Append(shard.append(appends, None).await.finish().await),
+        ShardRequest::Append(appends) => {
+            ShardReply::Append(shard.append(appends.into(), None).await.finish().await)
+        }
         ShardRequest::Read(request) => ShardReply::Read(shard.read(request).await),
         ShardRequest::Query(queries) => ShardReply::Query(shard.query(queries).await),
         ShardRequest::Measure(keys) => ShardReply::Measure(shard.measure(keys).await),
@@ -92,7 +94,7 @@ pub(crate) async fn serve_inbox(shard: Rc<Shard>) {
             match request.body {
                 ShardRequest::Append(appends) => {
                     // Its place in line is taken here, not when the task first runs.
-                    let append = own.append(appends, Some(request.sent));
+                    let append = own.append(appends.into(), Some(request.sent));
                     task::spawn("append for another shard", async move {
                         let outcomes = append.await.finish().await;
                         own.post.reply(request.from, ShardReply::Append(outcomes));

@@ -32,7 +32,7 @@ use penstock_core::metadata::MetadataImage;
 use penstock_storage::Store;
 use penstock_storage::disk::ring::Ring;
 
-pub(crate) use append::{AppendOutcomes, BegunAppends, PartitionAppend, PartitionAppended};
+pub(crate) use append::{AppendOutcomes, BegunAppends, PartitionAppend, PartitionAppended, PerPartition};
 pub(crate) use course::{Course, Step};
 pub(crate) use fetch::ReadRequest;
 pub(crate) use inbox::{ShardReply, ShardRequest, serve_inbox};

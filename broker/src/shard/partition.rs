@@ -44,6 +44,8 @@ pub(crate) struct Partition {
     epoch_start_offset: Cell<i64>,
     pub(crate) config: RefCell<Arc<TopicConfig>>,
     pub(super) append_line: AppendLine,
+    /// It is not this shard's any more.
+    gone: Cell<bool>,
     /// Whoever waits for the high watermark or the log start to move.
     pub(crate) watchers: Rc<Watchers>,
 }
@@ -56,7 +58,8 @@ impl Partition {
         let epoch_start_offset = Cell::new(log.log_end_offset());
         let (leader_epoch, config) = (Cell::new(leader_epoch), RefCell::new(config));
         let append_line = AppendLine::new();
-        Rc::new(Partition { log, leader_epoch, epoch_start_offset, config, append_line, watchers })
+        let gone = Cell::new(false);
+        Rc::new(Partition { log, leader_epoch, epoch_start_offset, config, append_line, gone, watchers })
     }
 
     /// Epoch of the present leadership.
@@ -69,6 +72,17 @@ impl Partition {
         if self.leader_epoch.replace(leader_epoch) != leader_epoch {
             self.epoch_start_offset.set(self.log.log_end_offset());
         }
+    }
+
+    /// Takes leave: whoever holds it still finds out.
+    pub(super) fn leave(&self) {
+        self.gone.set(true);
+        self.watchers.fire();
+    }
+
+    /// Whether it took leave.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.get()
     }
 
     /// The log as decisions see it.
