@@ -3,8 +3,9 @@
 
 use std::rc::Rc;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader, TimestampType};
+use smallvec::SmallVec;
 
 use crate::commit::Share;
 use crate::disk::Disk;
@@ -192,9 +193,10 @@ fn place_all<D: Disk>(
     batches: &[Batch],
     now_ms: i64,
 ) -> u64 {
-    let mut heads = BytesMut::with_capacity(batches.len() * BATCH_HEADER_LEN);
+    let mut heads = SmallVec::<[u8; BATCH_HEADER_LEN]>::with_capacity(batches.len() * BATCH_HEADER_LEN);
     batches.iter().for_each(|batch| heads.extend_from_slice(&batch.header.to_array()));
-    let mut heads = heads.freeze();
+    // One piece of memory for a header and what it takes to share it.
+    let mut heads = Bytes::from_owner(heads);
     let mut open: Option<Share<D>> = None;
     let mut seq = 0;
     for batch in batches {
@@ -229,7 +231,7 @@ fn place_all<D: Disk>(
                     first_offset: batch.header.base_offset,
                     next_offset: batch.header.next_offset(),
                     batch_count: 1,
-                    parts: Vec::from(parts),
+                    parts: parts.into(),
                     large: batch.len() > store.config.append_bytes_max(),
                     segment,
                 };

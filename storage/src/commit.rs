@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::disk::{AlignedBuf, BLOCK, Disk};
 use crate::error::Offline;
@@ -31,6 +32,10 @@ const WRITING_MAX: usize = 4;
 /// Commits placed and not yet stable.
 const IN_FLIGHT_MAX: usize = 16;
 
+/// Header and body of each batch, one after the other. Most shares begin with one batch, and what joins another has no use for
+/// memory of its own.
+pub(crate) type Parts = SmallVec<[Bytes; 2]>;
+
 /// Consecutive batches of one log in one segment, part of a commit.
 pub(crate) struct Share<D: Disk> {
     pub log: Rc<LogInner<D>>,
@@ -41,8 +46,7 @@ pub(crate) struct Share<D: Disk> {
     pub first_offset: i64,
     pub next_offset: i64,
     pub batch_count: u32,
-    /// Header and body of each batch.
-    pub parts: Vec<Bytes>,
+    pub parts: Parts,
     /// No frame can hold it: it goes straight to its segment, which has room (see [`crate::large`]).
     pub large: bool,
 }

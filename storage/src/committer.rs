@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use crate::commit::{Commit, InFlight, PlacedFrame, Share, Written};
+use crate::commit::{Commit, InFlight, Parts, PlacedFrame, Share, Written};
 use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
 use crate::frame::{AppendEntry, Entry, FrameHeader, HEADER_LEN, encode_meta, entry_len};
 use crate::log::Ticket;
@@ -38,7 +38,7 @@ type OfLog<D> = (Rc<LogInner<D>>, Rc<Segment<D>>);
 struct Rest {
     /// Where the parts begin in the segment.
     from: u64,
-    parts: Vec<Bytes>,
+    parts: Parts,
     range: std::ops::Range<u64>,
 }
 
