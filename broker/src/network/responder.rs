@@ -14,7 +14,7 @@ const JOINED_BYTES: usize = 256 << 10;
 /// Runs until the connection's pipeline ends or its socket fails.
 pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: Socket) {
     let pipeline = connection.pipeline();
-    let mut outgoing = Outgoing::default();
+    let mut outgoing = Outgoing::new();
     let mut held = Vec::new();
     let mut joined = Vec::new();
     loop {

@@ -16,6 +16,8 @@ use penstock_storage::disk::ring::{Buffer, Keep, Ring};
 
 /// Slices that one send takes at most (the kernel's UIO_MAXIOV).
 const SLICES_MAX: usize = 1024;
+/// Slices for which a connection keeps memory between its sends.
+const SLICES_KEPT: usize = 16;
 
 /// `IORING_RECVSEND_POLL_FIRST`: waits before it tries. Without it, a receive on an empty socket is tried in vain first.
 const POLL_FIRST: u16 = 1;
@@ -107,10 +109,11 @@ impl Socket {
     }
 
     /// Sends the first slices of `outgoing`; gives it back with the number of bytes sent, which the caller takes off.
-    pub(super) async fn send(&self, outgoing: Outgoing) -> (Outgoing, io::Result<usize>) {
-        let mut message = Box::new(Message { outgoing, pieces: Vec::new(), header: empty_header() });
+    pub(super) async fn send(&self, mut outgoing: Outgoing) -> (Outgoing, io::Result<usize>) {
+        let message = &mut *outgoing.0;
+        message.pieces.clear();
         message.pieces.extend(
-            message.outgoing.slices.iter().take(SLICES_MAX).map(|slice| libc::iovec {
+            message.slices.iter().take(SLICES_MAX).map(|slice| libc::iovec {
                 iov_base: slice.as_ptr().cast_mut().cast(),
                 iov_len: slice.len(),
             }),
@@ -120,19 +123,21 @@ impl Socket {
         let fd = types::Fd(self.stream.as_raw_fd());
         let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL).cast_unsigned();
         let entry = opcode::SendMsg::new(fd, &raw const message.header).flags(flags).build();
-        let keep = Keep::new(Buffer::Boxed(message), self.stream.clone());
+        let keep = Keep::new(Buffer::Boxed(outgoing.0), self.stream.clone());
         // SAFETY: the header is in the box that is kept; it points to the pieces' memory, owned by that box, which point
         // to bytes owned by its slices. None of them is touched or moved until the completion.
         let done = unsafe { self.ring.submit(entry, keep) }.await;
         let Buffer::Boxed(kept) = done.keep.buffer else { unreachable!("kept as given") };
         let Ok(message) = kept.downcast::<Message>() else { unreachable!("kept as given") };
-        (message.outgoing, done.result.map(|bytes| bytes as usize))
+        (Outgoing(message), done.result.map(|bytes| bytes as usize))
     }
 }
 
 /// What the kernel reads during a send.
 struct Message {
-    outgoing: Outgoing,
+    slices: VecDeque<Bytes>,
+    /// Bytes of the slices.
+    bytes: usize,
     pieces: Vec<libc::iovec>,
     header: libc::msghdr,
 }
@@ -142,45 +147,51 @@ fn empty_header() -> libc::msghdr {
     unsafe { std::mem::zeroed() }
 }
 
-/// Slices on their way to a socket.
-#[derive(Default)]
-pub(super) struct Outgoing {
-    slices: VecDeque<Bytes>,
-    bytes: usize,
-}
+/// Slices on their way to a socket. A connection has one for all its sends.
+pub(super) struct Outgoing(Box<Message>);
 
 impl Outgoing {
+    pub(super) fn new() -> Outgoing {
+        let (slices, pieces) = Default::default();
+        Outgoing(Box::new(Message { slices, bytes: 0, pieces, header: empty_header() }))
+    }
+
     /// Adds slices at the end.
     pub(super) fn extend(&mut self, slices: Vec<Bytes>) {
         for slice in slices {
             if !slice.is_empty() {
-                self.bytes += slice.len();
-                self.slices.push_back(slice);
+                self.0.bytes += slice.len();
+                self.0.slices.push_back(slice);
             }
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.slices.is_empty()
+        self.0.slices.is_empty()
     }
 
     /// Bytes left.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.0.bytes
     }
 
     /// Takes off `sent` bytes from the front.
     pub(super) fn advance(&mut self, mut sent: usize) {
-        assert!(sent <= self.bytes, "sent more than there was");
-        self.bytes -= sent;
-        while let Some(front) = self.slices.front_mut() {
+        let Message { slices, bytes, pieces, .. } = &mut *self.0;
+        assert!(sent <= *bytes, "sent more than there was");
+        *bytes -= sent;
+        while let Some(front) = slices.front_mut() {
             if sent < front.len() {
                 front.advance(sent);
                 return;
             }
             sent -= front.len();
-            self.slices.pop_front();
+            slices.pop_front();
         }
+        // An idle connection keeps no more than small answers need.
+        slices.shrink_to(SLICES_KEPT);
+        pieces.clear();
+        pieces.shrink_to(SLICES_KEPT);
     }
 }
 
@@ -207,11 +218,11 @@ mod tests {
 
     #[test]
     fn partial_sends_take_off_the_front() {
-        let mut outgoing = Outgoing::default();
+        let mut outgoing = Outgoing::new();
         outgoing.extend(vec![Bytes::from_static(b"abc"), Bytes::new(), Bytes::from_static(b"defg")]);
         assert_eq!(outgoing.bytes(), 7);
         outgoing.advance(4);
-        assert_eq!(outgoing.slices, [&b"efg"[..]]);
+        assert_eq!(outgoing.0.slices, [&b"efg"[..]]);
         outgoing.advance(3);
         assert!(outgoing.is_empty() && outgoing.bytes() == 0);
     }
