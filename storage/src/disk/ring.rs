@@ -13,7 +13,7 @@
 //! - Entries that do not fit the submission queue wait in order in a backlog, bounded by the operations alive
 //!   (one entry and one cancellation each). The completion queue never loses anything: the kernel holds back what
 //!   does not fit (`IORING_FEAT_NODROP`) and the driver comes again for it.
-//! - No allocation per operation once the slab has grown, unless it keeps a boxed value or completes several times.
+//! - No allocation per operation once the slab has grown, unless it keeps a boxed value.
 //! - The driver lets the executor poll its own timers and wake-ups at least each [`RingOptions::busy_max`], however busy it is, and at
 //!   once where another thread rings the [`Doorbell`].
 //!
@@ -135,15 +135,6 @@ impl Ring {
     #[allow(unsafe_code)]
     pub unsafe fn submit(&self, entry: squeue::Entry, keep: Keep) -> Op {
         Op { token: self.begin(entry, keep), ring: self.clone() }
-    }
-
-    /// Queues an operation with several completions (multishot, zero-copy send).
-    ///
-    /// # Safety
-    /// As [`Ring::submit`], until the last completion.
-    #[allow(unsafe_code)]
-    pub unsafe fn submit_multi(&self, entry: squeue::Entry, keep: Keep) -> MultiOp {
-        MultiOp { token: self.begin(entry, keep), ring: self.clone() }
     }
 
     /// Cancels every operation in flight, waits until all are settled, and ends the driver. Operations begun
@@ -328,42 +319,6 @@ impl Op {
 }
 
 impl Drop for Op {
-    fn drop(&mut self) {
-        self.ring.abandon(self.token);
-    }
-}
-
-/// A queued operation with several completions. Dropping it cancels the operation.
-#[must_use = "dropping an operation cancels it"]
-pub struct MultiOp {
-    ring: Ring,
-    token: Token,
-}
-
-impl MultiOp {
-    /// The next completion: its result and flags; `None` after the last.
-    pub async fn next(&mut self) -> Option<(io::Result<u32>, u32)> {
-        let outcome =
-            std::future::poll_fn(|cx| self.ring.0.core.borrow_mut().poll_outcome(self.token, cx)).await?;
-        let Outcome { result, flags } = outcome;
-        let result = if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result as u32) };
-        Some((result, flags))
-    }
-
-    /// Asks the kernel to end it; completions go on until the last.
-    pub fn cancel(&self) {
-        self.ring.0.core.borrow_mut().cancel(self.token);
-        self.ring.kick();
-    }
-
-    /// What it kept, once the last completion has been seen; `None` before.
-    pub fn into_keep(self) -> Option<Keep> {
-        let mut core = self.ring.0.core.borrow_mut();
-        core.is_done(self.token).then(|| core.take_keep(self.token))
-    }
-}
-
-impl Drop for MultiOp {
     fn drop(&mut self) {
         self.ring.abandon(self.token);
     }

@@ -36,9 +36,7 @@ struct Slot {
     token: Token,
     keep: Keep,
     waker: Option<Waker>,
-    first: Option<Outcome>,
-    /// Further completions of a multishot operation, in order; only filled while `first` is not taken.
-    more: VecDeque<Outcome>,
+    outcome: Option<Outcome>,
     done: bool,
     abandoned: bool,
 }
@@ -102,7 +100,7 @@ impl Core {
     pub(super) fn begin_cancelled(&mut self, keep: Keep) -> Token {
         let token = self.insert(keep);
         let slot = &mut self.slots[token.key()];
-        slot.first = Some(Outcome { result: -libc::ECANCELED, flags: 0 });
+        slot.outcome = Some(Outcome { result: -libc::ECANCELED, flags: 0 });
         slot.done = true;
         token
     }
@@ -111,15 +109,7 @@ impl Core {
         self.generation = self.generation.wrapping_add(1);
         let entry = self.slots.vacant_entry();
         let token = Token::new(entry.key(), self.generation);
-        entry.insert(Slot {
-            token,
-            keep,
-            waker: None,
-            first: None,
-            more: VecDeque::new(),
-            done: false,
-            abandoned: false,
-        });
+        entry.insert(Slot { token, keep, waker: None, outcome: None, done: false, abandoned: false });
         token
     }
 
@@ -129,14 +119,11 @@ impl Core {
         slot
     }
 
-    /// The next completion; `None` when the last has been given.
+    /// The completion; `None` when it has been given.
     pub(super) fn poll_outcome(&mut self, token: Token, cx: &mut Context<'_>) -> Poll<Option<Outcome>> {
         let slot = self.slot(token);
-        if let Some(outcome) = slot.first.take().or_else(|| slot.more.pop_front()) {
-            return Poll::Ready(Some(outcome));
-        }
         if slot.done {
-            return Poll::Ready(None);
+            return Poll::Ready(slot.outcome.take());
         }
         match &mut slot.waker {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -220,21 +207,14 @@ impl Core {
             let outcome = Outcome { result: completion.result(), flags: completion.flags() };
             let slot = &mut self.slots[token.key()];
             assert_eq!(slot.token, token, "completion of an operation that had ended");
-            slot.done = !cqueue::more(outcome.flags);
-            if slot.done {
-                self.running -= 1;
-            }
+            assert!(!cqueue::more(outcome.flags), "an operation with several completions");
+            slot.done = true;
+            self.running -= 1;
             if slot.abandoned {
-                if slot.done {
-                    fruits.released.push(self.slots.remove(token.key()).keep);
-                }
+                fruits.released.push(self.slots.remove(token.key()).keep);
                 continue;
             }
-            if slot.first.is_none() && slot.more.is_empty() {
-                slot.first = Some(outcome);
-            } else {
-                slot.more.push_back(outcome);
-            }
+            slot.outcome = Some(outcome);
             fruits.wakers.extend(slot.waker.take());
         }
         fruits

@@ -4,14 +4,13 @@
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use futures_util::future::poll_immediate;
 use glommio::{LocalExecutorBuilder, Placement};
-use io_uring::{cqueue, opcode, types};
+use io_uring::{opcode, types};
 
 use super::*;
 
@@ -55,13 +54,6 @@ fn receive(ring: &Ring, socket: &Rc<UnixStream>) -> Op {
     let entry = opcode::Recv::new(fd, buf.as_mut_ptr(), 64).build();
     // SAFETY: buffer and socket are kept.
     unsafe { ring.submit(entry, Keep::new(Buffer::BytesMut(buf), socket.clone())) }
-}
-
-fn poll_readable(ring: &Ring, socket: &Rc<UnixStream>) -> MultiOp {
-    let fd = types::Fd(socket.as_raw_fd());
-    let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
-    // SAFETY: no memory; the socket is kept.
-    unsafe { ring.submit_multi(entry, Keep::owner(socket.clone())) }
 }
 
 async fn ping_pong(ring: Ring) {
@@ -206,27 +198,6 @@ fn dropping_cancels_before_and_after_submission() {
         assert_eq!(Rc::strong_count(&near), 1, "cancelled operations released their socket");
         far.write_all(b"kept").unwrap();
         assert_eq!(receive(&ring, &near).await.result.unwrap(), 4);
-    });
-}
-
-#[test]
-fn multishot_completes_until_cancelled() {
-    on_ring(small(), |ring| async move {
-        let (near, mut far) = UnixStream::pair().unwrap();
-        let near = Rc::new(near);
-        let mut readable = poll_readable(&ring, &near);
-        for _ in 0..10 {
-            far.write_all(b"x").unwrap();
-            let (events, flags) = readable.next().await.unwrap();
-            assert!(events.unwrap() & libc::POLLIN as u32 != 0 && cqueue::more(flags));
-            receive(&ring, &near).await.result.unwrap();
-        }
-        assert!(pin!(poll_immediate(pin!(readable.next()))).await.is_none());
-        readable.cancel();
-        let (last, flags) = readable.next().await.unwrap();
-        assert!(last.is_err() && !cqueue::more(flags));
-        assert!(readable.next().await.is_none());
-        assert!(readable.into_keep().unwrap().owner.is_some());
     });
 }
 
