@@ -157,6 +157,11 @@ impl ConnectionEntry {
         self.peer
     }
 
+    /// The shard that serves it.
+    pub(crate) fn shard(&self) -> usize {
+        self.shard
+    }
+
     /// Notes the client's name for itself; the first one stays.
     pub(crate) fn note_client_id(&self, client_id: Option<&str>) {
         if let (Some(client_id), None) = (client_id, self.client_id.get()) {

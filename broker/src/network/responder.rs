@@ -71,8 +71,7 @@ fn record(shard: &Shard, connection: &Connection, joined: &mut Vec<Joined>) {
         if let Some(whole) = Stage::whole(api_key) {
             shard.stages.record(whole, sent.saturating_duration_since(course.arrived));
         }
-        course.end(ready, sent);
-        shard.slow.look(shard.index, connection, api_key, &course);
+        shard.slow.look(connection, api_key, &course, (ready, sent));
     }
 }
 

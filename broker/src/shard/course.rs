@@ -106,6 +106,12 @@ impl Course {
         self.note(Step::Handle, whole.saturating_sub(Duration::from_micros(told)));
     }
 
+    /// Time from the first byte to `sent`, in microseconds.
+    pub(crate) fn whole_us(&self, sent: Instant) -> u64 {
+        let answered = sent.saturating_duration_since(self.arrived);
+        u64::from(self.of(Step::Receive)) + u64::from(microseconds(answered))
+    }
+
     /// Time since the first byte that counts against the broker (or its network), in microseconds.
     pub(crate) fn busy_us(&self) -> u64 {
         let counts = |step: &&(Step, &str)| step.0 != Step::Records;

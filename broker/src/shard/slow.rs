@@ -34,10 +34,22 @@ impl SlowLog {
         SlowLog { slow_us, metrics, quota: Quota::new(Instant::now()) }
     }
 
-    /// Looks at a request of the shard that has been answered.
-    pub(crate) fn look(&self, shard: usize, connection: &Connection, api_key: i16, course: &Course) {
+    /// Looks at a request whose answer became ready and was sent at these moments.
+    pub(crate) fn look(
+        &self,
+        connection: &Connection,
+        api_key: i16,
+        course: &Course,
+        (ready, sent): (Instant, Instant),
+    ) {
+        // Its steps are looked at only where they can be slow together: they are no longer than the whole.
+        let whole_us = course.whole_us(sent);
+        if self.slow_us.is_none_or(|slow_us| whole_us < slow_us) || PATIENT.contains(&api_key) {
+            return;
+        }
+        course.end(ready, sent);
         let busy_us = course.busy_us();
-        if self.slow_us.is_none_or(|slow_us| busy_us < slow_us) || PATIENT.contains(&api_key) {
+        if self.slow_us.is_none_or(|slow_us| busy_us < slow_us) {
             return;
         }
         self.metrics.slow_requests.fetch_add(1, Ordering::Relaxed);
@@ -46,7 +58,7 @@ impl SlowLog {
         let api = registry::name_of_note(registry::note_of(api_key));
         let (name, version) = connection.entry().software();
         tracing::warn!(
-            shard,
+            shard = connection.entry().shard(),
             api,
             peer = %connection.peer(),
             client = %format_args!("{name} {version}"),
