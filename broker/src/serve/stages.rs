@@ -22,6 +22,7 @@ use crate::network::admission::Admission;
 use crate::runtime::executors;
 use crate::runtime::guard::{self, Pulse};
 use crate::runtime::mailbox::Mailboxes;
+use crate::runtime::os;
 use crate::runtime::workers::Workers;
 use crate::shard::{PartitionKey, ShardMetrics, Shared};
 
@@ -89,8 +90,8 @@ impl Fleet {
         // Both pools before the shards pin themselves: their threads run on any core.
         let disk_workers = DiskWorkers::new(DISK_THREADS).map_err(threads)?;
         let workers = Workers::start("codec", options.shards.div_ceil(2), options.shards).map_err(threads)?;
-        // One thread: cleaning may take a core, and no more.
-        let computers = DiskWorkers::named("cleaner", 1).map_err(threads)?;
+        // One thread: cleaning may take a core, and no more, and little of one that a shard has use for.
+        let computers = DiskWorkers::named("cleaner", 1, os::give_way).map_err(threads)?;
         let cleaner_hash_key = [(); 2].map(|()| RandomState::new().build_hasher().finish());
         // One thread: requests of the largest kind take turns, and no more than one core.
         let desk = Workers::start("desk", 1, options.shards).map_err(threads)?;

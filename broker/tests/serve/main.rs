@@ -19,3 +19,4 @@ mod refusals;
 mod slow;
 mod stop;
 mod surface;
+mod threads;

@@ -27,16 +27,20 @@ pub struct Workers {
 impl Workers {
     /// Starts `threads` threads, with the affinity of the calling thread.
     pub fn new(threads: usize) -> io::Result<Workers> {
-        Workers::named("disk", threads)
+        Workers::named("disk", threads, || {})
     }
 
-    /// The same, with another name.
-    pub fn named(name: &str, threads: usize) -> io::Result<Workers> {
+    /// The same, with another name; each thread does `first` before anything else.
+    pub fn named(name: &str, threads: usize, first: fn()) -> io::Result<Workers> {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         for number in 0..threads.max(1) {
             let queue = queue.clone();
-            std::thread::Builder::new().name(format!("{name}-{number}")).spawn(move || work(&queue))?;
+            let run = move || {
+                first();
+                work(&queue);
+            };
+            std::thread::Builder::new().name(format!("{name}-{number}")).spawn(run)?;
         }
         Ok(Workers { jobs, doorbell: None })
     }
