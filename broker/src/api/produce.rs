@@ -181,7 +181,7 @@ struct Appending {
 
 /// Hands the appends to their shards, in order; the outcomes come later.
 async fn append(shard: &Rc<Shard>, places: PerPartition<Place>) -> (PerPartition<Outcome>, Appending) {
-    let mut own = PerPartition::new();
+    let mut own = PerPartition::with_capacity(places.len());
     let mut others = BTreeMap::<usize, Vec<PartitionAppend>>::new();
     let outcomes = places.into_iter().map(|Place { index, state }| {
         let state = match state {

@@ -10,19 +10,14 @@ use penstock_core::partition::AppendFailure;
 use penstock_format::Batch;
 use penstock_storage::producer::ProducerError;
 use penstock_storage::{AppendContext, AppendError, Appended, Origin, Reservation, StoreError};
-use smallvec::SmallVec;
 
 use super::append_line::{AppendPlaces, AppendTurn};
 use super::course::AppendTimes;
-use super::{Partition, PartitionKey, Shard, ShardDisk, ShardLog, Stage};
+use super::{Partition, PartitionKey, PerPartition, Shard, ShardDisk, ShardLog, Stage};
 use crate::runtime::task;
 
 /// Producers of one request that are looked up on disk at once.
 const ADMITTED_AT_ONCE: usize = 16;
-
-/// One for each partition of a request. Clients that send small batches name one: what is kept of theirs takes no memory
-/// of its own, each piece of which would be out of the processor's caches when the request is answered.
-pub(crate) type PerPartition<T> = SmallVec<[T; 1]>;
 
 /// A batch for one partition.
 #[derive(Debug)]
@@ -113,7 +108,8 @@ impl Shard {
         now_ms: i64,
     ) -> Result<BegunOne, AppendFailure> {
         // It may have gone meanwhile.
-        let partition = partition.filter(|partition| !partition.is_gone()).ok_or(AppendFailure::NotHere)?;
+        let partition =
+            partition.filter(|partition| !partition.is_removed()).ok_or(AppendFailure::NotHere)?;
         let leader_epoch = partition.leader_epoch();
         let context = AppendContext { leader_epoch, now_ms, origin: Origin::Client };
         let bytes = append.batch.len();
@@ -129,12 +125,12 @@ impl Shard {
 }
 
 impl BegunAppends {
-    /// Waits until the records count as written, in order. Once.
+    /// Waits until the records count as written, in order.
     pub(crate) async fn finish(&mut self) -> AppendOutcomes {
         // Only what it waits with: it stays where it is while thousands of others are waited for.
         let mut outcomes = PerPartition::with_capacity(self.appends.len());
         let mut last_commit = None;
-        for begun in &self.appends {
+        for begun in self.appends.drain(..) {
             outcomes.push(match begun {
                 Ok(BegunOne { partition, appended, wait }) => {
                     let written = !wait || partition.log.durable(appended.ticket).await.is_ok();
@@ -146,7 +142,7 @@ impl BegunAppends {
                     };
                     if written { Ok(appended) } else { Err(AppendFailure::NotWritten) }
                 }
-                Err(failure) => Err(*failure),
+                Err(failure) => Err(failure),
             });
         }
         let mut times = AppendTimes::new(self.sent, self.handed_over, self.appended);
@@ -163,7 +159,7 @@ async fn turn(
     appends: &[PartitionAppend],
     partitions: &[Option<Rc<Partition>>],
 ) -> AppendTurn {
-    let away: Vec<_> = away(appends, partitions).collect();
+    let away = away(appends, partitions);
     if away.is_empty() {
         return places.turn().await;
     }
@@ -171,19 +167,20 @@ async fn turn(
     Box::pin(join(places.turn(), admit(away))).await.0
 }
 
-/// Those of these appends that would wait for their producers, as log and producer.
+/// Those of these appends that would wait for their producers, as log and producer. Each has asked for room when this is
+/// known: all at once, and not the second when the first has it.
 fn away<'a>(
-    appends: &'a [PartitionAppend],
+    appends: &[PartitionAppend],
     partitions: &'a [Option<Rc<Partition>>],
-) -> impl Iterator<Item = (&'a ShardLog, i64)> {
-    appends.iter().zip(partitions).filter_map(|(append, partition)| {
+) -> Vec<(&'a ShardLog, i64)> {
+    let away = appends.iter().zip(partitions).filter_map(|(append, partition)| {
         let log = &partition.as_ref()?.log;
         log.awaits_producer(&append.batch, Origin::Client).then_some((log, append.batch.header.producer_id))
-    })
+    });
+    away.collect()
 }
 
 /// Has these producers brought back, and room made for new ones, some at a time; what cannot be is said by the append.
-/// All have asked for room before the first waits for it.
 async fn admit(away: Vec<(&ShardLog, i64)>) {
     let bring = async |(log, producer_id): (&ShardLog, i64)| {
         let context = AppendContext { leader_epoch: 0, now_ms: task::now_ms(), origin: Origin::Client };

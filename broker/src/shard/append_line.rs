@@ -7,7 +7,7 @@
 //! Invariant: a request takes its places in all lines in one step. So whoever came first of those that are not done stands
 //! first in all its lines, and no requests wait for each other in a circle.
 
-use super::append::PerPartition;
+use super::PerPartition;
 use crate::runtime::semaphore::{Acquire, Permit, Semaphore};
 
 /// The line of one log.

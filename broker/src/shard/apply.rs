@@ -141,7 +141,7 @@ impl Shard {
             Change::Remove(key) => {
                 let open = self.partitions.borrow_mut().remove(&key);
                 if let Some(open) = open {
-                    open.leave();
+                    open.set_removed();
                 }
                 let name = key.to_string();
                 self.store

@@ -32,12 +32,12 @@ use penstock_core::metadata::MetadataImage;
 use penstock_storage::Store;
 use penstock_storage::disk::ring::Ring;
 
-pub(crate) use append::{AppendOutcomes, BegunAppends, PartitionAppend, PartitionAppended, PerPartition};
+pub(crate) use append::{AppendOutcomes, BegunAppends, PartitionAppend, PartitionAppended};
 pub(crate) use course::{Course, Step};
 pub(crate) use fetch::ReadRequest;
 pub(crate) use inbox::{ShardReply, ShardRequest, serve_inbox};
 pub(crate) use metrics::{InFlight, KINDS, LATENCY_BOUNDS_US, ShardMetrics};
-pub(crate) use partition::{Partition, PartitionKey};
+pub(crate) use partition::{Partition, PartitionKey, PerPartition};
 pub(crate) use periodic::{cleaner_config, periodic};
 pub(crate) use query::{PartitionQuery, Query, QueryAnswer};
 pub(crate) use stages::{Readings, Stage, Stages};

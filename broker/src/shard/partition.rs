@@ -8,10 +8,15 @@ use std::sync::Arc;
 use penstock_core::config::TopicConfig;
 use penstock_core::partition::{EpochEnd, EpochInLog, LogView};
 use penstock_protocol::Uuid;
+use smallvec::SmallVec;
 
 use super::ShardLog;
 use super::append_line::AppendLine;
 use super::watch::Watchers;
+
+/// One for each partition of a request. Clients that send small batches name one: what is kept of theirs takes no memory
+/// of its own, each piece of which would be out of the processor's caches when the request is answered.
+pub(crate) type PerPartition<T> = SmallVec<[T; 1]>;
 
 /// Names a partition for ever: a topic created again under its old name has another id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,8 +49,8 @@ pub(crate) struct Partition {
     epoch_start_offset: Cell<i64>,
     pub(crate) config: RefCell<Arc<TopicConfig>>,
     pub(super) append_line: AppendLine,
-    /// It is not this shard's any more.
-    gone: Cell<bool>,
+    /// See [`Partition::set_removed`].
+    removed: Cell<bool>,
     /// Whoever waits for the high watermark or the log start to move.
     pub(crate) watchers: Rc<Watchers>,
 }
@@ -58,8 +63,8 @@ impl Partition {
         let epoch_start_offset = Cell::new(log.log_end_offset());
         let (leader_epoch, config) = (Cell::new(leader_epoch), RefCell::new(config));
         let append_line = AppendLine::new();
-        let gone = Cell::new(false);
-        Rc::new(Partition { log, leader_epoch, epoch_start_offset, config, append_line, gone, watchers })
+        let removed = Cell::new(false);
+        Rc::new(Partition { log, leader_epoch, epoch_start_offset, config, append_line, removed, watchers })
     }
 
     /// Epoch of the present leadership.
@@ -74,15 +79,15 @@ impl Partition {
         }
     }
 
-    /// Takes leave: whoever holds it still finds out.
-    pub(super) fn leave(&self) {
-        self.gone.set(true);
+    /// It is not this shard's any more: whoever holds it still, or watches it, finds out.
+    pub(super) fn set_removed(&self) {
+        self.removed.set(true);
         self.watchers.fire();
     }
 
-    /// Whether it took leave.
-    pub(super) fn is_gone(&self) -> bool {
-        self.gone.get()
+    /// Whether it is not this shard's any more.
+    pub(super) fn is_removed(&self) -> bool {
+        self.removed.get()
     }
 
     /// The log as decisions see it.

@@ -8,7 +8,7 @@
 //! completion, awaited through glommio. An eventfd counts, so a completion between the last look and the sleep is not missed.
 //!
 //! Invariants:
-//! - An operation's memory and file (its [`Keep`]) live until its final completion, whatever becomes of its future.
+//! - An operation's memory and file (its [`Keep`]) live until its completion, whatever becomes of its future.
 //! - A dropped future cancels its operation, which may have had its effect all the same.
 //! - Entries that do not fit the submission queue wait in order in a backlog, bounded by the operations alive
 //!   (one entry and one cancellation each). The completion queue never loses anything: the kernel holds back what
@@ -76,7 +76,7 @@ struct Shared {
     on_stopped: Cell<Option<Waker>>,
 }
 
-/// The final completion of an operation.
+/// The completion of an operation.
 #[derive(Debug)]
 pub struct Completed {
     /// The operation's result: a count or a descriptor, as its io_uring manual entry says.
@@ -127,7 +127,8 @@ impl Ring {
         self.0.core.borrow_mut().hold_open(file)
     }
 
-    /// Queues an operation with one completion. Its `user_data` is the ring's own.
+    /// Queues an operation with one completion. Its `user_data` is the ring's own. One with several (multishot, zero-copy send)
+    /// ends the driver by a panic.
     ///
     /// # Safety
     /// Memory that `entry` points to must be owned by `keep` (or be static) and must not move or be touched by

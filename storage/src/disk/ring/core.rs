@@ -143,7 +143,7 @@ impl Core {
         std::mem::take(&mut slot.keep)
     }
 
-    /// Its future is gone: frees the slot, or cancels the operation and leaves the rest to its last completion.
+    /// Its future is gone: frees the slot, or cancels the operation and leaves the rest to its completion.
     pub(super) fn abandon(&mut self, token: Token) -> Option<Keep> {
         let slot = self.slot(token);
         if slot.done {
@@ -155,7 +155,7 @@ impl Core {
         None
     }
 
-    pub(super) fn cancel(&mut self, token: Token) {
+    fn cancel(&mut self, token: Token) {
         if !self.is_done(token) {
             self.push(opcode::AsyncCancel::new(token.0).build().user_data(NOBODY));
         }
@@ -174,7 +174,7 @@ impl Core {
     }
 
     fn try_push(&mut self, entry: &squeue::Entry) -> bool {
-        // SAFETY: `Ring::submit` demands that the entry's memory and descriptor live until the final completion, and
+        // SAFETY: `Ring::submit` demands that the entry's memory and descriptor live until its completion, and
         // its slot holds what owns them until then.
         unsafe { self.ring.submission().push(entry).is_ok() }
     }
