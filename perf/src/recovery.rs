@@ -41,6 +41,9 @@ pub(crate) struct RecoveryArgs {
     /// Shards of the broker, all on one core
     #[arg(long, default_value_t = 1)]
     shards: usize,
+    /// MiB of each segment. A partition has up to two of them made ahead, which the disk has to hold beside what is stored
+    #[arg(long, default_value_t = 16)]
+    segment_mib: u64,
     /// Longest time to the first answers, in seconds
     #[arg(long, default_value_t = 2.0)]
     bound_s: f64,
@@ -103,10 +106,9 @@ fn produce(bench: &Bench, broker: &Broker, args: &RecoveryArgs, duration: Durati
 
 fn start_load(bench: &Bench, broker: &Broker, args: &RecoveryArgs, duration: Duration) -> io::Result<Load> {
     let create = format!("--create-partitions={}", args.partitions);
-    // Files are made ahead: with larger segments the disk would have to hold several times what is stored.
-    let segments = "--config=segment.bytes=16777216";
+    let segments = format!("--config=segment.bytes={}", args.segment_mib << 20);
     let load =
-        ["produce", "--acks=all", "--connections=16", "--in-flight=16", "--topic=main", segments, &create];
+        ["produce", "--acks=all", "--connections=16", "--in-flight=16", "--topic=main", &segments, &create];
     Load::start(LoadSpec {
         program: bench.loadgen.clone(),
         args: load.map(str::to_owned).to_vec(),
