@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(bytes_received(&receiver).unwrap(), 1024);
     }
 
-    /// Several kernel's worth of slices, then one, and again: each send finds its own, in order.
+    /// More slices than the kernel takes at once, then one, and again: each send finds its own, in order.
     #[test]
     fn one_message_serves_all_sends_of_a_connection() {
         let outcome = executors::start(1, |_| async {

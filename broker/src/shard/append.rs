@@ -127,7 +127,7 @@ impl Shard {
 impl BegunAppends {
     /// Waits until the records count as written, in order.
     pub(crate) async fn finish(&mut self) -> AppendOutcomes {
-        // Only what it waits with: it stays where it is while thousands of others are waited for.
+        // Not by value: what thousands of requests wait with at once would lie in their futures twice.
         let mut outcomes = PerPartition::with_capacity(self.appends.len());
         let mut last_commit = None;
         for begun in self.appends.drain(..) {

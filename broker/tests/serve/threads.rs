@@ -16,8 +16,8 @@ fn niceness(broker: &Broker, name: &str) -> i32 {
     stat.split(' ').nth(16).unwrap().parse().unwrap()
 }
 
-/// Cleaning computes for as long as there is something to clean: on a host with as many cores as shards it would take half of
-/// a core from one of them.
+/// Cleaning computes for as long as there is something to clean: on a host with as many cores as shards the kernel would share
+/// one out evenly between it and a shard.
 #[test]
 fn the_cleaner_gives_way_to_shards() {
     let dir = directory();
