@@ -61,7 +61,7 @@ def check_spread(broker, topic, count):
 def test_java(broker):
     prefix = java_driven(broker).prefix
     check_keyed(broker, f"{prefix}-partitioner", by_murmur2)
-    check_spread(broker, f"{prefix}-partitioner-plain", 4000)
+    check_spread(broker, f"{prefix}-partitioner-plain", 8000)
 
 
 def test_kafkajs(broker):
