@@ -62,10 +62,12 @@ impl Connection {
         now
     }
 
-    /// Notes that so many bytes went out.
-    pub(super) fn sent(&self, bytes: usize) {
-        self.moved.set(Instant::now());
+    /// Notes that so many bytes went out, at the moment which it gives.
+    pub(super) fn sent(&self, bytes: usize) -> Instant {
+        let now = Instant::now();
+        self.moved.set(now);
         self.registered.sent(bytes);
+        now
     }
 
     /// Notes that it is alive, such as after a wait that was ours.

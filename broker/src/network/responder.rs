@@ -43,11 +43,14 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: So
         let sent_all;
         (outgoing, sent_all) = send_all(&connection, &socket, outgoing).await;
         held.clear();
-        if let Err(error) = sent_all {
-            tracing::debug!(shard = shard.index, peer = %connection.peer(), "connection ended: send failed: {error}");
-            return connection.close();
+        match sent_all {
+            Ok(Some(sent)) => record(&shard, &connection, &mut joined, sent),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(shard = shard.index, peer = %connection.peer(), "connection ended: send failed: {error}");
+                return connection.close();
+            }
         }
-        record(&shard, &connection, &mut joined);
         if let Some(reason) = close {
             log_close(&shard, &connection, &reason.0);
             return connection.close();
@@ -64,8 +67,7 @@ struct Joined {
 }
 
 /// These answers have been sent.
-fn record(shard: &Shard, connection: &Connection, joined: &mut Vec<Joined>) {
-    let sent = Instant::now();
+fn record(shard: &Shard, connection: &Connection, joined: &mut Vec<Joined>, sent: Instant) {
     for Joined { course, ready, api_key } in joined.drain(..) {
         shard.stages.record(Stage::Respond, sent.saturating_duration_since(ready));
         if let Some(whole) = Stage::whole(api_key) {
@@ -80,22 +82,26 @@ fn finish(connection: &Connection) {
     connection.close();
 }
 
+/// Sends all there is; when the last of it went, if there was any.
 async fn send_all(
     connection: &Connection,
     socket: &Socket,
     mut outgoing: Outgoing,
-) -> (Outgoing, std::io::Result<()>) {
+) -> (Outgoing, std::io::Result<Option<Instant>>) {
     connection.set_sending(true);
-    let mut outcome = Ok(());
+    let mut outcome = Ok(None);
     while !outgoing.is_empty() {
         let sent;
         (outgoing, sent) = socket.send(outgoing).await;
-        connection.sent(*sent.as_ref().unwrap_or(&0));
-        match sent {
-            Ok(0) => outcome = Err(std::io::ErrorKind::WriteZero.into()),
-            Ok(bytes) => outgoing.advance(bytes),
-            Err(error) => outcome = Err(error),
-        }
+        let at = connection.sent(*sent.as_ref().unwrap_or(&0));
+        outcome = match sent {
+            Ok(0) => Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(bytes) => {
+                outgoing.advance(bytes);
+                Ok(Some(at))
+            }
+            Err(error) => Err(error),
+        };
         if outcome.is_err() {
             break;
         }

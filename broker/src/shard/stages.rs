@@ -206,9 +206,11 @@ impl RecentCommits {
     fn of(&self, commit: u64) -> Option<(Told, Told)> {
         let write = self.writes[commit as usize % COMMITS_REMEMBERED];
         let (newer, older) = self.rounds.split_at(self.next);
-        let oldest = older.first().filter(|round| round.ended_ns > 0);
+        // It is asked for right behind its round: the newest are looked at first.
+        let since = newer.iter().rev().chain(older.iter().rev()).take_while(|round| round.commit >= commit);
+        let round = since.last()?;
         // The oldest round remembered may have been preceded by the one that covered it.
-        let round = older.iter().chain(newer).find(|round| round.commit >= commit)?;
+        let oldest = older.first().filter(|round| round.ended_ns > 0);
         let known = oldest.is_none_or(|oldest| oldest.commit < commit);
         (write.commit == commit && known).then_some((write, *round))
     }
