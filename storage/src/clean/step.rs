@@ -1,10 +1,12 @@
 //! How a cleaning goes through a segment: a piece is read on the shard, and checked and worked on beside it.
 
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::select;
 use penstock_format::BATCH_HEADER_LEN;
 
 use super::pass::{Blocks, Fault, Piece, Placed, Step, StepEnd};
@@ -18,6 +20,9 @@ use crate::walk::Walk;
 
 /// Longest pause at once, so that closing does not wait for long.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// Longest wait for commits at once: one of them may wait for room that cleaning makes.
+const GIVE_WAY_MAX: Duration = PAUSE_MAX;
 
 /// Work on batches of a segment.
 type Work<S> = fn(&mut S, &[Placed]) -> Result<(Step, Option<Blocks>), Fault>;
@@ -127,8 +132,20 @@ impl<D: Disk> Cleaning<'_, D> {
         self.store.disk.compute(job).await.map_err(|error| Stop::Failed(error.to_string()))
     }
 
+    /// Waits for the commits that are under way now, but for [`GIVE_WAY_MAX`]: the device does for them first what it has to do.
+    /// Those that come meanwhile are not waited for, so that cleaning goes on beside any load.
+    async fn give_way(&self) {
+        let Cleaning { store, .. } = self;
+        let last = store.pipeline.last_seq();
+        if store.pipeline.durable_seq.get() < last {
+            let done = pin!(store.pipeline.wait_durable(store, last));
+            select(done, pin!(store.disk.sleep(GIVE_WAY_MAX))).await;
+        }
+    }
+
     /// Waits as long as the rate asks for after so many bytes, and lets others go first.
     pub(super) async fn pace(&self, bytes: u64) -> Result<(), Stop> {
+        self.give_way().await;
         let rate = self.store.cleaner.config.borrow().io_bytes_per_second.max(1);
         let micros = u128::from(bytes) * 1_000_000 / u128::from(rate);
         let mut left = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
