@@ -198,6 +198,12 @@ impl<D: Disk> Pipeline<D> {
         self.queue_frame_bytes.get() + more as u64 <= store.journal.queue_bytes_max()
     }
 
+    /// Whether there is room for `bytes` of batches who can wait for it. What [`Pipeline::has_room`] counts besides is left for.
+    pub(crate) fn takes(&self, store: &StoreInner<D>, bytes: usize) -> bool {
+        let queued = self.queue_frame_bytes.get() + store.levels.reserved_bytes.get() as u64;
+        queued == 0 || queued + bytes as u64 <= store.journal.queue_bytes_max() / 4 * 3
+    }
+
     /// Adds batches that follow each other in one segment; gives the commit's number.
     pub(crate) fn add_share(&self, store: &Rc<StoreInner<D>>, share: Share<D>) -> u64 {
         let len = (share.to - share.from) as usize;
@@ -312,6 +318,9 @@ impl<D: Disk> Pipeline<D> {
         }
         let commit = queue.pop_front()?;
         self.queue_frame_bytes.set(self.queue_frame_bytes.get() - commit.frame_len_max as u64);
+        if store.levels.room_waiters.get() > 0 {
+            store.room.wake_all();
+        }
         Some(commit)
     }
 

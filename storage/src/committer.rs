@@ -162,7 +162,8 @@ fn place<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Vec<Write<D>
     let inline: u64 = plans.iter().map(|(share, plan)| plan.prefix_len + plan.inline_len(share)).sum();
     let len = meta_len + inline as usize;
     let padded = len.next_multiple_of(BLOCK);
-    let (number, journal_file, position) = store.journal.place(commit.seq, padded as u64);
+    let (number, journal_file, position) =
+        store.journal.place(commit.seq, padded as u64, commit.bytes as u64);
 
     let mut frame = AlignedBuf::with_capacity(padded);
     frame.extend_zeros(meta_len);

@@ -34,8 +34,11 @@ pub struct StoreConfig {
     /// Physical size limit of a segment file in bytes; a log's `segment_bytes` above it is capped.
     pub segment_bytes_max: u64,
     /// Bytes of retired segment files kept for reuse. Files come free once in a checkpoint, so a pool below twice
-    /// `checkpoint_bytes` overflows and runs dry in turn: files are removed, and new ones written, for nothing.
+    /// `checkpoint_bytes` overflows and runs dry in turn: files are removed, and new ones written, for nothing. So it does where
+    /// many logs, written to alike, begin new segments within a short time.
     pub recycle_bytes_max: u64,
+    /// The pool may have one part in so many of the file system where that is more; 0 for none. It goes where room is short.
+    pub recycle_volume_part: u64,
     /// Bytes of the file system that are kept for the broker's own data: with less of them free clients' appends are
     /// refused. `None` is a hundredth of the file system, at least 256 MiB and at most 2 GiB, and no more than a
     /// sixteenth of it.
@@ -47,8 +50,11 @@ pub struct StoreConfig {
     pub inline_commit_bytes_max: usize,
     /// A commit closes when it holds this many bytes.
     pub commit_bytes_target: usize,
-    /// A checkpoint is taken after this many appended bytes; bounds the work of recovery.
+    /// A checkpoint is taken after this many appended bytes.
     pub checkpoint_bytes: u64,
+    /// Bytes of batches that may be committed behind a checkpoint under way: at the bound commits wait for its end. So recovery
+    /// replays `checkpoint_bytes` and these at most, and what came together while a checkpoint that was due began.
+    pub checkpoint_late_bytes_max: u64,
     /// Bytes of a checkpoint that are encoded before other tasks have their turn.
     pub checkpoint_step_bytes: usize,
     /// Milliseconds between two looks for segments past their retention time, the first at most 30 s after opening;
@@ -198,11 +204,13 @@ impl Default for StoreConfig {
             open_files_max: 4096,
             segment_bytes_max: 64 << 20,
             recycle_bytes_max: 3 << 30,
+            recycle_volume_part: 0,
             reserve_bytes: None,
             direct_bytes_min: 16 << 10,
             inline_commit_bytes_max: 1 << 20,
             commit_bytes_target: 4 << 20,
-            checkpoint_bytes: 1 << 30,
+            checkpoint_bytes: 768 << 20,
+            checkpoint_late_bytes_max: 256 << 20,
             checkpoint_step_bytes: 64 << 10,
             retention_check_interval_ms: 0,
             producers_per_log_max: 10_000,

@@ -6,7 +6,8 @@
 //!
 //! Invariant (freedom from deadlock): a checkpoint can complete only when every commit before it was placed. So
 //! commits that no checkpoint waits for may take half of the ring beyond the redo position (or beyond the position
-//! of the checkpoint under way), and the other half is left for those it does wait for, which `append` bounds.
+//! of the checkpoint under way), and the other half is left for those it does wait for, which `append` bounds. For the
+//! same reason only the former wait where more would be replayed after a kill than the store's settings allow.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -35,8 +36,8 @@ pub(crate) struct Cursor {
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     seq: u64,
-    /// Where frame `seq` was placed; `None` while it was not.
-    cursor: Option<Cursor>,
+    /// Where frame `seq` was placed, and what was placed before it; `None` while it was not.
+    placed: Option<(Cursor, u64)>,
 }
 
 /// See the module.
@@ -44,15 +45,22 @@ pub(crate) struct Journal<D: Disk> {
     dir: PathBuf,
     file_bytes: u64,
     file_count: u64,
+    /// See [`StoreConfig::checkpoint_bytes`].
+    checkpoint_bytes: u64,
+    /// See [`StoreConfig::checkpoint_late_bytes_max`].
+    late_bytes_max: u64,
     files: RefCell<Vec<Option<D::File>>>,
     cursor: Cell<Cursor>,
     redo: Cell<Cursor>,
+    /// Bytes of batches whose frames were placed, in all, and of those before the redo position.
+    placed_bytes: Cell<u64>,
+    redo_bytes: Cell<u64>,
     mark: Cell<Option<Mark>>,
     /// A file is being made. One at a time, so that none is filled twice.
     making: Cell<bool>,
-    /// The next commit waits for a file, which a checkpoint may have to free.
+    /// The next commit waits for a file, or for a checkpoint to end.
     waiting: Cell<bool>,
-    /// A file was made, or a checkpoint began or ended.
+    /// A file was made, a checkpoint began or ended, or the disk is full.
     pub changed: WaitList,
 }
 
@@ -73,9 +81,13 @@ impl<D: Disk> Journal<D> {
             dir: dir.to_owned(),
             file_bytes: config.journal_file_bytes,
             file_count,
+            checkpoint_bytes: config.checkpoint_bytes,
+            late_bytes_max: config.checkpoint_late_bytes_max,
             files: RefCell::new((0..file_count).map(|_| None).collect()),
             cursor: Cell::default(),
             redo: Cell::default(),
+            placed_bytes: Cell::new(0),
+            redo_bytes: Cell::new(0),
             mark: Cell::new(None),
             making: Cell::new(false),
             waiting: Cell::new(false),
@@ -144,21 +156,24 @@ impl<D: Disk> Journal<D> {
     /// Waits until a frame of `len` bytes of commit `seq` can be placed, and moves to its file.
     pub(crate) async fn reserve(&self, store: &Rc<StoreInner<D>>, seq: u64, len: u64) {
         assert!(len <= self.file_bytes, "a frame fits a journal file");
-        if self.cursor.get().position + len <= self.file_bytes {
-            return;
-        }
-        let next = self.cursor.get().number + 1;
-        if !self.may_enter(next, seq) {
-            store.pipeline.request_checkpoint(store);
+        let cursor = self.cursor.get();
+        let next = (cursor.position + len > self.file_bytes).then_some(cursor.number + 1);
+        let has_room = || next.is_none_or(|next| self.may_enter(next, seq));
+        // While the disk is full a checkpoint may have no end before a deletion, whose frame this may be, makes room.
+        let may = || has_room() && (self.may_place(seq) || store.disk_full.get() > 0);
+        while !may() && !store.stopped.get() {
+            let mark = || self.mark.get().map(|mark| mark.seq);
+            let marked = mark();
+            if marked.is_none() || !has_room() {
+                store.pipeline.request_checkpoint(store);
+            }
             self.waiting.set(true);
             store.writeback.hasten();
+            let changed = || (store.stopped.get() || may() || mark() != marked).then_some(());
+            self.changed.until(changed).await;
+            self.waiting.set(false);
         }
-        let changed = || (store.stopped.get() || self.may_enter(next, seq)).then_some(());
-        self.changed.until(changed).await;
-        self.waiting.set(false);
-        if store.stopped.get() {
-            return;
-        }
+        let Some(next) = next.filter(|_| !store.stopped.get()) else { return };
         store.retry_no_space("making a journal file", || self.make(&store.disk, next)).await;
         if store.stopped.get() {
             return;
@@ -175,11 +190,28 @@ impl<D: Disk> Journal<D> {
         }
     }
 
+    /// Whether so little would be replayed after a kill that commit `seq` may be placed: the last one may go beyond the bound.
+    fn may_place(&self, seq: u64) -> bool {
+        match self.mark.get() {
+            Some(mark) if seq < mark.seq => true,
+            Some(mark) => self.late_bytes(mark) < self.late_bytes_max,
+            None => {
+                let replayed = self.placed_bytes.get() - self.redo_bytes.get();
+                replayed < self.checkpoint_bytes.saturating_add(self.late_bytes_max)
+            }
+        }
+    }
+
+    /// Bytes placed behind a checkpoint under way.
+    fn late_bytes(&self, mark: Mark) -> u64 {
+        mark.placed.map_or(0, |(_, before)| self.placed_bytes.get() - before)
+    }
+
     fn may_enter(&self, number: u64, seq: u64) -> bool {
         let half = self.file_count / 2;
         match self.mark.get() {
             Some(mark) if seq >= mark.seq => {
-                let from = mark.cursor.unwrap_or(self.cursor.get());
+                let from = self.begin_of(mark);
                 number - from.number < half && number - self.redo.get().number < self.file_count
             }
             Some(_) => number - self.redo.get().number < self.file_count,
@@ -199,44 +231,57 @@ impl<D: Disk> Journal<D> {
             return 1.0;
         }
         let Some(mark) = self.mark.get() else { return 0.0 };
-        let (from, cursor) = (mark.cursor.unwrap_or(self.cursor.get()), self.cursor.get());
+        let (from, cursor) = (self.begin_of(mark), self.cursor.get());
         // See `may_enter`.
         let end = (from.number + self.file_count / 2).min(self.redo.get().number + self.file_count);
         let at = |cursor: Cursor| cursor.number * self.file_bytes + cursor.position;
         let room = (end * self.file_bytes).saturating_sub(at(from)).max(1);
-        ((at(cursor) - at(from)) as f64 / room as f64).min(1.0)
+        let of_room = (at(cursor) - at(from)) as f64 / room as f64;
+        let of_replay = self.late_bytes(mark) as f64 / self.late_bytes_max.max(1) as f64;
+        of_room.max(of_replay).min(1.0)
     }
 
-    /// Takes the place of the frame of commit `seq`, `len` bytes long in whole blocks, after [`Journal::reserve`].
-    pub(crate) fn place(&self, seq: u64, len: u64) -> (u64, D::File, u64) {
+    /// Where the first frame behind a checkpoint under way is, or will be.
+    fn begin_of(&self, mark: Mark) -> Cursor {
+        mark.placed.map_or(self.cursor.get(), |(cursor, _)| cursor)
+    }
+
+    /// Takes the place of the frame of commit `seq`, `len` bytes long in whole blocks, after [`Journal::reserve`]; it tells of
+    /// batches of `bytes`.
+    pub(crate) fn place(&self, seq: u64, len: u64, bytes: u64) -> (u64, D::File, u64) {
         let cursor = self.cursor.get();
-        if let Some(mark) = self.mark.get()
-            && mark.seq == seq
-        {
-            self.mark.set(Some(Mark { cursor: Some(cursor), ..mark }));
-        }
+        self.note_placed(seq, bytes);
         assert!(cursor.position + len <= self.file_bytes, "room was reserved");
         self.cursor.set(Cursor { position: cursor.position + len, ..cursor });
         let file = self.files.borrow()[(cursor.number % self.file_count) as usize].clone();
         (cursor.number, file.expect("reserved files exist"), cursor.position)
     }
 
+    /// The frame of commit `seq`, with batches of `bytes`, is placed at the cursor.
+    fn note_placed(&self, seq: u64, bytes: u64) {
+        let before = self.placed_bytes.get();
+        if let Some(mark) = self.mark.get().filter(|mark| mark.seq == seq) {
+            self.mark.set(Some(Mark { placed: Some((self.cursor.get(), before)), ..mark }));
+        }
+        self.placed_bytes.set(before + bytes);
+    }
+
     /// A checkpoint of everything before `seq` begins.
     pub(crate) fn begin_checkpoint(&self, seq: u64) {
-        self.mark.set(Some(Mark { seq, cursor: None }));
+        self.mark.set(Some(Mark { seq, placed: None }));
         self.changed.wake_all();
     }
 
     /// Where the frames after the checkpoint under way begin. All frames before were placed.
     pub(crate) fn redo_of_mark(&self) -> Cursor {
-        let mark = self.mark.get().expect("a checkpoint is under way");
-        mark.cursor.unwrap_or(self.cursor.get())
+        self.begin_of(self.mark.get().expect("a checkpoint is under way"))
     }
 
     /// The checkpoint is stable: what lies before `redo` is free.
     pub(crate) fn end_checkpoint(&self, redo: Cursor) {
         self.redo.set(redo);
-        self.mark.set(None);
+        let before = self.mark.take().and_then(|mark| mark.placed).map(|(_, before)| before);
+        self.redo_bytes.set(before.unwrap_or(self.placed_bytes.get()));
         self.changed.wake_all();
     }
 
@@ -275,15 +320,25 @@ mod tests {
     use super::*;
     use crate::disk::sim::SimDisk;
 
+    fn ring_of_four() -> StoreConfig {
+        StoreConfig {
+            journal_files: 4,
+            journal_file_bytes: 64 << 10,
+            checkpoint_bytes: 100,
+            checkpoint_late_bytes_max: 40,
+            ..StoreConfig::default()
+        }
+    }
+
     /// A ring of four files of 64 KiB whose checkpoint began at `from`, with the redo position and the cursor where they are
     /// said to be: (file, position).
     fn pressure(redo: (u64, u64), from: Option<(u64, u64)>, cursor: (u64, u64)) -> f64 {
-        let config = StoreConfig { journal_files: 4, journal_file_bytes: 64 << 10, ..StoreConfig::default() };
+        let config = ring_of_four();
         let journal = Journal::<SimDisk>::new(Path::new("/"), &config);
         let at = |(number, position)| Cursor { number, position };
         journal.redo.set(at(redo));
         journal.cursor.set(at(cursor));
-        journal.mark.set(from.map(|from| Mark { seq: 1, cursor: Some(at(from)) }));
+        journal.mark.set(from.map(|from| Mark { seq: 1, placed: Some((at(from), 0)) }));
         journal.pressure()
     }
 
@@ -306,5 +361,32 @@ mod tests {
         assert_eq!(journal.pressure(), 0.0);
         journal.waiting.set(true);
         assert_eq!(journal.pressure(), 1.0);
+    }
+    #[test]
+    fn what_would_be_replayed_is_bounded_but_for_what_the_checkpoint_waits_for() {
+        let journal = Journal::<SimDisk>::new(Path::new("/"), &ring_of_four());
+        let place = |seq, bytes| journal.note_placed(seq, bytes);
+        place(1, 139);
+        assert!(journal.may_place(2), "a checkpoint is due, and 40 behind it");
+        place(2, 10);
+        assert!(!journal.may_place(3));
+        journal.begin_checkpoint(5);
+        assert!(journal.may_place(4), "the checkpoint waits for it");
+        assert!(journal.may_place(5), "the first behind it goes in any case");
+        place(3, 1000);
+        place(4, 1000);
+        assert_eq!(journal.pressure(), 0.0);
+        place(5, 30);
+        assert_eq!(journal.pressure(), 0.75);
+        assert!(journal.may_place(6));
+        place(6, 10);
+        assert!(!journal.may_place(7));
+        assert_eq!(journal.pressure(), 1.0);
+        journal.end_checkpoint(journal.redo_of_mark());
+        assert!(journal.may_place(7), "40 would be replayed");
+        place(7, 99);
+        assert!(journal.may_place(8));
+        place(8, 1);
+        assert!(!journal.may_place(9));
     }
 }

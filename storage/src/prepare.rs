@@ -81,6 +81,7 @@ impl<D: Disk> StoreInner<D> {
                         self.disk_full.set(self.disk_full.get() + 1);
                         self.tell_of_space(&format!("{what}: {error}"));
                         self.room.wake_all();
+                        self.journal.changed.wake_all();
                         self.work.wake_all();
                         self.ask_for_space();
                     }

@@ -10,11 +10,14 @@ mod ahead;
 mod chain;
 mod renew;
 mod replay;
+mod share;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
+
+use futures_util::future::join3;
 
 use crate::checkpoint::{self, Checkpoint, Encoder, LogRecord};
 use crate::checkpoint_file::{self, checkpoint_path, load_checkpoint};
@@ -201,19 +204,24 @@ async fn replay_chain<D: Disk>(
 ) -> Result<bool, OpenError> {
     let mut replay = Replay::new(store, chain, now_ms, refused);
     let mut torn_at = None;
-    let mut ahead = VecDeque::new();
-    for index in 0..chain.frames.len() {
-        let next = match ahead.pop_front() {
-            Some(next) => next,
-            None => {
-                ahead = ahead::read(&mut replay, reader, &chain.frames[index..]).await?;
-                ahead.pop_front().expect("the first frame is read in any case")
-            }
-        };
-        let known_stable = next.header.seq <= chain.durable_seq;
-        if !replay.frame(next, known_stable).await? {
-            torn_at = Some(index);
-            break;
+    let (mut told, mut filled) = (ahead::frames(reader, &chain.frames).await?, ahead::Window::new());
+    let (mut read, mut replayed) = (told.len(), 0);
+    while torn_at.is_none() && !(told.is_empty() && filled.is_empty()) {
+        let wanted = replay.wanted(&told);
+        let replaying = filled.len();
+        let (torn, next, is_filled) = join3(
+            replay.window(filled),
+            ahead::frames(reader, &chain.frames[read..]),
+            ahead::fill(store, told, wanted),
+        )
+        .await;
+        torn_at = torn?.map(|at| replayed + at);
+        replayed += replaying;
+        if torn_at.is_none() {
+            (told, filled) = (next?, is_filled);
+            read += told.len();
+        } else {
+            (told, filled) = Default::default();
         }
     }
     let Some(index) = torn_at else {

@@ -18,6 +18,8 @@ use crate::indexes::index_path;
 use crate::segment::{Segment, SegmentHeader};
 use crate::state::StoreInner;
 
+/// Most files kept for reuse: a start after a crash looks into each.
+const SPARES_MAX: usize = 4096;
 /// Files looked into at once.
 const LOOKS_AT_ONCE: usize = 64;
 
@@ -31,7 +33,6 @@ pub(crate) struct Spare {
 /// See the module.
 pub(crate) struct Recycle<D: Disk> {
     dir: PathBuf,
-    bytes_max: u64,
     spares: RefCell<Vec<Spare>>,
     bytes: Cell<u64>,
     next_name: Cell<u64>,
@@ -72,10 +73,9 @@ pub(crate) fn recycle_dir(dir: &Path) -> PathBuf {
 }
 
 impl<D: Disk> Recycle<D> {
-    pub(crate) fn new(dir: &Path, bytes_max: u64) -> Recycle<D> {
+    pub(crate) fn new(dir: &Path) -> Recycle<D> {
         Recycle {
             dir: recycle_dir(dir),
-            bytes_max,
             spares: RefCell::default(),
             bytes: Cell::new(0),
             next_name: Cell::new(0),
@@ -87,13 +87,13 @@ impl<D: Disk> Recycle<D> {
     }
 
     /// Takes stock of the directory, removing what is no spare file: after a crash also second names of files in use,
-    /// which are those of `lives`.
+    /// which are those of `lives`. However large the pool was allowed to be before, its files are used first.
     pub(crate) async fn open(&self, disk: &D, lives: Option<&BTreeSet<u64>>) -> io::Result<()> {
         for entry in disk.list(&self.dir).await? {
             let path = self.dir.join(&entry.name);
             let number = entry.name.strip_suffix(".free").and_then(|digits| digits.parse::<u64>().ok());
             match number {
-                Some(number) if !entry.is_dir && self.bytes.get() + entry.len <= self.bytes_max => {
+                Some(number) if !entry.is_dir && self.spares.borrow().len() < SPARES_MAX => {
                     self.next_name.set(self.next_name.get().max(number + 1));
                     self.put(Spare { path, len: entry.len });
                 }
@@ -299,7 +299,9 @@ impl<D: Disk> Recycle<D> {
             _ => {}
         }
         let len = segment.prepared_to.get();
-        if self.bytes.get() + len > self.bytes_max || store.space.is_tight(0) || segment.suspect.get() {
+        let is_full =
+            self.bytes.get() + len > store.recycle_bytes_max() || self.spares.borrow().len() >= SPARES_MAX;
+        if is_full || store.space.is_tight(0) || segment.suspect.get() {
             return disk.remove(&segment.path).await;
         }
         let path = self.new_path("free");

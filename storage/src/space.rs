@@ -88,6 +88,13 @@ impl Space {
 }
 
 impl<D: Disk> StoreInner<D> {
+    /// Bytes of segment files that may be kept for reuse.
+    pub(crate) fn recycle_bytes_max(&self) -> u64 {
+        let total = self.space.volume.get().map_or(0, |volume| volume.total_bytes);
+        let part = total.checked_div(self.config.recycle_volume_part).unwrap_or(0);
+        part.max(self.config.recycle_bytes_max)
+    }
+
     /// Whether appends of clients are refused for want of room.
     pub(crate) fn refuses_clients(&self) -> bool {
         self.space.is_low() || self.disk_full.get() > 0

@@ -140,7 +140,7 @@ impl<D: Disk> StoreInner<D> {
             pipeline: Pipeline::new(seq),
             journal: Journal::new(dir, &config),
             files: OpenFiles::new(config.open_files_max),
-            recycle: Recycle::new(dir, config.recycle_bytes_max),
+            recycle: Recycle::new(dir),
             indexes: SealedIndexes::new(config.index_bytes_max),
             space: Space::new(config.reserve_bytes),
             cleaner: Cleaner::new(config.cleaner.clone()),

@@ -312,7 +312,8 @@ impl<D: Disk> Store<D> {
                 return Some(Err(error));
             }
             let taken = levels.unsettled_bytes.get() + levels.reserved_bytes.get();
-            if taken == 0 || taken + bytes <= store.config.unsettled_bytes_max {
+            let is_within = taken + bytes <= store.config.unsettled_bytes_max;
+            if taken == 0 || (is_within && store.pipeline.takes(store, bytes)) {
                 return Some(Ok(()));
             }
             (store.disk_full.get() > 0).then_some(Err(StoreError::DiskFull))

@@ -18,6 +18,7 @@ mod offline;
 mod old_damage;
 mod read_ahead;
 mod renewals;
+mod replayed;
 mod reshards;
 mod scrubs;
 mod spills;

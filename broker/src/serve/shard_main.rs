@@ -33,6 +33,11 @@ use crate::shard::{
 const DRAIN_POLL: Duration = Duration::from_millis(5);
 /// Size of one journal file in bytes.
 const JOURNAL_FILE_BYTES: u64 = 32 << 20;
+/// Bytes of batches that a start after a kill has to replay, in all shards together while there are 2 to 8: the stores' settings
+/// say what may come on top.
+const REPLAYED_BYTES: u64 = 3 << 29;
+/// Part of the file system that segment files kept for reuse may have, in all shards together.
+const RECYCLE_VOLUME_PART: u64 = 16;
 
 /// What a shard starts with.
 pub(super) struct Seat {
@@ -186,11 +191,17 @@ pub(super) fn journal_files(config: &BrokerConfig) -> u32 {
     u32::try_from(files).unwrap_or(u32::MAX)
 }
 
+/// Bytes of a shard's batches that a start after a kill may have to replay. All shards read from the same disk.
+fn replayed_bytes(shards: usize) -> u64 {
+    (REPLAYED_BYTES / shards.max(1) as u64).clamp(REPLAYED_BYTES / 8, REPLAYED_BYTES / 2)
+}
+
 impl Seat {
     fn store_config(&self, shard: usize) -> StoreConfig {
         let bytes = |part: MemoryPart| usize::try_from(self.memory.bytes(part)).unwrap_or(usize::MAX);
         let config = &self.config;
         let read_ahead = usize::try_from(self.memory.read_ahead()).unwrap_or(usize::MAX);
+        let replayed_bytes = replayed_bytes(self.shards);
         StoreConfig {
             id_space: u16::try_from(shard).unwrap_or(u16::MAX),
             journal_file_bytes: JOURNAL_FILE_BYTES,
@@ -201,6 +212,9 @@ impl Seat {
             read_ahead: ReadAheadConfig { bytes_max: read_ahead, ..ReadAheadConfig::default() },
             frame_bytes_max: bytes(MemoryPart::Frames),
             index_bytes_max: bytes(MemoryPart::Indexes),
+            recycle_volume_part: RECYCLE_VOLUME_PART.saturating_mul(self.shards as u64),
+            checkpoint_bytes: replayed_bytes / 4 * 3,
+            checkpoint_late_bytes_max: replayed_bytes / 4,
             reserve_bytes: config.limits.disk_reserve_bytes,
             retention_check_interval_ms: config.retention_check_interval_ms,
             producers_per_log_max: config.limits.partition_producers,

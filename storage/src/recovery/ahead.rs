@@ -1,8 +1,8 @@
-//! Reads what frames wrote straight to segments, many shares at once, ahead of their replay: one after the other they would
-//! cost a round trip to the disk each, and there are tens of thousands of them.
+//! Reads what is replayed next while others are replayed: windows of frames, and what they wrote straight to segments, many
+//! shares at once. One after the other they would cost a round trip to the disk each, and there are tens of thousands of them.
 //!
-//! Nothing that is read here is written before its frame is replayed (see [`super::replay`]). Bounds: [`BYTES_AHEAD`] for the shares and
-//! as much for the frames, but for the last of each; [`READS_AT_ONCE`].
+//! Nothing that is read here is written before its frame is replayed (see [`super::replay`]). Bounds: three windows, each of
+//! [`BYTES_AHEAD`] for its shares and as much for its frames, but for the last of each; [`READS_AT_ONCE`].
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -11,7 +11,6 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt};
 
 use super::chain::{JournalReader, Place};
-use super::replay::Replay;
 use crate::disk::{Disk, DiskFile};
 use crate::error::OpenError;
 use crate::files::FileError;
@@ -19,8 +18,8 @@ use crate::frame::{self, AppendEntry, Entry, FrameHeader};
 use crate::segment::Segment;
 use crate::state::{LogInner, StoreInner};
 
-/// Bytes of frames, and of shares, that are read before the first of them is replayed.
-const BYTES_AHEAD: u64 = 32 << 20;
+/// Bytes of a window's frames, and of its shares.
+const BYTES_AHEAD: u64 = 16 << 20;
 const READS_AT_ONCE: usize = 64;
 /// Longest read.
 const READ_BYTES_MAX: u64 = 1 << 20;
@@ -40,22 +39,22 @@ pub(super) struct Ahead<D: Disk> {
 /// A log, and a segment of it.
 pub(super) type OfLog<D> = (Rc<LogInner<D>>, Rc<Segment<D>>);
 
-/// A share to be read, and the frame and entry that it is of.
-struct Wanted<D: Disk> {
-    place: (usize, usize),
-    log: Rc<LogInner<D>>,
-    segment: Rc<Segment<D>>,
-    append: AppendEntry,
+/// Frames that follow each other.
+pub(super) type Window<D> = VecDeque<Ahead<D>>;
+
+/// A share to be read, and the frame and entry of a window that it is of.
+pub(super) struct Wanted<D: Disk> {
+    pub place: (usize, usize),
+    pub of: OfLog<D>,
+    pub append: AppendEntry,
 }
 
-/// Reads the first of these frames and some after it.
-pub(super) async fn read<D: Disk>(
-    replay: &mut Replay<'_, D>,
+/// The first of these frames and some after it, without what they wrote to segments.
+pub(super) async fn frames<D: Disk>(
     reader: &JournalReader<D>,
     places: &[Place],
-) -> Result<VecDeque<Ahead<D>>, OpenError> {
-    let mut frames: VecDeque<Ahead<D>> = VecDeque::new();
-    let mut wanted = Vec::new();
+) -> Result<Window<D>, OpenError> {
+    let mut frames = Window::new();
     let (mut frame_bytes, mut direct_bytes) = (0, 0);
     for Place { cursor, header } in places {
         let bytes = reader.frame(&Place { cursor: *cursor, header: *header }).await?;
@@ -66,12 +65,9 @@ pub(super) async fn read<D: Disk>(
             )));
         };
         frame_bytes += bytes.len() as u64;
-        for (at, entry) in entries.iter().enumerate() {
+        for entry in &entries {
             let Entry::Append(append) = entry else { continue };
-            if let Some((log, segment)) = replay.segment_ahead(append) {
-                direct_bytes += u64::from(append.direct_len);
-                wanted.push(Wanted { place: (frames.len(), at), log, segment, append: *append });
-            }
+            direct_bytes += u64::from(append.direct_len);
         }
         let direct = entries.iter().map(|_| None).collect();
         frames.push_back(Ahead { header: *header, bytes, entries, direct });
@@ -79,19 +75,24 @@ pub(super) async fn read<D: Disk>(
             break;
         }
     }
-    let store = replay.store();
-    let read = async |Wanted { place, log, segment, append }: Wanted<D>| {
+    Ok(frames)
+}
+
+/// Reads what the frames wrote to segments.
+pub(super) async fn fill<D: Disk>(
+    store: &StoreInner<D>,
+    mut frames: Window<D>,
+    wanted: Vec<Wanted<D>>,
+) -> Window<D> {
+    let read = async |Wanted { place, of: (log, segment), append }: Wanted<D>| {
         (place, read_direct(store, &log, &segment, &append).await)
     };
     let mut reads = stream::iter(wanted).map(read).buffer_unordered(READS_AT_ONCE);
-    let mut found = Vec::new();
-    while let Some(read) = reads.next().await {
-        found.push(read);
-    }
-    for ((frame, at), direct) in found {
+    while let Some(((frame, at), direct)) = reads.next().await {
         frames[frame].direct[at] = Some(direct);
     }
-    Ok(frames)
+    drop(reads);
+    frames
 }
 
 /// Reads a share's direct range.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, StreamExt};
 
 use crate::checkpoint::Redo;
 use crate::disk::{BLOCK, Disk, DiskFile};
@@ -13,8 +14,10 @@ use crate::frame::{self, Entry, FrameHeader};
 use crate::journal::{Cursor, journal_path};
 use crate::plan::{block_ceil, block_floor};
 
-/// Bytes read at once.
+/// Longest read.
 const READ_BYTES: u64 = 1 << 20;
+/// Bytes read at once, in so many reads, where what follows is wanted next.
+const STRETCH_BYTES: u64 = 8 * READ_BYTES;
 
 /// A frame's place.
 #[derive(Debug, Clone, Copy)]
@@ -117,27 +120,36 @@ impl<D: Disk> JournalReader<D> {
     async fn bytes(&self, number: u64, position: u64, len: u64) -> Result<Bytes, OpenError> {
         let index = number % u64::from(self.redo.file_count).max(1);
         let Some(Some(file)) = self.files.get(index as usize) else { return Ok(Bytes::new()) };
-        {
+        let wanted = {
             let (held, from, piece) = &*self.piece.borrow();
             let to = from + piece.len() as u64;
             if *held == index && *from <= position && position + len <= to {
                 let at = (position - from) as usize;
                 return Ok(piece.slice(at..at + len as usize));
             }
-        }
+            let goes_on = *held == index && *from <= position && position <= to;
+            if goes_on { STRETCH_BYTES } else { READ_BYTES }
+        };
         let from = block_floor(position);
-        let to = block_ceil(position + len).max(from + READ_BYTES).min(block_floor(file.size()).max(from));
-        let mut out = BytesMut::new();
-        let mut at = from;
-        while at < to {
+        let to = block_ceil(position + len).max(from + wanted).min(block_floor(file.size()).max(from));
+        let read = async |at: u64| {
             let data = file.read_at(at, (to - at).min(READ_BYTES) as usize).await;
-            let data = data.map_err(OpenError::io("reading the journal"))?;
-            if data.is_empty() {
-                break;
+            data.map_err(OpenError::io("reading the journal"))
+        };
+        let reads = (from..to).step_by(READ_BYTES as usize);
+        let mut reads = stream::iter(reads).map(read).buffered((STRETCH_BYTES / READ_BYTES) as usize);
+        let mut out = BytesMut::with_capacity((to - from) as usize);
+        let mut ends = false;
+        while let Some(data) = reads.next().await {
+            let data = data?;
+            // Behind a read that is cut short there is nothing.
+            let due = (to - from - out.len() as u64).min(READ_BYTES);
+            if !ends {
+                out.extend_from_slice(&data);
             }
-            out.extend_from_slice(&data);
-            at += data.len() as u64;
+            ends |= (data.len() as u64) < due;
         }
+        drop(reads);
         let piece = out.freeze();
         let end = ((position - from + len) as usize).min(piece.len());
         let found = piece.slice(((position - from) as usize).min(end)..end);

@@ -9,12 +9,13 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt};
-use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader};
+use penstock_format::BatchHeader;
 
 use super::admit::admit;
-use super::ahead::{self, Ahead, Direct, OfLog};
+use super::ahead::{self, Ahead, Direct, OfLog, Wanted, Window};
 use super::chain::Chain;
 use super::renew::{self, Refused};
+use super::share::{check_batches, cut_pieces, part_of, pieces_bytes, tail_of};
 use crate::append::note;
 use crate::config::LogConfig;
 use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
@@ -30,6 +31,8 @@ use crate::state::{LogInner, StoreInner, logs_dir};
 
 /// Inline bytes held before whole blocks are written.
 const PIECES_BYTES_MAX: usize = 64 << 20;
+/// Bytes checked between two pauses for the reads of later frames.
+const PAUSE_BYTES: u64 = 256 << 10;
 /// Files written, or flushed, at once.
 const FILES_AT_ONCE: usize = 64;
 /// Longest read or write.
@@ -72,6 +75,8 @@ pub(crate) struct Replay<'a, D: Disk> {
     damaged: BTreeMap<u64, i64>,
     pieces_bytes: usize,
     bytes: u64,
+    /// Bytes checked since the last pause.
+    since_pause: u64,
 }
 
 impl<'a, D: Disk> Replay<'a, D> {
@@ -84,7 +89,8 @@ impl<'a, D: Disk> Replay<'a, D> {
         let by_id = store.logs.borrow().values().map(|log| (log.id, log.clone())).collect();
         producer_bound::count(store);
         let (touched, damaged) = (BTreeMap::new(), BTreeMap::new());
-        Replay { store, chain, now_ms, refused, by_id, touched, damaged, pieces_bytes: 0, bytes: 0 }
+        let (pieces_bytes, bytes, since_pause) = (0, 0, 0);
+        Replay { store, chain, now_ms, refused, by_id, touched, damaged, pieces_bytes, bytes, since_pause }
     }
 
     /// Bytes of batches replayed.
@@ -92,13 +98,22 @@ impl<'a, D: Disk> Replay<'a, D> {
         self.bytes
     }
 
-    /// The store that is opened.
-    pub(super) fn store(&self) -> &'a Rc<StoreInner<D>> {
-        self.store
+    /// What these frames, which are replayed later, wrote to segments and may be read now.
+    pub(super) fn wanted(&mut self, frames: &Window<D>) -> Vec<Wanted<D>> {
+        let mut wanted = Vec::new();
+        for (frame, ahead) in frames.iter().enumerate() {
+            for (at, entry) in ahead.entries.iter().enumerate() {
+                let Entry::Append(append) = entry else { continue };
+                if let Some(of) = self.segment_ahead(append) {
+                    wanted.push(Wanted { place: (frame, at), of, append: *append });
+                }
+            }
+        }
+        wanted
     }
 
     /// The segment that a share wrote to, if it may be read now: its log is known, sound, and not removed later.
-    pub(super) fn segment_ahead(&mut self, append: &AppendEntry) -> Option<OfLog<D>> {
+    fn segment_ahead(&mut self, append: &AppendEntry) -> Option<OfLog<D>> {
         if append.direct_len == 0 || self.chain.removed.contains(&append.log_id) {
             return None;
         }
@@ -108,8 +123,19 @@ impl<'a, D: Disk> Replay<'a, D> {
         (segment.life == append.life).then_some((log, segment))
     }
 
+    /// Replays frames; says how many of them if one is not wholly valid and not known to have been stable.
+    pub(super) async fn window(&mut self, frames: Window<D>) -> Result<Option<usize>, OpenError> {
+        for (at, next) in frames.into_iter().enumerate() {
+            let known_stable = next.header.seq <= self.chain.durable_seq;
+            if !self.frame(next, known_stable).await? {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
     /// Replays one frame. Says no, and changes nothing, if it is not wholly valid and not known to have been stable.
-    pub(super) async fn frame(&mut self, ahead: Ahead<D>, known_stable: bool) -> Result<bool, OpenError> {
+    async fn frame(&mut self, ahead: Ahead<D>, known_stable: bool) -> Result<bool, OpenError> {
         let Ahead { header, bytes: frame, entries, direct } = ahead;
         let (header, frame) = (&header, &frame);
         for entry in entries.iter().filter(|entry| !matches!(entry, Entry::Append(_))) {
@@ -124,6 +150,7 @@ impl<'a, D: Disk> Replay<'a, D> {
                 }
                 continue;
             };
+            self.pause(append.len.into()).await;
             match self.verify(&log, append, frame, direct).await? {
                 Ok(share) => {
                     self.segment(&log, append).doubtful |= !known_stable && append.direct_len > 0;
@@ -149,6 +176,15 @@ impl<'a, D: Disk> Replay<'a, D> {
             self.write_pieces(false).await?;
         }
         Ok(true)
+    }
+
+    /// Lets reads of later frames go on, once in a while.
+    async fn pause(&mut self, bytes: u64) {
+        self.since_pause += bytes;
+        if self.since_pause >= PAUSE_BYTES {
+            self.since_pause = 0;
+            self.store.disk.yield_now().await;
+        }
     }
 
     /// The log of a share; none if the log was removed later, or is damaged already.
@@ -334,7 +370,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         for range in [entry.head(), entry.tail()] {
             if !range.is_empty() {
                 let at = (range.start - entry.position) as usize..(range.end - entry.position) as usize;
-                touched.pieces.push((range.start, bytes.slice(at)));
+                touched.pieces.push((range.start, part_of(&bytes, at)));
             }
         }
         let after = pieces_bytes(&touched.pieces);
@@ -433,65 +469,6 @@ fn misfit<D: Disk>(log: &LogInner<D>, segment: &Segment<D>, append: &AppendEntry
     None
 }
 
-/// Checks that the bytes are the batches that the entry names.
-fn check_batches(append: &AppendEntry, bytes: &Bytes) -> Result<Vec<BatchHeader>, String> {
-    let mut batches = Vec::new();
-    let mut digest = 0;
-    let mut rest = bytes.clone();
-    let mut next_offset = append.first_offset;
-    while !rest.is_empty() {
-        let at = append.end() - rest.len() as u64;
-        let (batch, len) = Batch::parse(&rest).map_err(|error| format!("at position {at}: {error}"))?;
-        if !batch.crc_ok() {
-            return Err(format!("at position {at}: batch does not match its crc"));
-        }
-        if batch.header.base_offset < next_offset {
-            return Err(format!("at position {at}: offset {} goes back", batch.header.base_offset));
-        }
-        digest = crc32c::crc32c_append(digest, &rest[..BATCH_HEADER_LEN]);
-        next_offset = batch.header.next_offset();
-        batches.push(batch.header);
-        rest = rest.slice(len..);
-    }
-    let first = batches.first().map(|header| header.base_offset);
-    let named = (append.digest, append.batch_count as usize, append.next_offset, Some(append.first_offset));
-    if (digest, batches.len(), next_offset, first) != named {
-        return Err("batches are not those of the journal's entry".into());
-    }
-    Ok(batches)
-}
-
-/// The block of the segment's end, after a share: what was known of it, the repeated prefix, and the share's bytes.
-fn tail_of(known: Option<Vec<u8>>, prefix: &[u8], bytes: &[u8], entry: &AppendEntry) -> Vec<u8> {
-    let block = block_floor(entry.end());
-    if block >= entry.position {
-        return bytes[(block - entry.position) as usize..].to_vec();
-    }
-    let mut tail = if prefix.is_empty() { known.unwrap_or_default() } else { prefix.to_vec() };
-    tail.truncate((entry.position - block) as usize);
-    tail.extend_from_slice(bytes);
-    tail
-}
-
-fn pieces_bytes(pieces: &[(u64, Bytes)]) -> usize {
-    pieces.iter().map(|(_, bytes)| bytes.len()).sum()
-}
-
-/// Drops what lies at or after `position`.
-fn cut_pieces(pieces: &mut Vec<(u64, Bytes)>, position: u64) {
-    while let Some((from, bytes)) = pieces.last_mut() {
-        let keep = position.saturating_sub(*from) as usize;
-        if keep >= bytes.len() {
-            return;
-        }
-        if keep > 0 {
-            bytes.truncate(keep);
-            return;
-        }
-        pieces.pop();
-    }
-}
-
 /// Writes the segment's pieces below `limit` (a multiple of a block, or no limit).
 async fn write_touched<D: Disk>(
     store: &Rc<StoreInner<D>>,
@@ -505,33 +482,37 @@ async fn write_touched<D: Disk>(
     touched.file = Some(file.clone());
     let pieces = std::mem::take(&mut touched.pieces);
     let mut block: Option<(u64, AlignedBuf)> = None;
+    let mut left = pieces_bytes(&pieces);
     for (from, bytes) in pieces {
         let mut at = from;
         while at < from + bytes.len() as u64 {
             let start = (at - from) as usize;
             if at >= limit {
-                touched.pieces.push((at, bytes.slice(start..)));
+                // A slice would keep all that was read of the journal together.
+                touched.pieces.push((at, Bytes::copy_from_slice(&bytes[start..])));
                 break;
             }
             let joins =
                 block.as_ref().is_some_and(|(from, data)| from + data.len() as u64 == at && data.room() > 0);
             if !joins {
                 flush_block(&file, block.take()).await?;
-                block = Some(begin_block(&file, at).await?);
+                block = Some(begin_block(&file, at, left - start).await?);
             }
             let Some((_, data)) = block.as_mut() else { break };
             let len = (bytes.len() - start).min(data.room()).min((limit - at) as usize);
             data.extend_from_slice(&bytes[start..start + len]);
             at += len as u64;
         }
+        left -= bytes.len();
     }
     flush_block(&file, block).await
 }
 
-/// A buffer that begins at the block of `at`, with what the file has there before `at`.
-async fn begin_block<F: DiskFile>(file: &F, at: u64) -> std::io::Result<(u64, AlignedBuf)> {
+/// A buffer for `len` bytes, or for the longest write, that begins at the block of `at`, with what the file has there before
+/// `at`.
+async fn begin_block<F: DiskFile>(file: &F, at: u64, len: usize) -> std::io::Result<(u64, AlignedBuf)> {
     let from = block_floor(at);
-    let mut data = AlignedBuf::with_capacity(IO_BYTES_MAX as usize);
+    let mut data = AlignedBuf::with_capacity(IO_BYTES_MAX.min((at - from) + len as u64) as usize);
     if at > from {
         let before = file.read_at(from, BLOCK).await?;
         let len = ((at - from) as usize).min(before.len());

@@ -8,7 +8,7 @@ use crate::disk::Disk;
 use crate::disk::sim::{Effect, Fault, Operation};
 use crate::{AppendError, StoreError};
 
-fn fault(operation: Operation, path: &str, times: u64, errno: i32) -> Fault {
+pub(super) fn fault(operation: Operation, path: &str, times: u64, errno: i32) -> Fault {
     Fault { operation, path_contains: path.into(), skip: 0, times, effect: Effect::Fail(errno) }
 }
 

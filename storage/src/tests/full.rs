@@ -160,3 +160,31 @@ fn what_is_taken_while_the_volume_is_asked_does_not_count_twice() {
         store.close().await.unwrap();
     });
 }
+
+/// Files of deleted segments are kept for reuse, on a large file system more of them.
+#[test]
+fn the_pool_of_files_may_have_a_part_of_the_file_system() {
+    for (part, keeps) in [(0, false), (64, true)] {
+        let world = world(43);
+        let disk = world.disk();
+        world.set_capacity(world.used_bytes() + 256 * MIB);
+        world.block_on(async move {
+            let config = StoreConfig { recycle_bytes_max: 0, recycle_volume_part: part, ..small() };
+            let (store, _) = open(disk.clone(), config).await;
+            let config = LogConfig { retention_bytes: 100_000, ..log_config() };
+            let log = store.create_log("a-0", config).await.unwrap();
+            for n in 0..60 {
+                let appended = log.append(vec![batch(1, 12_000, n, 1)], client(0)).unwrap();
+                log.durable(appended.ticket).await.unwrap();
+                store.tick(0).await;
+            }
+            store.checkpoint().await.unwrap();
+            store.tick(0).await;
+            let files = disk.list(&crate::recycle::recycle_dir(Path::new(DIR))).await.unwrap();
+            let bytes: u64 = files.iter().map(|file| file.len).sum();
+            assert_eq!(bytes > 0, keeps, "one part in {part}: {files:?}");
+            assert!(bytes <= 256 * MIB / 64);
+            store.close().await.unwrap();
+        });
+    }
+}

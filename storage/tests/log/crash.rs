@@ -212,6 +212,7 @@ pub(crate) fn plan(profile: &Profile) -> Plan {
         inline_commit_bytes_max: profile.inline_commit_bytes_max,
         commit_bytes_target: 32 << 10,
         checkpoint_bytes: profile.checkpoint_bytes,
+        checkpoint_late_bytes_max: profile.checkpoint_bytes / 2,
         checkpoint_step_bytes: 1,
         read_ahead: ReadAheadConfig {
             bytes_max: 48 << 10,

@@ -43,6 +43,17 @@ pub(crate) struct Plan {
     pub(crate) close: bool,
 }
 
+impl Plan {
+    /// Bytes of batches that a start may replay: what the store's settings allow, what is appended before a checkpoint that is
+    /// due begins, and a commit behind it.
+    fn replayed_bytes_max(&self) -> u64 {
+        let store = &self.store;
+        let commit = self.large_bytes_max + store.commit_bytes_target as u64;
+        let allowed = store.checkpoint_bytes.saturating_add(store.checkpoint_late_bytes_max);
+        allowed.saturating_add(store.unsettled_bytes_max as u64 + 2 * commit)
+    }
+}
+
 /// How a life ended that was not cut short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -93,6 +104,13 @@ pub(crate) async fn live(
     };
     if closed && (report.frames_replayed > 0 || report.torn_tail) {
         return Err(broken(format!("replayed after a clean close: {report:?}")));
+    }
+    let replayed_max = plan.replayed_bytes_max();
+    if report.bytes_replayed > replayed_max {
+        return Err(broken(format!(
+            "{} bytes replayed, at most {replayed_max} are due",
+            report.bytes_replayed
+        )));
     }
     if !report.offline.is_empty() {
         return if faulty { Ok(Ending::Failed) } else { Err(broken(format!("offline: {report:?}"))) };
