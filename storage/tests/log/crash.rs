@@ -10,7 +10,8 @@ use penstock_storage::disk::sim::{Crash, Effect, Fault, Operation, SimWorld};
 use penstock_storage::{LogConfig, ReadAheadConfig, StoreConfig};
 
 use crate::oracle::{OracleRef, Unjudged, Violation};
-use crate::traffic::{Ending, PATIENCE, Plan, live};
+use crate::plan::Plan;
+use crate::traffic::{Ending, PATIENCE, live};
 
 /// Lives, hence crash points, of one seed.
 const LIVES: u64 = 8;

@@ -12,7 +12,8 @@ use penstock_storage::disk::sim::{Crash, Effect, Fault, Operation, SimWorld};
 use crate::crash::{Profile, plan, unlimited};
 use crate::full::run;
 use crate::oracle::{Oracle, OracleRef};
-use crate::traffic::{Ending, PATIENCE, Plan};
+use crate::plan::Plan;
+use crate::traffic::{Ending, PATIENCE};
 
 const OPERATIONS: [Operation; 6] = [
     Operation::Write,

@@ -10,7 +10,8 @@ use penstock_storage::disk::sim::{Crash, Effect, Fault, Operation, SimWorld};
 
 use crate::crash::{Profile, plan, unlimited};
 use crate::oracle::{Oracle, OracleRef, Unjudged};
-use crate::traffic::{Ending, PATIENCE, Plan, live};
+use crate::plan::Plan;
+use crate::traffic::{Ending, PATIENCE, live};
 
 /// How long the disk stays full.
 const FULL: Duration = Duration::from_secs(3);

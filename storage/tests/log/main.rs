@@ -11,6 +11,7 @@ mod failing;
 mod full;
 mod model;
 mod oracle;
+mod plan;
 mod planted;
 mod traffic;
 mod twin;

@@ -6,7 +6,7 @@ use penstock_storage::disk::Disk;
 use penstock_storage::disk::sim::{Effect, Fault, Operation, SimWorld};
 
 use crate::crash::{Profile, Tally, in_recovery, plan, run_seed, unlimited};
-use crate::traffic::Plan;
+use crate::plan::Plan;
 
 fn profile() -> Profile {
     Profile {
