@@ -122,6 +122,38 @@ class MissedSubscription(unittest.TestCase):
         self.assertFalse(kafka_python.missed_subscription(ASKS_NOTHING + SUBSCRIBES + other))
 
 
+DISABLES = "17:02:02.1 DEBUG 14:kafka-io-1 kafka.coordinator Disabling heartbeat during join-group\n"
+SYNCED = "17:02:02.1 DEBUG 14:kafka-io-1 kafka.coordinator Received SyncGroup response: R(version=5, error_code=0, x=1)\n"
+ENABLES = "17:02:02.1 DEBUG 14:kafka-io-1 kafka.coordinator.heartbeat Enabling heartbeat\n"
+
+
+class StoppedHeartbeats(unittest.TestCase):
+    def test_a_member_with_its_assignment_and_no_heartbeats_stopped_them(self):
+        self.assertTrue(kafka_python.stopped_heartbeats(DISABLES + SYNCED))
+        self.assertTrue(kafka_python.stopped_heartbeats(DISABLES + SYNCED + ENABLES + DISABLES + SYNCED))
+
+    def test_one_that_enabled_them_did_not(self):
+        self.assertFalse(kafka_python.stopped_heartbeats(DISABLES + SYNCED + ENABLES))
+
+    def test_one_without_an_answer_or_with_an_error_waits_for_the_broker(self):
+        self.assertFalse(kafka_python.stopped_heartbeats(DISABLES))
+        self.assertFalse(kafka_python.stopped_heartbeats(DISABLES + SYNCED + ENABLES + DISABLES))
+        self.assertFalse(kafka_python.stopped_heartbeats(DISABLES + SYNCED.replace("error_code=0", "error_code=25")))
+
+    def test_another_client_s_heartbeats_say_nothing(self):
+        other = ENABLES.replace("kafka-io-1", "kafka-io-2")
+        self.assertTrue(kafka_python.stopped_heartbeats(DISABLES + SYNCED + other))
+
+
+class LostAClass(unittest.TestCase):
+    def test_only_where_a_response_was_to_be_read(self):
+        error = "ReferenceError: weakly-referenced object no longer exists\n"
+        place = '  File "kafka/protocol/api_header.py", line 47, in get_response_class\n'
+        self.assertTrue(kafka_python.lost_a_class(place + error))
+        self.assertFalse(kafka_python.lost_a_class(error))
+        self.assertFalse(kafka_python.lost_a_class(place))
+
+
 RUST_PASSED = """\
 running 1 test
 test test_plain ... ok
