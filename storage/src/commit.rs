@@ -198,7 +198,8 @@ impl<D: Disk> Pipeline<D> {
         self.queue_frame_bytes.get() + more as u64 <= store.journal.queue_bytes_max()
     }
 
-    /// Whether there is room for `bytes` of batches who can wait for it. What [`Pipeline::has_room`] counts besides is left for.
+    /// Whether the queue has room for `bytes` more of batches besides those reserved. A quarter of it is left for what
+    /// [`Pipeline::has_room`] counts besides batches.
     pub(crate) fn takes(&self, store: &StoreInner<D>, bytes: usize) -> bool {
         let queued = self.queue_frame_bytes.get() + store.levels.reserved_bytes.get() as u64;
         queued == 0 || queued + bytes as u64 <= store.journal.queue_bytes_max() / 4 * 3
@@ -318,9 +319,7 @@ impl<D: Disk> Pipeline<D> {
         }
         let commit = queue.pop_front()?;
         self.queue_frame_bytes.set(self.queue_frame_bytes.get() - commit.frame_len_max as u64);
-        if store.levels.room_waiters.get() > 0 {
-            store.room.wake_all();
-        }
+        store.room.wake_all();
         Some(commit)
     }
 

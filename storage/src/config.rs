@@ -183,6 +183,9 @@ impl StoreConfig {
         if !(4..=JOURNAL_FILES_MAX).contains(&self.journal_files) {
             return Err("journal_files must be 4 to 65536");
         }
+        if self.checkpoint_bytes == 0 {
+            return Err("checkpoint_bytes must be at least 1");
+        }
         if self.segment_bytes_max < 2 * block || !self.segment_bytes_max.is_multiple_of(block) {
             return Err("segment_bytes_max must be a multiple of 4096 and at least 8192");
         }

@@ -206,7 +206,7 @@ async fn replay_chain<D: Disk>(
     let mut torn_at = None;
     let (mut told, mut filled) = (ahead::frames(reader, &chain.frames).await?, ahead::Window::new());
     let (mut read, mut replayed) = (told.len(), 0);
-    while torn_at.is_none() && !(told.is_empty() && filled.is_empty()) {
+    while !(told.is_empty() && filled.is_empty()) {
         let wanted = replay.wanted(&told);
         let replaying = filled.len();
         let (torn, next, is_filled) = join3(
@@ -215,14 +215,13 @@ async fn replay_chain<D: Disk>(
             ahead::fill(store, told, wanted),
         )
         .await;
-        torn_at = torn?.map(|at| replayed + at);
-        replayed += replaying;
-        if torn_at.is_none() {
-            (told, filled) = (next?, is_filled);
-            read += told.len();
-        } else {
-            (told, filled) = Default::default();
+        if let Some(at) = torn? {
+            torn_at = Some(replayed + at);
+            break;
         }
+        replayed += replaying;
+        (told, filled) = (next?, is_filled);
+        read += told.len();
     }
     let Some(index) = torn_at else {
         report.bytes_replayed = replay.bytes();

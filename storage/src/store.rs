@@ -302,28 +302,33 @@ impl<D: Disk> Store<D> {
     }
 
     /// Waits until `bytes` more may be appended within the budget (a request larger than the whole budget waits
-    /// until nothing else is unsettled). Hold the answer until the append was made. Cancel-safe. Fails when the store
+    /// until nothing else is unsettled), and the queue of commits takes them. Hold the answer until the append was made. Cancel-safe. Fails when the store
     /// is offline or closing, and while the disk is full and the budget with it.
     pub async fn reserve(&self, bytes: usize) -> Result<Reservation<D>, StoreError> {
         let store = &self.inner;
         let levels = &store.levels;
+        let is_within = || {
+            let taken = levels.unsettled_bytes.get() + levels.reserved_bytes.get();
+            taken == 0 || taken + bytes <= store.config.unsettled_bytes_max
+        };
         let fits = || {
             if let Err(error) = self.check_open() {
                 return Some(Err(error));
             }
-            let taken = levels.unsettled_bytes.get() + levels.reserved_bytes.get();
-            let is_within = taken + bytes <= store.config.unsettled_bytes_max;
-            if taken == 0 || (is_within && store.pipeline.takes(store, bytes)) {
+            if is_within() && store.pipeline.takes(store, bytes) {
                 return Some(Ok(()));
             }
             (store.disk_full.get() > 0).then_some(Err(StoreError::DiskFull))
         };
-        match fits() {
-            Some(outcome) => outcome?,
-            None => {
-                let _waiting = RoomWaiter::new(store);
-                store.room.until(fits).await?;
+        loop {
+            if let Some(outcome) = fits() {
+                outcome?;
+                break;
             }
+            // What is written behind helps the budget, and not the queue.
+            let is_short = !is_within();
+            let _waiting = is_short.then(|| RoomWaiter::new(store));
+            store.room.until(|| (fits().is_some() || is_within() == is_short).then_some(())).await;
         }
         levels.reserved_bytes.set(levels.reserved_bytes.get() + bytes);
         Ok(Reservation { store: store.clone(), bytes })

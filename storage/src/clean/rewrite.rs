@@ -246,6 +246,7 @@ impl<'a, D: Disk> Cleaning<'a, D> {
                 for_client: false,
                 in_order: false,
             };
+            self.give_way().await;
             let found = read(self.store, self.log, &wanted).await.map_err(|error| self.failed(&error))?;
             if found.bytes == 0 {
                 break;
@@ -419,6 +420,7 @@ impl<D: Disk> NewSegment<'_, D> {
     async fn write(&mut self, blocks: Option<Blocks>) -> Result<(), Stop> {
         let Some(Blocks { data, position }) = blocks else { return Ok(()) };
         let Cleaning { store, .. } = self.cleaning;
+        self.cleaning.give_way().await;
         self.cleaning.check()?;
         if store.refuses_clients() {
             return Err(Stop::NoSpace("clients' appends are refused for want of room".to_owned()));

@@ -110,6 +110,7 @@ impl<D: Disk> Cleaning<'_, D> {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
+        self.give_way().await;
         let bytes = read_piece(self.store, self.log, segment, range).await;
         let bytes = bytes.map_err(|error| self.failed(&error))?;
         add(&self.store.levels.cleaner_read_bytes, bytes.len() as u64);
@@ -134,7 +135,7 @@ impl<D: Disk> Cleaning<'_, D> {
 
     /// Waits for the commits that are under way now, but for [`GIVE_WAY_MAX`]: the device does for them first what it has to do.
     /// Those that come meanwhile are not waited for, so that cleaning goes on beside any load.
-    async fn give_way(&self) {
+    pub(super) async fn give_way(&self) {
         let Cleaning { store, .. } = self;
         let last = store.pipeline.last_seq();
         if store.pipeline.durable_seq.get() < last {
@@ -145,7 +146,6 @@ impl<D: Disk> Cleaning<'_, D> {
 
     /// Waits as long as the rate asks for after so many bytes, and lets others go first.
     pub(super) async fn pace(&self, bytes: u64) -> Result<(), Stop> {
-        self.give_way().await;
         let rate = self.store.cleaner.config.borrow().io_bytes_per_second.max(1);
         let micros = u128::from(bytes) * 1_000_000 / u128::from(rate);
         let mut left = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
