@@ -53,6 +53,7 @@ mod submit;
 mod sync_group;
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use penstock_protocol::frame::{self, RequestFrame};
@@ -108,11 +109,13 @@ pub(crate) async fn begin(
 }
 
 impl RequestContext {
-    /// Says that the request is decoded, as [`Stage::Decode`] has it; once for each request.
-    fn decoded(&self) {
-        let took = self.course.arrived.elapsed();
+    /// Says that the request is decoded, as [`Stage::Decode`] has it, at the moment which it gives; once for each request.
+    fn decoded(&self) -> Instant {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.course.arrived);
         self.shard.stages.record(Stage::Decode, took);
         self.course.note(Step::Decode, took);
+        now
     }
 
     /// Runs work on so many entries of the request or the answer: beside the shard if they are many. The answer is then

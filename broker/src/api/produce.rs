@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use penstock_core::metadata::{MetadataImage, TopicImage, is_internal};
@@ -69,8 +70,8 @@ pub(super) async fn begin(context: RequestContext, request: ProduceRequest) -> R
     let ProduceRequest { acks, topic_data, .. } = request;
     let (topics, mut places) = check_all(&context, acks, topic_data);
     pack(&context, &mut places).await;
-    context.decoded();
-    let (outcomes, appending) = append(&context.shard, places).await;
+    let decoded = context.decoded();
+    let (outcomes, appending) = append(&context.shard, places, decoded).await;
     Ok(Begun::Later(Box::pin(finish(context, acks, topics, outcomes, appending))))
 }
 
@@ -180,7 +181,11 @@ struct Appending {
 }
 
 /// Hands the appends to their shards, in order; the outcomes come later.
-async fn append(shard: &Rc<Shard>, places: PerPartition<Place>) -> (PerPartition<Outcome>, Appending) {
+async fn append(
+    shard: &Rc<Shard>,
+    places: PerPartition<Place>,
+    now: Instant,
+) -> (PerPartition<Outcome>, Appending) {
     let mut own = PerPartition::with_capacity(places.len());
     let mut others = BTreeMap::<usize, Vec<PartitionAppend>>::new();
     let outcomes = places.into_iter().map(|Place { index, state }| {
@@ -199,7 +204,7 @@ async fn append(shard: &Rc<Shard>, places: PerPartition<Place>) -> (PerPartition
         Outcome { index, state }
     });
     let outcomes = outcomes.collect();
-    let here = if own.is_empty() { None } else { Some(shard.append(own, None).await) };
+    let here = if own.is_empty() { None } else { Some(shard.append(own, None, now).await) };
     let mut elsewhere = Vec::new();
     for (to, appends) in others {
         elsewhere.push((to, shard.post.send(to, ShardRequest::Append(appends)).await));

@@ -70,9 +70,11 @@ impl Connection {
         now
     }
 
-    /// Notes that it is alive, such as after a wait that was ours.
-    pub(super) fn touch(&self) {
-        self.moved.set(Instant::now());
+    /// Notes that it is alive, such as after a wait that was ours, at the moment which it gives.
+    pub(super) fn touch(&self) -> Instant {
+        let now = Instant::now();
+        self.moved.set(now);
+        now
     }
 
     pub(super) fn set_mid_request(&self, mid_request: bool) {
@@ -152,21 +154,21 @@ async fn read_requests(shard: &Rc<Shard>, connection: &Rc<Connection>, socket: S
     let mut receiver = Receiver::new(socket, shard.shared.config.socket_request_max_bytes);
     let pipeline = &connection.pipeline;
     while pipeline.room().await {
-        let Received { request, permit, first_byte } = match receiver.next(connection, &shard.budget).await {
-            Ok(received) => received,
-            Err(error) => {
-                report_end(shard, connection, &error);
-                match error {
-                    // Answers are still read by who closed only its sending half; a drain closes it within a request too.
-                    ReceiveError::Closed | ReceiveError::Torn => pipeline.finish(),
-                    _ => pipeline.abort(),
+        let Received { request, permit, first_byte, arrived } =
+            match receiver.next(connection, &shard.budget).await {
+                Ok(received) => received,
+                Err(error) => {
+                    report_end(shard, connection, &error);
+                    match error {
+                        // Answers are still read by who closed only its sending half; a drain closes it within a request too.
+                        ReceiveError::Closed | ReceiveError::Torn => pipeline.finish(),
+                        _ => pipeline.abort(),
+                    }
+                    return;
                 }
-                return;
-            }
-        };
+            };
         // It came too late: the end may have been told already.
         let Some(_beginning) = pipeline.beginning() else { return };
-        let arrived = Instant::now();
         let receive = arrived.saturating_duration_since(first_byte);
         shard.stages.record(Stage::Receive, receive);
         let course = Rc::new(Course::new(arrived, receive, request.len()));

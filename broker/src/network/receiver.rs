@@ -7,6 +7,9 @@
 //! What the small buffer holds of a large request is copied, so behind a large request, where another one is to be
 //! expected, only [`HEAD_BYTES`] are taken at first.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -50,6 +53,8 @@ pub(super) struct Received {
     pub(super) permit: Permit,
     /// When its first byte had been received.
     pub(super) first_byte: Instant,
+    /// When all of it had been, and its share of the budget was there.
+    pub(super) arrived: Instant,
 }
 
 /// The receiving half of a connection.
@@ -79,6 +84,7 @@ impl Receiver {
         connection: &Connection,
         budget: &RequestBudget,
     ) -> Result<Received, ReceiveError> {
+        let received_before = self.refilled;
         let (bytes, first_byte) = self.length(connection).await?;
         self.after_large = bytes > SMALL_BYTES;
         if !self.after_large {
@@ -87,17 +93,23 @@ impl Receiver {
             connection.set_mid_request(false);
             whole?;
         }
-        let permit = budget.acquire(bytes).await;
-        connection.touch();
+        let mut turn = pin!(budget.acquire(bytes));
+        let (permit, at_once) = match poll_fn(|cx| Poll::Ready(turn.as_mut().poll(cx))).await {
+            Poll::Ready(permit) => (permit, true),
+            Poll::Pending => (turn.await, false),
+        };
+        // Where nothing was waited for behind the receive that brought it, that is when it arrived.
+        let fresh = at_once && self.refilled != received_before;
+        let arrived = if fresh { self.refilled } else { connection.touch() };
         if !self.after_large || self.small.len() >= bytes {
             let request = Bytes::copy_from_slice(&self.small[..bytes]);
             self.small.advance(bytes);
-            return Ok(Received { request, permit, first_byte });
+            return Ok(Received { request, permit, first_byte, arrived });
         }
         connection.set_mid_request(true);
         let request = self.large(bytes, connection).await;
         connection.set_mid_request(false);
-        Ok(Received { request: request?, permit, first_byte })
+        Ok(Received { request: request?, permit, first_byte, arrived: self.refilled })
     }
 
     /// Receives until the small buffer holds so many bytes of a request, or the peer closes.

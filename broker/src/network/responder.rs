@@ -20,10 +20,12 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: So
     loop {
         let mut next = Some(pipeline.next().await);
         let mut close = None;
+        // Answers that go out together are ready together.
+        let mut ready_at = None;
         while let Some(taken) = next.take() {
             match taken {
                 Next::Answer(answer, course, api_key) => {
-                    let ready = Instant::now();
+                    let ready = *ready_at.get_or_insert_with(Instant::now);
                     shard.metrics.request_answered(api_key, ready.saturating_duration_since(course.arrived));
                     if !answer.slices.is_empty() {
                         joined.push(Joined { course, ready, api_key });

@@ -64,13 +64,14 @@ struct BegunOne {
 
 impl Shard {
     /// Appends to each partition, after all appends to it for which this was called before. Ready when the order is
-    /// settled; the records are acknowledged by [`BegunAppends::finish`]. `sent` is when another shard wished for it, if one did.
+    /// settled; the records are acknowledged by [`BegunAppends::finish`]. `sent` is when another shard wished for it, if one did,
+    /// and `handed_over` is now.
     pub(crate) fn append(
         self: &Rc<Shard>,
         appends: PerPartition<PartitionAppend>,
         sent: Option<Instant>,
+        handed_over: Instant,
     ) -> impl Future<Output = BegunAppends> + 'static {
-        let handed_over = Instant::now();
         let partitions: PerPartition<_> = appends.iter().map(|append| self.partition(&append.key)).collect();
         let places = places(&partitions);
         let shard = self.clone();

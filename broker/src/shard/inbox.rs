@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use penstock_core::group::{GroupCall, GroupResponse};
 use penstock_core::metadata::{Answer, Command, MetadataImage};
@@ -64,7 +65,7 @@ pub(crate) enum ShardReply {
 pub(super) async fn execute(shard: &Rc<Shard>, request: ShardRequest) -> ShardReply {
     match request {
         ShardRequest::Append(appends) => {
-            ShardReply::Append(shard.append(appends.into(), None).await.finish().await)
+            ShardReply::Append(shard.append(appends.into(), None, Instant::now()).await.finish().await)
         }
         ShardRequest::Read(request) => ShardReply::Read(shard.read(request).await),
         ShardRequest::Query(queries) => ShardReply::Query(shard.query(queries).await),
@@ -88,13 +89,14 @@ pub(crate) async fn serve_inbox(shard: Rc<Shard>) {
         for _ in 0..BATCH {
             let Incoming::Request(request) = shard.post.receive().await else { continue };
             let own = shard.clone();
+            let now = Instant::now();
             if matches!(request.body, ShardRequest::Append(_) | ShardRequest::Read(_)) {
-                own.stages.record_since(Stage::Mailbox, request.sent);
+                own.stages.record(Stage::Mailbox, now.saturating_duration_since(request.sent));
             }
             match request.body {
                 ShardRequest::Append(appends) => {
                     // Its place in line is taken here, not when the task first runs.
-                    let append = own.append(appends.into(), Some(request.sent));
+                    let append = own.append(appends.into(), Some(request.sent), now);
                     task::spawn("append for another shard", async move {
                         let outcomes = append.await.finish().await;
                         own.post.reply(request.from, ShardReply::Append(outcomes));

@@ -4,7 +4,10 @@
 //! admin thread and goes on with empty ones: two sets of readings travel in a circle, so that nothing is copied on the
 //! shard, what the admin thread gets is of one moment, and nothing is lost where it does not come to fetch it.
 //!
-//! Bounds: [`READINGS_BYTES_MAX`] for each of the two sets of a shard, whatever is recorded.
+//! A recording is noted in a list first, and counted in its histogram with those behind it: a histogram's memory would have
+//! left the caches of the core from one request to the next, and be waited for at each.
+//!
+//! Bounds: [`READINGS_BYTES_MAX`] for each of the two sets of a shard, whatever is recorded, and [`NOTED_MAX`] recordings.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -84,6 +87,9 @@ pub(crate) fn empty_histogram<C: Counter>() -> Histogram<C> {
 /// Memory of one set of readings in bytes, at most.
 #[cfg(test)]
 pub(crate) const READINGS_BYTES_MAX: usize = 128 << 10;
+
+/// Recordings that are counted together.
+const NOTED_MAX: usize = 256;
 
 /// One histogram for each stage.
 pub(crate) struct Readings<C: Counter = u32>([Histogram<C>; Stage::ALL.len()]);
@@ -218,6 +224,8 @@ impl RecentCommits {
 
 /// The recording end, on its shard.
 pub(crate) struct Stages {
+    /// Stages and nanoseconds that are not in `current` yet; no more than [`NOTED_MAX`].
+    noted: RefCell<Vec<(Stage, u64)>>,
     current: RefCell<Box<Readings>>,
     commits: RefCell<RecentCommits>,
     /// The shard's own, which hold the way out.
@@ -228,18 +236,28 @@ pub(crate) struct Stages {
 
 impl Stages {
     pub(crate) fn new(metrics: Arc<ShardMetrics>) -> Stages {
-        Stages { current: RefCell::default(), commits: RefCell::default(), metrics, origin: Instant::now() }
+        Stages {
+            noted: RefCell::new(Vec::with_capacity(NOTED_MAX)),
+            current: RefCell::default(),
+            commits: RefCell::default(),
+            metrics,
+            origin: Instant::now(),
+        }
     }
 
     /// Notes that a stage of one request took so long.
     pub(crate) fn record(&self, stage: Stage, took: Duration) {
-        let ns = nanoseconds(took);
-        self.current.borrow_mut().0[stage as usize].saturating_record(ns);
+        let mut noted = self.noted.borrow_mut();
+        noted.push((stage, nanoseconds(took)));
+        if noted.len() == NOTED_MAX {
+            self.count(&mut noted);
+        }
     }
 
-    /// Notes that a stage of one request that began then has come to its end.
-    pub(crate) fn record_since(&self, stage: Stage, began: Instant) {
-        self.record(stage, began.elapsed());
+    /// Counts what was noted in the histograms.
+    fn count(&self, noted: &mut Vec<(Stage, u64)>) {
+        let mut current = self.current.borrow_mut();
+        noted.drain(..).for_each(|(stage, ns)| current.0[stage as usize].saturating_record(ns));
     }
 
     /// The steps of a commit, if it is one of the last and stable.
@@ -252,6 +270,7 @@ impl Stages {
 
     /// Hands over what was recorded, if what was handed over before has been fetched.
     pub(crate) fn hand_over(&self) {
+        self.count(&mut self.noted.borrow_mut());
         let mut current = self.current.borrow_mut();
         let handover = &self.metrics.handover;
         if !current.is_empty() {
@@ -320,10 +339,21 @@ mod tests {
         for ns in [40, 999, 12_345, 7_654_321, 59_000_000_000] {
             stages.current.borrow_mut().clear();
             stages.record(Stage::Decode, Duration::from_nanos(ns));
+            stages.count(&mut stages.noted.borrow_mut());
             let current = stages.current.borrow();
             let told = current.of(Stage::Decode).value_at_quantile(0.5);
             assert!(told >= ns && told - ns <= (ns / 100).max(LOW_NS), "{ns}: {told}");
         }
+    }
+
+    #[test]
+    fn what_is_noted_is_counted_together() {
+        let stages = Stages::new(Arc::default());
+        for _ in 0..2 * NOTED_MAX + 3 {
+            stages.record(Stage::Append, Duration::from_micros(1));
+        }
+        assert_eq!(stages.current.borrow().of(Stage::Append).len(), 2 * NOTED_MAX as u64);
+        assert_eq!((stages.noted.borrow().len(), stages.noted.borrow().capacity()), (3, NOTED_MAX));
     }
 
     /// A commit is told with the round that covered it, for as long as both are remembered for certain.
@@ -390,6 +420,7 @@ mod tests {
                     stages.hand_over();
                 }
             }
+            stages.hand_over();
             while !stages.current.borrow().is_empty() {
                 stages.hand_over();
                 std::thread::yield_now();
