@@ -268,7 +268,7 @@ fn commits_go_before_pieces_of_the_cleaner() {
         let moved = stats.cleaner_read_bytes + stats.cleaner_written_bytes;
         assert!(moved > 600 << 10, "{moved}: 400 KiB are read twice, 300 written");
         assert!(
-            moved <= (commits as u64 + 4) * 2 * config().cleaner.io_bytes as u64,
+            moved <= (commits + 4) * 2 * config().cleaner.io_bytes as u64,
             "{moved} bytes beside {commits} commits"
         );
         store.close().await.unwrap();
