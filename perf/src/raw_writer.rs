@@ -47,12 +47,27 @@ pub(crate) struct RawWriterFigures {
     cpu: Duration,
     /// From a group's first write to the end of its flush, in nanoseconds.
     commit: Histogram<u64>,
+    /// The same of the second under way.
+    second: Histogram<u64>,
+    p99_us_of_seconds: Vec<f64>,
 }
 
 impl RawWriterFigures {
     /// Durable bytes in a second, in units of a million bytes.
     pub(crate) fn megabytes_per_second(&self) -> f64 {
         self.durable_bytes as f64 / 1e6 / self.elapsed.as_secs_f64()
+    }
+
+    /// The p99 of each second's commits, in microseconds; seconds without one have none.
+    pub(crate) fn p99_us_of_seconds(&self) -> &[f64] {
+        &self.p99_us_of_seconds
+    }
+
+    fn end_second(&mut self) {
+        if !self.second.is_empty() {
+            self.p99_us_of_seconds.push(self.second.value_at_quantile(0.99) as f64 / 1e3);
+            self.second.reset();
+        }
     }
 
     /// As JSON.
@@ -82,6 +97,7 @@ const JOURNAL_BYTES: u64 = 256 << 20;
 /// Larger than a core's caches, as the data of real producers is.
 const BUFFER_BYTES: usize = 32 << 20;
 const FLUSH: Tag = 1 << 63;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Measures in `dir`, which must be on the file system in question; its files are removed at the end.
 pub(crate) fn run(dir: &Path, spec: &RawWriterSpec) -> io::Result<RawWriterFigures> {
@@ -179,7 +195,9 @@ impl<'a> Writer<'a> {
                 durable_bytes: 0,
                 flushes: 0,
                 cpu: Duration::ZERO,
+                second: commit.clone(),
                 commit,
+                p99_us_of_seconds: Vec::new(),
             },
         })
     }
@@ -188,7 +206,12 @@ impl<'a> Writer<'a> {
         let (start, cpu) = (Instant::now(), process::own_cpu_time());
         let mut done = Vec::new();
         self.due = start;
+        let mut second_ends = SECOND;
         while start.elapsed() < self.spec.duration {
+            if start.elapsed() >= second_ends {
+                self.figures.end_second();
+                second_ends += SECOND;
+            }
             self.start_groups()?;
             self.start_flush()?;
             if self.groups.iter().all(Option::is_none) {
@@ -200,6 +223,7 @@ impl<'a> Writer<'a> {
                 self.complete(tag);
             }
         }
+        self.figures.end_second();
         self.figures.elapsed = start.elapsed();
         self.figures.cpu = process::own_cpu_time() - cpu;
         Ok(self.figures)
@@ -285,7 +309,9 @@ impl<'a> Writer<'a> {
         self.figures.flushes += 1;
         for slot in self.flushing.drain(..) {
             if let Some(group) = self.groups[slot].take() {
-                self.figures.commit.saturating_record(group.started.elapsed().as_nanos().max(1) as u64);
+                let nanos = group.started.elapsed().as_nanos().max(1) as u64;
+                self.figures.commit.saturating_record(nanos);
+                self.figures.second.saturating_record(nanos);
                 self.figures.durable_bytes += self.spec.group_bytes as u64;
             }
         }
@@ -311,6 +337,9 @@ mod tests {
         };
         let figures = run(dir.path(), &spec).unwrap();
         assert!(figures.durable_bytes > 0 && figures.flushes > 0);
+        // Less than a second counts as one.
+        let p99_us = figures.commit.value_at_quantile(0.99) as f64 / 1e3;
+        assert_eq!(figures.p99_us_of_seconds(), [p99_us]);
         let paced = RawWriterSpec { pause: Some(Duration::from_millis(10)), ..spec };
         let figures = run(dir.path(), &paced).unwrap();
         assert!((1..=6).contains(&figures.commit.len()), "{} groups in five pauses", figures.commit.len());

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Bench;
 use super::scenarios::loadgen;
+use super::seconds::summary;
 use crate::loopback::{self, LoopbackSpec};
 use crate::process;
 use crate::raw_writer::{self, RawWriterSpec};
@@ -38,7 +39,10 @@ pub(super) fn raw_writer_at(
     process::pin_thread(bench.server_core)?;
     let figures = raw_writer::run(&bench.work_dir, &spec);
     process::allow_cores(&before)?;
-    Ok(figures?.to_json())
+    let figures = figures?;
+    let mut found = figures.to_json();
+    found["p99_us_of_seconds"] = summary(figures.p99_us_of_seconds().to_vec());
+    Ok(found)
 }
 
 pub(crate) fn loopback(bench: &Bench) -> io::Result<Value> {

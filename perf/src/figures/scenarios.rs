@@ -11,6 +11,7 @@ use penstock_loadgen::workers::block_on;
 
 use super::ceilings::{client, echo, loopback, raw_writer, raw_writer_at, send_large};
 use super::cleaning::cleaning;
+use super::seconds::{p99s, summary};
 use super::{Bench, Measurement, targets};
 use crate::broker::Broker;
 use crate::load::{Load, LoadSpec};
@@ -92,7 +93,9 @@ fn produce(bench: &Bench, partitions: i32, rate_mb: Option<f64>) -> io::Result<V
 /// Half of what went through at the maximum, for its latencies.
 fn half_load(bench: &Bench, before: &Map<String, Value>) -> io::Result<Value> {
     // The load generator's rate counts values, its figures whole batches; within 1% of each other here.
-    produce(bench, 16, Some(half_rate(before)?))
+    let mut figures = produce(bench, 16, Some(half_rate(before)?))?;
+    figures["p99_us_of_seconds"] = summary(p99s(&figures));
+    Ok(figures)
 }
 
 /// Half of what went through at the maximum, in millions of bytes a second.
