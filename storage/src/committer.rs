@@ -154,6 +154,7 @@ pub(crate) fn copy_bytes<D: Disk>(
 
 /// Plans the commit, takes its place in the journal, and gathers its bytes. No await: plan and place belong together.
 fn place<D: Disk>(store: &Rc<StoreInner<D>>, commit: &Commit<D>) -> Vec<Write<D>> {
+    store.writeback.inline.note(commit.bytes);
     let direct_bytes_min = direct_bytes_min(store, commit);
     let plans: Vec<_> =
         commit.shares.iter().map(|share| plan_share(store, (commit.seq, direct_bytes_min), share)).collect();

@@ -26,6 +26,7 @@ mod files;
 mod frame;
 pub mod index;
 mod indexes;
+mod inline;
 mod journal;
 mod large;
 mod log;

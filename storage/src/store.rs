@@ -363,6 +363,7 @@ impl<D: Disk> Store<D> {
         store.look_at_space().await;
         store.evict();
         store.read_ahead.tick(store);
+        store.writeback.inline.tick();
         clean::tick(store, now_ms);
         if store.wants_checkpoint() || store.recycle.wants_checkpoint(store) {
             store.pipeline.request_checkpoint(store);

@@ -14,6 +14,7 @@ use futures_util::stream::{self, StreamExt};
 use crate::committer::copy_bytes;
 use crate::disk::{AlignedBuf, BLOCK, Disk, DiskFile};
 use crate::error::Offline;
+use crate::inline::Inline;
 use crate::plan::{block_ceil, block_floor};
 use crate::segment::{BlockPrefix, Segment};
 use crate::state::{LogInner, StoreInner, add};
@@ -52,6 +53,8 @@ pub(crate) struct Writeback<D: Disk> {
     pub unflushed: RefCell<BTreeMap<u64, Unflushed<D>>>,
     /// Files that a checkpoint under way has yet to flush: they are open as well.
     pub flushing: Cell<usize>,
+    /// Whether small commits count on it.
+    pub inline: Inline,
 }
 
 /// A file that waits for its flush, and whose log is offline if that fails.
@@ -69,6 +72,7 @@ impl<D: Disk> Default for Writeback<D> {
             wrote: WaitList::default(),
             unflushed: RefCell::default(),
             flushing: Cell::new(0),
+            inline: Inline::default(),
         }
     }
 }
@@ -103,9 +107,10 @@ impl<D: Disk> StoreInner<D> {
         unsettled.max(cached).max(files).max(self.journal.pressure())
     }
 
-    /// Whether a commit of `bytes` goes inline with all it has: it is small, and write behind keeps up.
+    /// Whether a commit of `bytes` goes inline with all it has: it is small, and write behind keeps up, and did lately.
     pub(crate) fn goes_inline(&self, bytes: usize) -> bool {
-        bytes <= self.config.inline_commit_bytes_max && self.behind_at_once(INLINE_STEPS) == 1
+        bytes <= self.config.inline_commit_bytes_max
+            && self.writeback.inline.may(self.behind_at_once(INLINE_STEPS) == 1)
     }
 
     /// Drops the oldest settled batches from memory while the cache is over its budget. Unsettled ones get another
