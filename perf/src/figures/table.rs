@@ -154,6 +154,11 @@ const RATIOS: &[Ratio] = &[
         &[&["/fetch_cold/produce_alone/latency_us/p99"]],
         at_most(1.2),
     ),
+    shown(
+        "p99 at half load beside a cold reader to alone, of the median second",
+        "/fetch_cold/produce_beside/p99_us_of_seconds/median",
+        &[&["/fetch_cold/produce_alone/p99_us_of_seconds/median"]],
+    ),
 ];
 
 /// A ratio without a target.
@@ -239,7 +244,9 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("cold read beside producing at half load", "/fetch_cold/consume/megabytes_per_second", "MB/s"),
     ("  producing beside it", "/fetch_cold/produce_beside/megabytes_per_second", "MB/s"),
     ("  p99", "/fetch_cold/produce_beside/latency_us/p99", "us"),
+    ("  p99 of the median second", "/fetch_cold/produce_beside/p99_us_of_seconds/median", "us"),
     ("  p99 without the reader", "/fetch_cold/produce_alone/latency_us/p99", "us"),
+    ("  p99 of the median second", "/fetch_cold/produce_alone/p99_us_of_seconds/median", "us"),
     ("idle, 16 partitions", "/idle/cpu_percent", "% of a core"),
     ("idle, 10,000 partitions", "/memory/cpu_percent", "% of a core"),
     ("memory, 10,000 partitions", "/memory/bytes_per_partition", "bytes/partition"),

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Bench;
 use super::scenarios::{LOAD, create, half_rate, load_spec, loadgen};
+use super::seconds::{p99s, summary};
 use crate::broker::Broker;
 use crate::load::Load;
 
@@ -106,7 +107,7 @@ pub(super) fn fetch_cold(bench: &Bench, before: &Map<String, Value>) -> io::Resu
     beside.extend(LOAD.map(str::to_owned));
     beside.extend(LARGE_SEGMENTS.map(str::to_owned));
     beside.extend(["--create-partitions=16".to_owned(), format!("--rate={:.0}MB/s", rate_mb)]);
-    let alone = loadgen(bench, Some(&broker.address), beside.clone())?;
+    let mut alone = loadgen(bench, Some(&broker.address), beside.clone())?;
     let mut spec = load_spec(bench, Some(&broker.address), beside);
     spec.json_file = bench.work_dir.join("beside.json");
     let load = Load::start(spec)?;
@@ -116,12 +117,15 @@ pub(super) fn fetch_cold(bench: &Bench, before: &Map<String, Value>) -> io::Resu
     let reading = Bench { warm_up: Duration::ZERO, ..bench.clone() };
     let args = ["consume", "--topic=cold", "--cycle"].map(str::to_owned).to_vec();
     let read = loadgen(&reading, Some(&broker.address), args)?;
-    let mut together = load.finish()?;
+    let mut together = load.finish()?.swap_remove(0);
     broker.stop()?;
+    for load in [&mut alone, &mut together] {
+        load["p99_us_of_seconds"] = summary(p99s(load));
+    }
     Ok(json!({
         "filled_bytes": filled["bytes"],
         "consume": read,
-        "produce_beside": together.swap_remove(0),
+        "produce_beside": together,
         "produce_alone": alone,
     }))
 }
