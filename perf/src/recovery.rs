@@ -13,7 +13,7 @@ use penstock_loadgen::client::{ClientError, Cluster};
 use penstock_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use penstock_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use penstock_protocol::messages::{FetchRequest, ProduceRequest};
-use penstock_protocol::{Request, WireString};
+use penstock_protocol::{ErrorCode, Request, WireString};
 use serde_json::{Value, json};
 
 use crate::broker::Broker;
@@ -169,13 +169,41 @@ async fn call<R: Request>(broker: &Broker, version: i16, request: &R) -> Result<
 }
 
 fn check(codes: Vec<i16>) -> Result<(), ClientError> {
-    match codes[..] {
-        [0] => Ok(()),
-        _ => Err(ClientError::Protocol(format!("the broker answered with codes {codes:?}"))),
+    let [code] = codes[..] else {
+        return Err(ClientError::Protocol(format!(
+            "{} partitions answered where one was asked",
+            codes.len()
+        )));
+    };
+    match ErrorCode::known(code) {
+        Some(ErrorCode::None) => Ok(()),
+        Some(ErrorCode::KafkaStorageError) => Err(ClientError::Protocol(
+            "the broker cannot store (KAFKA_STORAGE_ERROR): where the disk is full, ask for less with --gib"
+                .to_owned(),
+        )),
+        Some(code) => {
+            Err(ClientError::Protocol(format!("the broker answered {}: {}", code.name(), code.message())))
+        }
+        None => Err(ClientError::Protocol(format!("the broker answered with the unknown code {code}"))),
     }
 }
 
 fn block_on(work: impl Future<Output = Result<(), ClientError>>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(work).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_by_its_name() {
+        assert!(check(vec![0]).is_ok());
+        let said = |codes: &[i16]| check(codes.to_vec()).unwrap_err().to_string();
+        assert!(said(&[56]).contains("disk is full"), "{}", said(&[56]));
+        assert!(said(&[6]).contains("NOT_LEADER_OR_FOLLOWER"), "{}", said(&[6]));
+        assert!(said(&[9999]).contains("9999"), "{}", said(&[9999]));
+        assert!(said(&[]).contains("0 partitions"), "{}", said(&[]));
+    }
 }
