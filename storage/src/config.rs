@@ -209,7 +209,7 @@ impl Default for StoreConfig {
             recycle_bytes_max: 3 << 30,
             recycle_volume_part: 0,
             reserve_bytes: None,
-            direct_bytes_min: 16 << 10,
+            direct_bytes_min: 32 << 10,
             inline_commit_bytes_max: 1 << 20,
             commit_bytes_target: 4 << 20,
             checkpoint_bytes: 768 << 20,
