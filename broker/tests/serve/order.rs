@@ -2,7 +2,9 @@
 
 use std::io::Read;
 
-use penstock_protocol::messages::{ApiVersionsRequest, FetchRequest, ProduceRequest};
+use penstock_protocol::messages::delete_topics_request::DeleteTopicState;
+use penstock_protocol::messages::{ApiVersionsRequest, DeleteTopicsRequest, FetchRequest, ProduceRequest};
+use penstock_protocol::{ErrorCode, WireString};
 
 use crate::broker::{Broker, directory};
 use crate::client::{Client, FETCH, PRODUCE, fetch, produce, values_of};
@@ -84,4 +86,52 @@ fn answers_reach_a_peer_that_closed_its_sending_half() {
         assert_eq!(response.responses[0].partition_responses[0].base_offset, offset);
     }
     assert_eq!(client.stream.read(&mut [0; 1]).unwrap(), 0);
+}
+
+/// A batch larger than a frame waits for its segment's file, and what came behind it to the same log waits in its line. However
+/// far they are when the topic goes, each is answered, and nothing of them is in the next topic of that name.
+#[test]
+fn a_topic_deleted_beneath_appends_that_wait_leaves_none_without_an_answer() {
+    let dir = directory();
+    let broker = Broker::start_with(dir.path(), 2, &["message.max.bytes=16777216"]);
+    let connect = || Client::connect(&broker.kafka);
+    let mut writers: [Client; 3] = std::array::from_fn(|_| connect());
+    let mut other = connect();
+    let large = "0123456789abcdef".repeat(9 << 16);
+    let name = Some(WireString::from_static("gone"));
+    let topics = vec![DeleteTopicState { name, ..DeleteTopicState::default() }];
+    let delete = DeleteTopicsRequest { topics, timeout_ms: 60_000, ..DeleteTopicsRequest::default() };
+    let gone = [ErrorCode::UnknownTopicOrPartition, ErrorCode::NotLeaderOrFollower].map(|error| error.code());
+    for round in 0..6 {
+        other.create_topic("gone", 1);
+        let mut sent = Vec::new();
+        for number in 0..8 {
+            for writer in &mut writers {
+                let value = if number % 4 == 0 && sent.len() % 3 == 0 { large.as_str() } else { "small" };
+                sent.push(writer.send(PRODUCE, &produce("gone", 0, value, -1)));
+                if sent.len() == 1 + 4 * round {
+                    assert_eq!(other.call(6, &delete).responses[0].error_code, 0);
+                }
+            }
+        }
+        let mut offsets = Vec::new();
+        for (number, id) in sent.iter().enumerate() {
+            let response = writers[number % 3].receive::<ProduceRequest>(PRODUCE, *id);
+            let answer = &response.responses[0].partition_responses[0];
+            match answer.error_code {
+                0 => {
+                    assert!(number <= 4 * round, "sent when the topic was gone: {answer:?}");
+                    offsets.push(answer.base_offset);
+                }
+                error => assert!(gone.contains(&error), "{answer:?}"),
+            }
+        }
+        // What was acknowledged stood in the log without a gap.
+        offsets.sort_unstable();
+        assert_eq!(offsets, (0..).take(offsets.len()).collect::<Vec<i64>>());
+        other.create_topic("gone", 1);
+        assert_eq!(other.consume("gone", 0), [] as [&str; 0]);
+        assert_eq!(other.produce("gone", 0, "anew"), 0);
+        assert_eq!(other.call(6, &delete).responses[0].error_code, 0);
+    }
 }
