@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::Bench;
 use super::scenarios::{LOAD, half_rate, load_spec};
-use super::seconds::{p99s_between, summary};
+use super::seconds::{STRETCH, p99s_between, summary};
 use super::targets::LARGE_SEGMENTS;
 use crate::broker::Broker;
 use crate::load::{Load, LoadSpec};
@@ -23,9 +23,6 @@ const KEYS: u64 = 100_000;
 /// `min.compaction.lag.ms` of records that may not be cleaned yet, and of those that may.
 const LAGS_MS: [u64; 2] = [7 * 24 * 3600 * 1000, 0];
 
-/// How long the cleaner is at work, and held back, before it is the other's turn: a disk that stands still now and then meets
-/// both.
-const STRETCH: Duration = Duration::from_secs(10);
 /// Not counted behind a change: what was being cleaned already is cleaned to its end.
 const SETTLE: Duration = Duration::from_secs(3);
 

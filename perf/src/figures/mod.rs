@@ -17,6 +17,7 @@ use crate::{machine, process};
 
 pub(crate) mod ceilings;
 mod cleaning;
+mod cold;
 pub(crate) mod scenarios;
 mod seconds;
 mod table;
@@ -105,7 +106,7 @@ pub(crate) type Measurement = (&'static str, fn(&Bench, &Map<String, Value>) -> 
 const CHARTS: &[(&str, &str)] = &[
     ("produce-16-partitions", "/figures/produce_16_partitions"),
     ("produce-half-load", "/figures/produce_half_load"),
-    ("produce-beside-cold-read", "/figures/fetch_cold/produce_beside"),
+    ("produce-beside-cold-read", "/figures/fetch_cold/produce"),
     ("produce-beside-cleaning", "/figures/cleaning/produce"),
 ];
 

@@ -11,6 +11,7 @@ use penstock_loadgen::workers::block_on;
 
 use super::ceilings::{client, echo, loopback, raw_writer, raw_writer_at, send_large};
 use super::cleaning::cleaning;
+use super::cold::fetch_cold;
 use super::seconds::{p99s, summary};
 use super::{Bench, Measurement, targets};
 use crate::broker::Broker;
@@ -40,7 +41,7 @@ pub(crate) const ALL: &[Measurement] = &[
     ("produce_small_1000_connections", |bench, _| targets::small(bench, 1000)),
     ("send_large", |bench, _| send_large(bench)),
     ("fetch_tail", |bench, _| fetch(bench)),
-    ("fetch_cold", targets::fetch_cold),
+    ("fetch_cold", fetch_cold),
     ("idle", |bench, _| idle(bench)),
     ("memory", |bench, _| targets::idle(bench)),
 ];

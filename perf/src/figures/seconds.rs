@@ -5,6 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+/// How long something is at work beside a load, or held back, before it is the other's turn: a disk that stands still now and
+/// then meets both.
+pub(super) const STRETCH: Duration = Duration::from_secs(10);
+
 /// The p99 of each second of a load's `figures` that lies wholly between two moments, in microseconds. Seconds without an
 /// answer have none.
 pub(super) fn p99s_between(figures: &Value, from: SystemTime, to: SystemTime) -> Vec<f64> {

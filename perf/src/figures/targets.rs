@@ -1,5 +1,5 @@
-//! What else the broker is held to: many producers, the first touch of a partition, small requests, cold reads beside a load,
-//! and what it costs to do nothing.
+//! What else the broker is held to: many producers, the first touch of a partition, small requests, and what it costs to do
+//! nothing.
 
 use std::io;
 use std::thread;
@@ -8,8 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::Bench;
-use super::scenarios::{LOAD, create, half_rate, load_spec, loadgen};
-use super::seconds::{p99s, summary};
+use super::scenarios::{create, load_spec, loadgen};
 use crate::broker::Broker;
 use crate::load::Load;
 
@@ -23,8 +22,6 @@ pub(super) const LARGE_SEGMENTS: [&str; 2] =
     ["--config=segment.bytes=67108864", "--config=retention.bytes=268435456"];
 /// All partitions are touched once in this time; few enough a second that none waits for another.
 const TOUCH_SECONDS: u64 = 10;
-/// A fill asks for so many millions of bytes a second: what the broker takes within its means.
-const FILL_MB_PER_SECOND: u64 = 500;
 
 /// 100 producers, keyed, each writing to every partition in batches of 16 KiB.
 pub(super) fn keyed(bench: &Bench, partitions: i32) -> io::Result<Value> {
@@ -85,49 +82,6 @@ pub(super) fn touch(bench: &Bench, partitions: i32) -> io::Result<Value> {
     }
     broker.stop()?;
     Ok(Value::Object(figures))
-}
-
-/// A reader of everything that was written, from the device, while others write at half of the maximum; and those alone.
-pub(super) fn fetch_cold(bench: &Bench, before: &Map<String, Value>) -> io::Result<Value> {
-    let rate_mb = half_rate(before)?;
-    let broker = Broker::start(&bench.broker)?;
-    let bytes = bench.cold_gib << 30;
-    let seconds = bytes.div_ceil(FILL_MB_PER_SECOND * 1_000_000);
-    let fill = Bench { duration: Duration::from_secs(seconds), warm_up: Duration::ZERO, ..bench.clone() };
-    let mut args: Vec<String> = vec![
-        "produce".to_owned(),
-        "--topic=cold".to_owned(),
-        "--create-partitions=16".to_owned(),
-        LARGE_SEGMENTS[0].to_owned(),
-        format!("--rate={FILL_MB_PER_SECOND}MB/s"),
-    ];
-    args.extend(LOAD.map(str::to_owned));
-    let filled = loadgen(&fill, Some(&broker.address), args)?;
-    let mut beside: Vec<String> = vec!["produce".to_owned(), "--topic=beside".to_owned()];
-    beside.extend(LOAD.map(str::to_owned));
-    beside.extend(LARGE_SEGMENTS.map(str::to_owned));
-    beside.extend(["--create-partitions=16".to_owned(), format!("--rate={:.0}MB/s", rate_mb)]);
-    let mut alone = loadgen(bench, Some(&broker.address), beside.clone())?;
-    let mut spec = load_spec(bench, Some(&broker.address), beside);
-    spec.json_file = bench.work_dir.join("beside.json");
-    let load = Load::start(spec)?;
-    thread::sleep(bench.warm_up);
-    // Cold is what is read for the first time: no warm-up. Where all was read within the time it begins anew, which is as
-    // cold, because the broker reads past the page cache.
-    let reading = Bench { warm_up: Duration::ZERO, ..bench.clone() };
-    let args = ["consume", "--topic=cold", "--cycle"].map(str::to_owned).to_vec();
-    let read = loadgen(&reading, Some(&broker.address), args)?;
-    let mut together = load.finish()?.swap_remove(0);
-    broker.stop()?;
-    for load in [&mut alone, &mut together] {
-        load["p99_us_of_seconds"] = summary(p99s(load));
-    }
-    Ok(json!({
-        "filled_bytes": filled["bytes"],
-        "consume": read,
-        "produce_beside": together,
-        "produce_alone": alone,
-    }))
 }
 
 /// Processor time and memory of 10,000 empty partitions that nobody talks to.
