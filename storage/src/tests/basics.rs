@@ -36,3 +36,30 @@ fn appended_records_are_read_from_memory_and_after_reopening_from_disk() {
         store.close().await.unwrap();
     });
 }
+
+/// What a fetch sends are the bytes that came in, where they lie: before they are stable in their segment, and after.
+#[test]
+fn what_is_read_from_memory_is_the_memory_that_was_appended() {
+    let world = world(2);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk, StoreConfig { cache_bytes_max: 1 << 20, ..small() }).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        let sent: Vec<Batch> = (0..5).map(|n| batch(2, 3000, n, 1)).collect();
+        let mut ticket = None;
+        for batch in &sent {
+            ticket = Some(log.append(vec![batch.clone()], client(0)).unwrap().ticket);
+        }
+        log.durable(ticket.unwrap()).await.unwrap();
+        for settled in [false, true] {
+            if settled {
+                store.checkpoint().await.unwrap();
+            }
+            assert_eq!(log.store.levels.unsettled_bytes.get() == 0, settled);
+            let found = log.read(0, 50_000, i64::MAX, true).await.unwrap();
+            let bodies: Vec<_> = found.slices.iter().skip(1).step_by(2).map(|body| body.as_ptr()).collect();
+            assert_eq!(bodies, sent.iter().map(|batch| batch.body.as_ptr()).collect::<Vec<_>>());
+        }
+        store.close().await.unwrap();
+    });
+}
