@@ -9,9 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Map, Value, json};
 
 use super::Bench;
-use super::scenarios::{LOAD, half_rate, load_spec};
+use super::scenarios::{beside, half_rate, load_spec};
 use super::seconds::{STRETCH, p99s_between, summary};
-use super::targets::LARGE_SEGMENTS;
 use crate::broker::Broker;
 use crate::load::{Load, LoadSpec};
 
@@ -106,14 +105,6 @@ fn dirty(bench: &Bench, broker: &Broker) -> LoadSpec {
     spec.json_file = bench.work_dir.join("dirty.json");
     spec.duration += bench.warm_up;
     spec
-}
-
-fn beside(bench: &Bench, broker: &Broker, rate_mb: f64) -> LoadSpec {
-    let mut args = vec!["produce".to_owned(), "--topic=beside".to_owned(), "--acks=all".to_owned()];
-    args.extend(LOAD.map(str::to_owned));
-    args.extend(["--create-partitions=16".to_owned(), format!("--rate={rate_mb:.0}MB/s")]);
-    args.extend(LARGE_SEGMENTS.map(str::to_owned));
-    load_spec(bench, Some(&broker.address), args)
 }
 
 /// Lets the cleaner at the topic's records, or not yet.

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Map, Value, json};
 
 use super::Bench;
-use super::scenarios::{LOAD, half_rate, load_spec, loadgen};
+use super::scenarios::{LOAD, beside, half_rate, loadgen};
 use super::seconds::{STRETCH, p99s_between, summary};
 use super::targets::LARGE_SEGMENTS;
 use crate::broker::Broker;
-use crate::load::{Load, LoadSpec};
+use crate::load::Load;
 use crate::process;
 use crate::ring::BLOCK;
 
@@ -60,7 +60,8 @@ pub(super) fn fetch_cold(bench: &Bench, before: &Map<String, Value>) -> io::Resu
     let filled = fill(bench, &broker)?;
     let files = files_of(&bench.broker.data_dir)?;
     let rounds = (bench.duration.as_secs() / (2 * STRETCH.as_secs())).max(1) as u32;
-    let load = Load::start(beside(bench, &broker, rate_mb, (STRETCH + OVERHEAD) * 3 * rounds))?;
+    let measured = Bench { duration: (STRETCH + OVERHEAD) * 3 * rounds, ..bench.clone() };
+    let load = Load::start(beside(&measured, &broker, rate_mb))?;
     thread::sleep(bench.warm_up);
     let mut stretches = Vec::new();
     for _ in 0..rounds {
@@ -75,6 +76,9 @@ pub(super) fn fetch_cold(bench: &Bench, before: &Map<String, Value>) -> io::Resu
         let of: Vec<&Stretch> = stretches.iter().filter(|stretch| stretch.who == who).collect();
         let p99s = of.iter().flat_map(|stretch| p99s_between(&produced, stretch.from, stretch.to)).collect();
         let read = of.iter().map(|stretch| stretch.read).sum::<f64>() / of.len() as f64;
+        if who != Who::Nobody && read == 0.0 {
+            return Err(io::Error::other(format!("nothing was read {name}")));
+        }
         let value = json!({ "read_megabytes_per_second": read, "p99_us_of_seconds": summary(p99s) });
         figures.insert(name.to_owned(), value);
     }
@@ -92,18 +96,6 @@ fn fill(bench: &Bench, broker: &Broker) -> io::Result<Value> {
     args.extend([LARGE_SEGMENTS[0].to_owned(), format!("--rate={FILL_MB_PER_SECOND}MB/s")]);
     args.extend(LOAD.map(str::to_owned));
     loadgen(&fill, Some(&broker.address), args)
-}
-
-fn beside(bench: &Bench, broker: &Broker, rate_mb: f64, duration: Duration) -> LoadSpec {
-    let mut args =
-        vec!["produce".to_owned(), "--topic=beside".to_owned(), "--create-partitions=16".to_owned()];
-    args.extend(LOAD.map(str::to_owned));
-    args.extend(LARGE_SEGMENTS.map(str::to_owned));
-    args.push(format!("--rate={rate_mb:.0}MB/s"));
-    let mut spec = load_spec(bench, Some(&broker.address), args);
-    spec.json_file = bench.work_dir.join("beside.json");
-    spec.duration = duration;
-    spec
 }
 
 fn stretch(bench: &Bench, broker: &Broker, who: Who, files: &[PathBuf]) -> io::Result<Stretch> {

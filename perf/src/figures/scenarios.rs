@@ -107,6 +107,18 @@ pub(super) fn half_rate(before: &Map<String, Value>) -> io::Result<f64> {
     Ok(full / 2.0)
 }
 
+/// A load of so many millions of bytes a second beside something else that is measured, with figures of its own file.
+pub(super) fn beside(bench: &Bench, broker: &Broker, rate_mb: f64) -> LoadSpec {
+    let mut args = vec!["produce".to_owned(), "--topic=beside".to_owned(), "--acks=all".to_owned()];
+    args.extend(LOAD.map(str::to_owned));
+    args.extend(["--create-partitions=16".to_owned(), format!("--rate={rate_mb:.0}MB/s")]);
+    args.extend(targets::LARGE_SEGMENTS.map(str::to_owned));
+    LoadSpec {
+        json_file: bench.work_dir.join("beside.json"),
+        ..load_spec(bench, Some(&broker.address), args)
+    }
+}
+
 /// The disk under the same bytes a second, with nothing around it.
 fn raw_writer_half_load(bench: &Bench, before: &Map<String, Value>) -> io::Result<Value> {
     let rate = before.get("produce_half_load").and_then(|found| found["megabytes_per_second"].as_f64());
