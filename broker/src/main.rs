@@ -19,11 +19,6 @@ use tracing_subscriber::EnvFilter;
 
 use cli::Command;
 
-/// Request buffers come and go at the rate of the network: this allocator backs them with large pages and frees them
-/// for less (decision 5).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     match cli.command {

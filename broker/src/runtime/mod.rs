@@ -4,6 +4,7 @@
 pub(crate) mod cpus;
 pub(crate) mod executors;
 pub(crate) mod guard;
+pub(crate) mod heap;
 pub(crate) mod mailbox;
 pub(crate) mod memory;
 pub(crate) mod os;

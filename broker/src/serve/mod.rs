@@ -20,7 +20,7 @@ use crate::admin;
 use crate::cli::ServeArgs;
 use crate::metadata::RandomIds;
 use crate::network::listener::{self, SocketOptions};
-use crate::runtime::{os, panics};
+use crate::runtime::{heap, os, panics};
 use crate::serve::data_dir::{DataDir, Meta};
 use crate::serve::options::Options;
 use crate::serve::stages::{Event, Fleet};
@@ -53,7 +53,8 @@ pub(crate) fn run(args: &ServeArgs) -> ExitCode {
 }
 
 fn serve(args: &ServeArgs) -> Result<(), Refusal> {
-    // Before any thread exists, so that none of them gets the signals.
+    // Before any thread exists: neither reads the allocator's options meanwhile, nor gets the signals.
+    heap::keep_free_pages();
     os::block_stop_signals().map_err(|e| Refusal(format!("cannot block signals: {e}")))?;
     panics::install();
     let mut options = Options::resolve(args)?;

@@ -9,18 +9,23 @@ use penstock_core::config::memory::MemoryPart;
 use penstock_storage::CleanerConfig;
 
 use super::Shard;
-use crate::runtime::task;
+use crate::runtime::{heap, task};
 
 /// Time between two rounds.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Rounds between two looks for memory to give back.
+const GIVE_BACK_ROUNDS: u64 = 15;
 
 /// Runs once a second for as long as the shard does: retention and its like in the store, snapshots of the metadata, levels
 /// and latencies for the admin port, and another try at partitions that could not be opened or removed.
 pub(crate) async fn periodic(shard: Rc<Shard>) {
-    loop {
+    for round in 1_u64.. {
         task::sleep(INTERVAL).await;
         if shard.draining() {
             return;
+        }
+        if round % GIVE_BACK_ROUNDS == 0 {
+            heap::give_back();
         }
         shard.follow_cleaner_limits();
         shard.store.tick(task::now_ms()).await;
