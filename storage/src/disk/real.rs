@@ -1,12 +1,14 @@
-//! The disk of a shard: direct I/O through the shard ring, names and other blocking calls on worker threads.
+//! The disk of a shard: direct I/O and the opening of files through the shard ring, other names and blocking calls on worker threads.
 
 mod direct;
 
 use std::cell::Cell;
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::future::Future;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -52,13 +54,17 @@ impl Disk for RealDisk {
     type File = RealFile;
 
     async fn open(&self, path: &Path) -> io::Result<RealFile> {
-        let path = path.to_owned();
-        let open = move || {
-            let file = direct_options().open(path)?;
-            let size = file.metadata()?.len();
-            Ok((file, size))
+        // Through the ring: what the kernel knows of a file that was open before takes it microseconds, and a worker's turn
+        // takes longer.
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        let file = loop {
+            match direct::open(&self.ring, path.clone()).await {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                opened => break opened?,
+            }
         };
-        Ok(self.file(self.workers.run(open).await?))
+        let size = file.metadata()?.len();
+        Ok(self.file((file, size)))
     }
 
     async fn create(&self, path: &Path, size: u64) -> io::Result<RealFile> {
@@ -166,7 +172,9 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         if let Some(file) = self.file.take() {
             // Closing the last handle of a removed file frees its blocks, which takes its time.
-            self.workers.start(move || drop(file));
+            if !file.metadata().is_ok_and(|metadata| metadata.nlink() > 0) {
+                self.workers.start(move || drop(file));
+            }
         }
     }
 }

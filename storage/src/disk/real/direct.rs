@@ -2,9 +2,10 @@
 //! its memory and its file in what it keeps, until its completion.
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -16,6 +17,17 @@ use crate::disk::ring::{Buffer, Completed, Keep, Ring};
 /// Who owns the descriptor.
 pub(super) trait Descriptor: 'static {
     fn file(&self) -> &File;
+}
+
+/// Opens the file that is there at `path`, for reading and writing by direct I/O.
+pub(super) async fn open(ring: &Ring, path: CString) -> io::Result<File> {
+    let flags = libc::O_RDWR | libc::O_DIRECT | libc::O_CLOEXEC;
+    let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).flags(flags).build();
+    // SAFETY: the path is kept; its bytes stay where they are when it moves.
+    let open = unsafe { ring.submit(entry, Keep { buffer: Buffer::Path(path), owner: None }) };
+    let fd = open.await.result?;
+    // SAFETY: a descriptor that was just opened, owned by nobody else.
+    Ok(unsafe { File::from_raw_fd(fd as RawFd) })
 }
 
 /// Writes what one call to the kernel takes of `data`; gives the count.

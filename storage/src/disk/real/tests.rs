@@ -110,6 +110,40 @@ fn many_operations_at_once_through_a_small_ring() {
 }
 
 #[test]
+fn a_file_that_is_opened_for_nobody_is_closed() {
+    on_disk(|disk, dir| async move {
+        let path = dir.join("a");
+        drop(disk.create(&path, BLOCK as u64).await.unwrap());
+        let held = || {
+            let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+            descriptors
+                .filter(|entry| fs::read_link(entry.as_ref().unwrap().path()).is_ok_and(|to| to == path))
+                .count()
+        };
+        let opened = disk.open(&path).await.unwrap();
+        assert_eq!(held(), 1, "what is looked for is found");
+        for turns in [0, 1, 2, 50] {
+            let mut opening = Box::pin(disk.open(&path));
+            assert!(poll_immediate(opening.as_mut()).await.is_none());
+            for _ in 0..turns {
+                disk.yield_now().await;
+            }
+            drop(opening);
+            while disk.ring.in_flight() > 0 {
+                disk.yield_now().await;
+            }
+            assert_eq!(held(), 1, "dropped after {turns} turns");
+        }
+        drop(opened);
+        assert_eq!(held(), 0);
+        let gone = disk.open(&dir.join("b")).await.err().unwrap();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+        let odd = disk.open(Path::new("a\0b")).await.err().unwrap();
+        assert_eq!(odd.kind(), io::ErrorKind::InvalidInput);
+    });
+}
+
+#[test]
 fn dropped_futures_keep_their_memory_until_the_kernel_is_done() {
     on_disk(|disk, dir| async move {
         let file = disk.create(&dir.join("a"), 1 << 20).await.unwrap();

@@ -14,7 +14,7 @@ use glommio::io::BufferedFile;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
 
-use super::{Keep, RingOptions};
+use super::{Buffer, Keep, RingOptions};
 
 /// `user_data` of cancellations: nobody waits for their own completion.
 const NOBODY: u64 = u64::MAX;
@@ -39,6 +39,17 @@ struct Slot {
     outcome: Option<Outcome>,
     done: bool,
     abandoned: bool,
+}
+
+impl Slot {
+    /// What it kept, of an operation that nobody waits for any more. A file that it opened is closed.
+    fn released(self) -> Keep {
+        if let (Buffer::Path(_), Some(Outcome { result: fd @ 0.., .. })) = (&self.keep.buffer, self.outcome) {
+            // SAFETY: a descriptor that the kernel just opened, and that nobody was given.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+        self.keep
+    }
 }
 
 /// What a turn brought, for its caller to carry out without a borrow.
@@ -147,7 +158,7 @@ impl Core {
     pub(super) fn abandon(&mut self, token: Token) -> Option<Keep> {
         let slot = self.slot(token);
         if slot.done {
-            return Some(self.slots.remove(token.key()).keep);
+            return Some(self.slots.remove(token.key()).released());
         }
         slot.abandoned = true;
         slot.waker = None;
@@ -210,11 +221,11 @@ impl Core {
             assert!(!cqueue::more(outcome.flags), "an operation with several completions");
             slot.done = true;
             self.running -= 1;
+            slot.outcome = Some(outcome);
             if slot.abandoned {
-                fruits.released.push(self.slots.remove(token.key()).keep);
+                fruits.released.push(self.slots.remove(token.key()).released());
                 continue;
             }
-            slot.outcome = Some(outcome);
             fruits.wakers.extend(slot.waker.take());
         }
         fruits

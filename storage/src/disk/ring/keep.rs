@@ -1,6 +1,7 @@
 //! What an operation keeps alive until the kernel is done with it.
 
 use std::any::Any;
+use std::ffi::CString;
 use std::fmt;
 use std::rc::Rc;
 
@@ -30,6 +31,8 @@ pub enum Buffer {
     Bytes(Bytes),
     /// Growable bytes, for receiving. Received bytes are beyond its length until the owner sets that.
     BytesMut(BytesMut),
+    /// Path of a file that is being opened. The descriptor is closed if nobody waits for it any more.
+    Path(CString),
     /// Anything else that keeps its address while it is boxed (message headers, addresses, lists of pieces).
     Boxed(Box<dyn Any>),
 }
@@ -53,6 +56,7 @@ impl fmt::Debug for Keep {
             Buffer::Aligned(_) => "aligned memory",
             Buffer::Bytes(_) => "bytes",
             Buffer::BytesMut(_) => "growable bytes",
+            Buffer::Path(_) => "a path",
             Buffer::Boxed(_) => "a boxed value",
         };
         write!(f, "Keep({kind}{})", if self.owner.is_some() { ", file" } else { "" })
