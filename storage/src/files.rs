@@ -72,7 +72,7 @@ impl<D: Disk> OpenFiles<D> {
         segment.file.borrow().clone()
     }
 
-    /// The segment's file, opened and its header checked if need be.
+    /// The segment's file, opened if need be; its header is checked the first time.
     pub(crate) async fn get(
         &self,
         disk: &D,
@@ -83,21 +83,8 @@ impl<D: Disk> OpenFiles<D> {
             return Ok(file);
         }
         let file = disk.open(&segment.path).await?;
-        let block = file.read_at(0, BLOCK).await?;
-        match SegmentHeader::decode(&block) {
-            Some(header) if is_of(&header, log, segment) => {}
-            Some(_) => return Err(FileError::Foreign),
-            None => {
-                if let Some(version) = SegmentHeader::newer_version(&block) {
-                    return Err(FileError::NewerVersion(version));
-                }
-                // The name says which file it is, and every batch is held against the log when it is read.
-                if !begins_right(&file, segment).await? {
-                    return Err(FileError::Damaged);
-                }
-                let path = segment.path.display();
-                tracing::error!(log = %log.name, "{path}: its header is damaged; its batches are read nonetheless");
-            }
+        if !segment.known.get() {
+            check_header(&file, log, segment).await?;
         }
         segment.prepared_to.set(segment.prepared_to.get().max(file.size()));
         // Nobody closes what is kept open for a segment that left its log meanwhile.
@@ -110,6 +97,7 @@ impl<D: Disk> OpenFiles<D> {
             return open;
         }
         *segment.file.borrow_mut() = Some(file.clone());
+        segment.known.set(true);
         segment.used.set(true);
         self.open.set(self.open.get() + 1);
         self.clock.borrow_mut().push_back(Rc::downgrade(segment));
@@ -140,6 +128,31 @@ impl<D: Disk> OpenFiles<D> {
             }
         }
     }
+}
+
+/// Whether the file is that of the segment, by its header or, where that is damaged, by its first batch.
+async fn check_header<D: Disk>(
+    file: &D::File,
+    log: &LogInner<D>,
+    segment: &Segment<D>,
+) -> Result<(), FileError> {
+    let block = file.read_at(0, BLOCK).await?;
+    match SegmentHeader::decode(&block) {
+        Some(header) if is_of(&header, log, segment) => {}
+        Some(_) => return Err(FileError::Foreign),
+        None => {
+            if let Some(version) = SegmentHeader::newer_version(&block) {
+                return Err(FileError::NewerVersion(version));
+            }
+            // The name says which file it is, and every batch is held against the log when it is read.
+            if !begins_right(file, segment).await? {
+                return Err(FileError::Damaged);
+            }
+            let path = segment.path.display();
+            tracing::error!(log = %log.name, "{path}: its header is damaged; its batches are read nonetheless");
+        }
+    }
+    Ok(())
 }
 
 /// Whether a header is that of the segment.

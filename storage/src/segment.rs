@@ -132,6 +132,8 @@ pub(crate) struct Segment<D: Disk> {
     pub prefix: RefCell<Option<BlockPrefix>>,
     pub index: RefCell<SegmentIndex>,
     pub(crate) file: RefCell<Option<D::File>>,
+    /// Its file was open before: it is the one that is meant.
+    pub(crate) known: Cell<bool>,
     /// Used since the open-files clock last came by.
     pub(crate) used: Cell<bool>,
 }
@@ -181,6 +183,7 @@ impl<D: Disk> Segment<D> {
             prefix: RefCell::new(None),
             index: RefCell::new(SegmentIndex::new(base, DATA_START)),
             file: RefCell::new(None),
+            known: Cell::new(false),
             used: Cell::new(false),
         })
     }

@@ -492,3 +492,30 @@ fn whatever_is_done_to_the_log_readers_get_what_it_holds() {
     }
     assert!(taken.get() > 1 << 20, "{} bytes were read ahead and taken", taken.get());
 }
+
+/// The file is the one that it was: only its name is looked up.
+#[test]
+fn the_header_of_a_file_is_read_once_however_often_it_is_opened() {
+    let world = world(9);
+    let (disk, counts) = (world.disk(), world.clone());
+    world.block_on(async move {
+        let config = StoreConfig { open_files_max: 1, ..without() };
+        let (store, _) = open(disk, config).await;
+        for name in ["a-0", "b-0"] {
+            let log = store.create_log(name, log_config()).await.unwrap();
+            fill(&store, &log, 3, 0).await;
+        }
+        let logs = ["a-0", "b-0"].map(|name| store.log(name).unwrap());
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let of = |operation| counts.count(operation);
+            let (opens, reads) = (of(Operation::Name), of(Operation::Read));
+            for log in &logs {
+                assert_eq!(step(log, 0, 1).await.0, 1);
+            }
+            seen.push((of(Operation::Name) - opens, of(Operation::Read) - reads));
+        }
+        assert_eq!(seen[1], (2, 2), "for each log a name and the batch");
+        store.close().await.unwrap();
+    });
+}
