@@ -26,10 +26,12 @@ const WRITE_BYTES_MAX: u64 = 1 << 20;
 const EVICT_LOOKS: usize = 64;
 /// Entries of batches that left memory, borne beyond as many as there are others.
 pub(crate) const STALE_ENTRIES_MAX: usize = 64;
-/// Most logs written at once.
+/// Most logs written at once while nobody waits for it.
 const LOGS_AT_ONCE: usize = 16;
+/// Most logs written at once.
+const LOGS_AT_ONCE_MAX: usize = 64;
 /// Logs written before it is looked whether too many files wait for their flush.
-const LOGS_BEFORE_FLUSH: usize = 4 * LOGS_AT_ONCE;
+const LOGS_BEFORE_FLUSH: usize = 4 * LOGS_AT_ONCE_MAX;
 /// Commits go inline only below this part of write behind's pressure.
 const INLINE_STEPS: usize = 4;
 /// Pause after a pass that could not write all, because files are still being made.
@@ -89,11 +91,16 @@ impl<D: Disk> StoreInner<D> {
 
     /// Writes behind, or flushes of what was written, that may be in flight at once, of at most `most`.
     pub(crate) fn behind_at_once(&self, most: usize) -> usize {
-        let awaited = self.levels.room_waiters.get() > 0 || self.writeback.hurried.get() > 0;
-        if awaited || self.stopped.get() || self.closing.get() || self.refuses_clients() {
+        if self.behind_is_awaited() {
             return most;
         }
         (1 + (self.behind_pressure() * most as f64) as usize).min(most)
+    }
+
+    /// Whether somebody waits for what is written behind, or nobody comes any more who would wait for anything else.
+    fn behind_is_awaited(&self) -> bool {
+        let awaited = self.levels.room_waiters.get() > 0 || self.writeback.hurried.get() > 0;
+        awaited || self.stopped.get() || self.closing.get() || self.refuses_clients()
     }
 
     /// How far what is written behind has come from where it begins to be written to where commits wait for it: 0 before,
@@ -225,7 +232,7 @@ pub(crate) async fn pass<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
     let before = store.levels.writeback_bytes.get();
     for some in logs.chunks(LOGS_BEFORE_FLUSH) {
         let write = async |log| write_log(store, log).await;
-        stream::iter(some).for_each_concurrent(LOGS_AT_ONCE, write).await;
+        stream::iter(some).for_each_concurrent(LOGS_AT_ONCE_MAX, write).await;
         flush_surplus(store).await;
     }
     for log in logs.iter().filter(|log| !log.has_failed()) {
@@ -275,7 +282,8 @@ impl<D: Disk> Turn<'_, D> {
     async fn take(store: &StoreInner<D>) -> Turn<'_, D> {
         let writeback = &store.writeback;
         let free = || {
-            let free = writeback.writing.get() < store.behind_at_once(LOGS_AT_ONCE);
+            let most = if store.behind_is_awaited() { LOGS_AT_ONCE_MAX } else { LOGS_AT_ONCE };
+            let free = writeback.writing.get() < store.behind_at_once(most);
             free.then(|| add(&writeback.writing, 1))
         };
         writeback.wrote.until(free).await;

@@ -7,7 +7,7 @@ const PROCESS_FILES: usize = 64;
 /// written, segment files that are being made.
 const SHARD_FILES: usize = 128;
 /// Segment files that a shard keeps open, at most and at least.
-const SEGMENTS: std::ops::RangeInclusive<usize> = 64..=4096;
+const SEGMENTS: std::ops::RangeInclusive<usize> = 64..=16_384;
 
 /// Who may have how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +36,8 @@ mod tests {
     #[test]
     fn connections_and_files_stay_below_the_limit_together() {
         let of = |limit, shards, connections| share(limit, shards, 8, connections);
-        assert_eq!(of(1 << 20, 4, 100_000), Shares { connections: 100_000, segments: 4096 });
-        assert_eq!(of(u64::MAX, 4, 100_000), Shares { connections: 100_000, segments: 4096 });
+        assert_eq!(of(1 << 20, 4, 100_000), Shares { connections: 100_000, segments: 16_384 });
+        assert_eq!(of(u64::MAX, 4, 100_000), Shares { connections: 100_000, segments: 16_384 });
         assert_eq!(of(65_536, 4, 100_000), Shares { connections: 32_464, segments: 4058 });
         assert_eq!(of(1024, 2, 100_000), Shares { connections: 344, segments: 86 });
         assert_eq!(of(1024, 2, 100), Shares { connections: 100, segments: 86 });
