@@ -59,7 +59,7 @@ pub(crate) struct Journal<D: Disk> {
     /// A file is being made. One at a time, so that none is filled twice.
     making: Cell<bool>,
     /// The next commit waits for a file, or for a checkpoint to end.
-    waiting: Cell<bool>,
+    pub waiting: Cell<bool>,
     /// A file was made, a checkpoint began or ended, or the disk is full.
     pub changed: WaitList,
 }

@@ -30,8 +30,13 @@ pub(crate) const STALE_ENTRIES_MAX: usize = 64;
 const LOGS_AT_ONCE: usize = 16;
 /// Most logs written at once.
 const LOGS_AT_ONCE_MAX: usize = 64;
-/// Logs written before it is looked whether too many files wait for their flush.
-const LOGS_BEFORE_FLUSH: usize = 4 * LOGS_AT_ONCE_MAX;
+/// Bytes that are written behind at once, beyond which one more write waits.
+const WRITING_BYTES_MAX: u64 = 16 << 20;
+/// Logs written before it is looked whether too many files wait for their flush, at least, and by how many they may then be
+/// too many.
+const LOGS_BEFORE_FLUSH_MIN: usize = 64;
+/// Where more files may wait: a part of them.
+const LOGS_BEFORE_FLUSH_PART: usize = 16;
 /// Commits go inline only below this part of write behind's pressure.
 const INLINE_STEPS: usize = 4;
 /// Pause after a pass that could not write all, because files are still being made.
@@ -47,8 +52,9 @@ pub(crate) struct Writeback<D: Disk> {
     pub asked: Cell<bool>,
     /// How many wait for it, or for a checkpoint, whom others wait for.
     hurried: Cell<usize>,
-    /// Writes in flight.
+    /// Writes in flight, and their bytes.
     writing: Cell<usize>,
+    writing_bytes: Cell<u64>,
     /// One of them ended, or there may be more.
     wrote: WaitList,
     /// Files written since the last checkpoint, by life of the segment, to be flushed by the next.
@@ -71,6 +77,7 @@ impl<D: Disk> Default for Writeback<D> {
             asked: Cell::new(false),
             hurried: Cell::new(0),
             writing: Cell::new(0),
+            writing_bytes: Cell::new(0),
             wrote: WaitList::default(),
             unflushed: RefCell::default(),
             flushing: Cell::new(0),
@@ -100,7 +107,11 @@ impl<D: Disk> StoreInner<D> {
     /// Whether somebody waits for what is written behind, or nobody comes any more who would wait for anything else.
     fn behind_is_awaited(&self) -> bool {
         let awaited = self.levels.room_waiters.get() > 0 || self.writeback.hurried.get() > 0;
-        awaited || self.stopped.get() || self.closing.get() || self.refuses_clients()
+        awaited
+            || self.journal.waiting.get()
+            || self.stopped.get()
+            || self.closing.get()
+            || self.refuses_clients()
     }
 
     /// How far what is written behind has come from where it begins to be written to where commits wait for it: 0 before,
@@ -230,7 +241,7 @@ pub(crate) async fn pass<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
     let logs: Vec<_> = store.dirty.borrow_mut().drain(..).collect();
     logs.iter().for_each(|log| log.dirty.set(false));
     let before = store.levels.writeback_bytes.get();
-    for some in logs.chunks(LOGS_BEFORE_FLUSH) {
+    for some in logs.chunks(logs_before_flush(store)) {
         let write = async |log| write_log(store, log).await;
         stream::iter(some).for_each_concurrent(LOGS_AT_ONCE_MAX, write).await;
         flush_surplus(store).await;
@@ -274,27 +285,33 @@ impl<D: Disk> Drop for Hurry<'_, D> {
     }
 }
 
-/// A write in flight.
-struct Turn<'a, D: Disk>(&'a Writeback<D>);
+/// A write in flight of so many bytes.
+struct Turn<'a, D: Disk>(&'a Writeback<D>, u64);
 
 impl<D: Disk> Turn<'_, D> {
     /// Waits until one more may be in flight.
-    async fn take(store: &StoreInner<D>) -> Turn<'_, D> {
+    async fn take(store: &StoreInner<D>, bytes: u64) -> Turn<'_, D> {
         let writeback = &store.writeback;
+        let (writing, all) = (&writeback.writing, &writeback.writing_bytes);
         let free = || {
             let most = if store.behind_is_awaited() { LOGS_AT_ONCE_MAX } else { LOGS_AT_ONCE };
-            let free = writeback.writing.get() < store.behind_at_once(most);
-            free.then(|| add(&writeback.writing, 1))
+            let free = writing.get() < store.behind_at_once(most) && all.get() < WRITING_BYTES_MAX;
+            free.then(|| {
+                add(writing, 1);
+                add(all, bytes);
+            })
         };
         writeback.wrote.until(free).await;
-        Turn(writeback)
+        Turn(writeback, bytes)
     }
 }
 
 impl<D: Disk> Drop for Turn<'_, D> {
     fn drop(&mut self) {
-        self.0.writing.set(self.0.writing.get() - 1);
-        self.0.wrote.wake_all();
+        let Turn(writeback, bytes) = self;
+        writeback.writing.set(writeback.writing.get() - 1);
+        writeback.writing_bytes.set(writeback.writing_bytes.get() - *bytes);
+        writeback.wrote.wake_all();
     }
 }
 
@@ -318,11 +335,16 @@ pub(crate) async fn settle<D: Disk>(
     }
 }
 
+fn logs_before_flush<D: Disk>(store: &StoreInner<D>) -> usize {
+    LOGS_BEFORE_FLUSH_MIN.max(store.config.open_files_max / LOGS_BEFORE_FLUSH_PART)
+}
+
 /// Flushes the files written since the last checkpoint if they are more than may be open: each of them is. Nothing is
 /// written behind meanwhile, so that none is written to between its flush and its leaving the list.
 async fn flush_surplus<D: Disk>(store: &Rc<StoreInner<D>>) {
     let unflushed = &store.writeback.unflushed;
-    if unflushed.borrow().len() + store.writeback.flushing.get() <= store.config.open_files_max {
+    let ahead = logs_before_flush(store) - LOGS_BEFORE_FLUSH_MIN;
+    if unflushed.borrow().len() + store.writeback.flushing.get() + ahead <= store.config.open_files_max {
         return;
     }
     let files: Vec<_> = unflushed.borrow().iter().map(|(life, file)| (*life, file.clone())).collect();
@@ -352,8 +374,8 @@ async fn write_segment<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>
     let next_from = |position| {
         segment.pending.borrow().next_writable(position, durable_seq).filter(|range| range.start < end)
     };
-    while next_from(position).is_some() {
-        let turn = Turn::take(store).await;
+    while let Some(range) = next_from(position) {
+        let turn = Turn::take(store, (range.end - range.start).min(WRITE_BYTES_MAX)).await;
         if segment.retired.get() || store.stopped.get() || log.has_failed() {
             return;
         }

@@ -50,7 +50,7 @@ const BUSY_MAX: Duration = Duration::from_micros(500);
 pub struct RingOptions {
     /// Entries of the submission queue (a power of two); the completion queue has four times as many.
     pub entries: u32,
-    /// Kernel threads for operations that block (flushes, allocation).
+    /// Kernel threads for operations that block (flushes, allocation, opening files that the kernel has to look for).
     pub blocking_workers: u32,
     /// Longest time the driver goes on, or dozes, without letting the executor poll its own rings.
     pub busy_max: Duration,

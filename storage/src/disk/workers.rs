@@ -1,4 +1,4 @@
-//! Threads for what would block a shard: directory operations, opening and closing files.
+//! Threads for what would block a shard: directory operations, making files, closing removed ones.
 //!
 //! The pool is created before shards pin themselves, so that its threads run on any core. A job that panics ends
 //! as an error of its caller; its thread goes on. Jobs waiting are bounded by the futures that wait for them, plus the

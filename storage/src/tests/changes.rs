@@ -227,8 +227,12 @@ fn as_much_is_written_behind_at_once_as_is_needed() {
         drop(hurry);
         assert_eq!(at_once(64), 1);
         inner.levels.room_waiters.set(1);
-        assert_eq!(at_once(64), 64);
+        assert_eq!(at_once(64), 64, "for room");
         inner.levels.room_waiters.set(0);
+        inner.journal.waiting.set(true);
+        assert_eq!(at_once(64), 64, "a commit for a checkpoint");
+        inner.journal.waiting.set(false);
+        assert_eq!(at_once(64), 1);
         store.close().await.unwrap();
     });
 }
