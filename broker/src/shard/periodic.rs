@@ -17,7 +17,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const GIVE_BACK_ROUNDS: u64 = 15;
 
 /// Runs once a second for as long as the shard does: retention and its like in the store, snapshots of the metadata, levels
-/// and latencies for the admin port, and another try at partitions that could not be opened or removed.
+/// and latencies for the admin port, another try at partitions that could not be opened or removed, and now and then free
+/// memory back to the system.
 pub(crate) async fn periodic(shard: Rc<Shard>) {
     for round in 1_u64.. {
         task::sleep(INTERVAL).await;
