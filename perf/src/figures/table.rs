@@ -118,11 +118,21 @@ const RATIOS: &[Ratio] = &[
         &[&["/touch_1000_partitions/later/latency_us/p99"]],
         at_most(1.0),
     ),
+    shown(
+        "median of the first touch of 1,000 partitions to the next",
+        "/touch_1000_partitions/first/latency_us/p50",
+        &[&["/touch_1000_partitions/later/latency_us/p50"]],
+    ),
     held(
         "p99 of the first touch of 10,000 partitions to the next",
         "/touch_10000_partitions/first/latency_us/p99",
         &[&["/touch_10000_partitions/later/latency_us/p99"]],
         at_most(1.0),
+    ),
+    shown(
+        "median of the first touch of 10,000 partitions to the next",
+        "/touch_10000_partitions/first/latency_us/p50",
+        &[&["/touch_10000_partitions/later/latency_us/p50"]],
     ),
     held(
         "1 KiB requests, 100 connections, to a bare echo",
