@@ -236,7 +236,8 @@ async fn reuse_file<D: Disk>(
     Ok(file)
 }
 
-/// Makes a new file of `len` bytes with its header, stable. A file of that name is a leftover and is replaced.
+/// Makes a new file of `len` bytes with its header, stable. A file of that name is a leftover and is replaced. The log's
+/// directory is made where it is missing: a checkpoint may tell of segments that never had a file.
 pub(crate) async fn new_file<D: Disk>(
     store: &Rc<StoreInner<D>>,
     log: &Rc<LogInner<D>>,
@@ -248,6 +249,10 @@ pub(crate) async fn new_file<D: Disk>(
     let file = match disk.create(&segment.path, len).await {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             disk.remove(&segment.path).await?;
+            disk.create(&segment.path, len).await?
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && log.has_dir.replace(false) => {
+            make_log_dir(store, log).await?;
             disk.create(&segment.path, len).await?
         }
         created => created?,

@@ -251,6 +251,7 @@ fn drop_deleted<D: Disk>(store: &StoreInner<D>) {
 /// Removes directories of no log and files of no segment: what a crash left between a change and its clean-up.
 async fn sweep<D: Disk>(store: &StoreInner<D>) -> std::io::Result<()> {
     let dir = logs_dir(&store.dir);
+    store.logs.borrow().values().for_each(|log| log.has_dir.set(false));
     for entry in store.disk.list(&dir).await? {
         let path = dir.join(&entry.name);
         let log = store.logs.borrow().get(entry.name.as_str()).cloned();

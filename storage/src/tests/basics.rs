@@ -63,3 +63,23 @@ fn what_is_read_from_memory_is_the_memory_that_was_appended() {
         store.close().await.unwrap();
     });
 }
+
+#[test]
+fn a_directory_that_was_never_made_is_made_with_the_first_file() {
+    let world = world(92);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), small()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        // As after a start from a checkpoint that tells of a segment whose records were deleted before it had a file.
+        log.inner.has_dir.set(true);
+        let appended = log.append(vec![batch(1, 1000, 0, 1)], client(0)).unwrap();
+        log.durable(appended.ticket).await.unwrap();
+        store.checkpoint().await.unwrap();
+        assert_eq!(log.offline(), None);
+        store.close().await.unwrap();
+        let (store, _) = open(disk, small()).await;
+        assert_eq!(read_all(&store.log("a-0").unwrap()).await.len(), 1);
+        store.close().await.unwrap();
+    });
+}
