@@ -32,7 +32,7 @@ impl<D: Disk> StoreInner<D> {
     pub(crate) fn wants_checkpoint(&self) -> bool {
         let idle = self.pipeline.checkpoint_done.get() == self.pipeline.checkpoint_wanted.get();
         let appended = self.levels.appended_bytes.get() - self.levels.appended_at_checkpoint.get();
-        let grown = appended >= self.config.checkpoint_bytes || self.journal.wants_checkpoint();
+        let grown = appended >= self.journal.due_bytes() || self.journal.wants_checkpoint();
         idle && (grown || self.spilled.wants_checkpoint())
     }
 }
@@ -70,10 +70,9 @@ async fn take<D: Disk>(store: &Rc<StoreInner<D>>) -> Option<()> {
 
     let encoder = encode(store, captured).await;
     pipeline.wait_durable(store, seq - 1).await.ok()?;
-    let unsettled = || {
+    let unsettled = |log: &LogInner<D>| {
         let before = |segment: &Rc<Segment<D>>| segment.pending.borrow().any_before(seq);
-        let sound = |log: &&Rc<LogInner<D>>| !log.has_failed();
-        store.dirty.borrow().iter().filter(sound).any(|log| log.state.borrow().segments.iter().any(before))
+        !log.has_failed() && log.state.borrow().segments.iter().any(before)
     };
     writeback::settle(store, unsettled).await.ok()?;
     let files = std::mem::take(&mut *store.writeback.unflushed.borrow_mut());

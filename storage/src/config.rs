@@ -50,10 +50,12 @@ pub struct StoreConfig {
     pub inline_commit_bytes_max: usize,
     /// A commit closes when it holds this many bytes.
     pub commit_bytes_target: usize,
-    /// A checkpoint is taken after this many appended bytes.
+    /// A checkpoint is taken after this many appended bytes at most, and after fewer, down to a third of what recovery may
+    /// replay, where many were committed behind the checkpoints before while these were under way.
     pub checkpoint_bytes: u64,
-    /// Bytes of batches that may be committed behind a checkpoint under way: at the bound commits wait for its end. So recovery
-    /// replays `checkpoint_bytes` and these at most, and what came together while a checkpoint that was due began.
+    /// Bytes of batches that may be committed behind a checkpoint under way in any case. More may as long as recovery would
+    /// replay no more than `checkpoint_bytes` and these, and what came together while a checkpoint that was due began; at the
+    /// bound commits wait for the checkpoint's end.
     pub checkpoint_late_bytes_max: u64,
     /// Bytes of a checkpoint that are encoded before other tasks have their turn.
     pub checkpoint_step_bytes: usize,

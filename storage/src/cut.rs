@@ -203,10 +203,8 @@ async fn cut<D: Disk>(
     offset: i64,
 ) -> Result<i64, StoreError> {
     store.pipeline.wait_durable(store, store.pipeline.last_seq()).await?;
-    let unsettled = || {
-        let some = |segment: &Rc<Segment<D>>| !segment.pending.borrow().is_empty();
-        !log.has_failed() && log.state.borrow().segments.iter().any(some)
-    };
+    let unsettled =
+        |other: &LogInner<D>| other.id == log.id && !log.has_failed() && writeback::has_unsettled(log);
     let hurry = Hurry::begin(&store.writeback);
     writeback::settle(store, unsettled).await?;
     if let Some(offline) = log.state.borrow().offline.clone() {

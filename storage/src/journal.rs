@@ -49,6 +49,9 @@ pub(crate) struct Journal<D: Disk> {
     checkpoint_bytes: u64,
     /// See [`StoreConfig::checkpoint_late_bytes_max`].
     late_bytes_max: u64,
+    /// Bytes to be expected behind the next checkpoint while it is under way: those behind the last, or behind one before it
+    /// that had more, less an eighth of them for each since.
+    late_expected: Cell<u64>,
     files: RefCell<Vec<Option<D::File>>>,
     cursor: Cell<Cursor>,
     redo: Cell<Cursor>,
@@ -83,6 +86,7 @@ impl<D: Disk> Journal<D> {
             file_count,
             checkpoint_bytes: config.checkpoint_bytes,
             late_bytes_max: config.checkpoint_late_bytes_max,
+            late_expected: Cell::new(0),
             files: RefCell::new((0..file_count).map(|_| None).collect()),
             cursor: Cell::default(),
             redo: Cell::default(),
@@ -194,12 +198,30 @@ impl<D: Disk> Journal<D> {
     fn may_place(&self, seq: u64) -> bool {
         match self.mark.get() {
             Some(mark) if seq < mark.seq => true,
-            Some(mark) => self.late_bytes(mark) < self.late_bytes_max,
-            None => {
-                let replayed = self.placed_bytes.get() - self.redo_bytes.get();
-                replayed < self.checkpoint_bytes.saturating_add(self.late_bytes_max)
-            }
+            Some(mark) => self.late_bytes(mark) < self.late_room(mark),
+            None => self.placed_bytes.get() - self.redo_bytes.get() < self.replayed_bytes_max(),
         }
+    }
+
+    /// Bytes that a start may have to replay, but for what comes together while a checkpoint that is due begins.
+    fn replayed_bytes_max(&self) -> u64 {
+        self.checkpoint_bytes.saturating_add(self.late_bytes_max)
+    }
+
+    /// Bytes after which a checkpoint is due: the fewer the more is to be expected behind it. Of what may be replayed, room is
+    /// left for half as much again, but for no more than two thirds of all.
+    pub(crate) fn due_bytes(&self) -> u64 {
+        let most = self.replayed_bytes_max();
+        let late = self.late_expected.get() / 2 * 3;
+        self.checkpoint_bytes.min(most - late.min(most / 3 * 2))
+    }
+
+    /// Bytes that may be placed behind a checkpoint under way: what is left of those that may be replayed. They may all be
+    /// replayed when the next checkpoint begins, which has to have room behind it as well.
+    fn late_room(&self, mark: Mark) -> u64 {
+        let before = mark.placed.map_or(0, |(_, before)| before - self.redo_bytes.get());
+        let left = self.replayed_bytes_max().saturating_sub(before);
+        left.min(self.checkpoint_bytes).max(self.late_bytes_max)
     }
 
     /// Bytes placed behind a checkpoint under way.
@@ -237,7 +259,7 @@ impl<D: Disk> Journal<D> {
         let at = |cursor: Cursor| cursor.number * self.file_bytes + cursor.position;
         let room = (end * self.file_bytes).saturating_sub(at(from)).max(1);
         let of_room = (at(cursor) - at(from)) as f64 / room as f64;
-        let of_replay = self.late_bytes(mark) as f64 / self.late_bytes_max.max(1) as f64;
+        let of_replay = self.late_bytes(mark) as f64 / self.late_room(mark).max(1) as f64;
         of_room.max(of_replay).min(1.0)
     }
 
@@ -281,7 +303,10 @@ impl<D: Disk> Journal<D> {
     pub(crate) fn end_checkpoint(&self, redo: Cursor) {
         self.redo.set(redo);
         let before = self.mark.take().and_then(|mark| mark.placed).map(|(_, before)| before);
-        self.redo_bytes.set(before.unwrap_or(self.placed_bytes.get()));
+        let before = before.unwrap_or(self.placed_bytes.get());
+        let late = (self.placed_bytes.get() - before).min(self.replayed_bytes_max());
+        self.late_expected.set(late.max(self.late_expected.get() / 8 * 7));
+        self.redo_bytes.set(before);
         self.changed.wake_all();
     }
 
@@ -362,6 +387,7 @@ mod tests {
         journal.waiting.set(true);
         assert_eq!(journal.pressure(), 1.0);
     }
+
     #[test]
     fn what_would_be_replayed_is_bounded_but_for_what_the_checkpoint_waits_for() {
         let journal = Journal::<SimDisk>::new(Path::new("/"), &ring_of_four());
@@ -388,5 +414,67 @@ mod tests {
         assert!(journal.may_place(8));
         place(8, 1);
         assert!(!journal.may_place(9));
+    }
+
+    /// A checkpoint, taken `before` bytes after the one before it, and `late` behind it.
+    fn checkpoint(journal: &Journal<SimDisk>, seq: u64, before: u64, late: u64) {
+        let since = journal.placed_bytes.get() - journal.redo_bytes.get();
+        journal.note_placed(seq, before - since);
+        journal.begin_checkpoint(seq + 1);
+        journal.note_placed(seq + 1, late);
+        journal.end_checkpoint(journal.redo_of_mark());
+    }
+
+    #[test]
+    fn a_checkpoint_is_due_the_sooner_the_more_came_behind_the_ones_before() {
+        let journal = Journal::<SimDisk>::new(Path::new("/"), &ring_of_four());
+        assert_eq!(journal.due_bytes(), 100);
+        checkpoint(&journal, 1, 100, 20);
+        assert_eq!(journal.due_bytes(), 100, "30 fit");
+        checkpoint(&journal, 3, 100, 40);
+        assert_eq!(journal.due_bytes(), 80, "60 are left");
+        checkpoint(&journal, 5, 80, 64);
+        assert_eq!(journal.due_bytes(), 140 - 92, "never more than two thirds of all are left");
+        let mut due = 0;
+        for n in 0..10 {
+            checkpoint(&journal, 7 + 2 * n, 100, 0);
+            assert!(journal.due_bytes() >= due);
+            due = journal.due_bytes();
+        }
+        assert_eq!(due, 100, "a while ago");
+    }
+
+    #[test]
+    fn behind_a_checkpoint_there_is_room_for_what_may_still_be_replayed() {
+        let journal = Journal::<SimDisk>::new(Path::new("/"), &ring_of_four());
+        let room = |journal: &Journal<SimDisk>| {
+            let mark = journal.mark.get().unwrap();
+            journal.late_room(mark)
+        };
+        journal.note_placed(1, 60);
+        journal.begin_checkpoint(2);
+        journal.note_placed(2, 79);
+        assert_eq!(room(&journal), 80);
+        assert_eq!(journal.pressure(), 79.0 / 80.0);
+        assert!(journal.may_place(3));
+        journal.note_placed(3, 1);
+        assert!(!journal.may_place(4));
+        journal.end_checkpoint(journal.redo_of_mark());
+
+        journal.begin_checkpoint(4);
+        journal.note_placed(4, 59);
+        assert_eq!(room(&journal), 60, "80 would be replayed already");
+        assert!(journal.may_place(5));
+        journal.note_placed(5, 1);
+        assert!(!journal.may_place(6));
+        journal.end_checkpoint(journal.redo_of_mark());
+
+        journal.begin_checkpoint(6);
+        journal.note_placed(6, 1);
+        assert_eq!(room(&journal), 80);
+        journal.end_checkpoint(journal.redo_of_mark());
+        journal.begin_checkpoint(7);
+        journal.note_placed(7, 1);
+        assert_eq!(room(&journal), 100, "the next one has room behind it as well");
     }
 }

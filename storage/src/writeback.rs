@@ -46,6 +46,8 @@ const STALLED_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct Writeback<D: Disk> {
     running: Cell<bool>,
     ended: WaitList,
+    /// How many wait for the end of a pass to write what a checkpoint or a truncation waits for: they come before the next.
+    settling: Cell<usize>,
     /// The cache is over its budget, and its oldest batches cannot go before they are written.
     evict_blocked: Cell<bool>,
     /// Somebody waits until what is unsettled is written.
@@ -73,6 +75,7 @@ impl<D: Disk> Default for Writeback<D> {
         Writeback {
             running: Cell::new(false),
             ended: WaitList::default(),
+            settling: Cell::new(0),
             evict_blocked: Cell::new(false),
             asked: Cell::new(false),
             hurried: Cell::new(0),
@@ -226,7 +229,9 @@ pub(crate) async fn run_writeback<D: Disk>(store: Rc<StoreInner<D>>) {
         if store.stopped.get() {
             return;
         }
-        let written = pass(&store).await;
+        let nobody_first = || store.writeback.settling.get() == 0;
+        store.writeback.begin_pass(nobody_first).await;
+        let written = pass(&store, |_| true).await;
         store.evict();
         if !written {
             store.disk.sleep(STALLED_PAUSE).await;
@@ -234,11 +239,11 @@ pub(crate) async fn run_writeback<D: Disk>(store: Rc<StoreInner<D>>) {
     }
 }
 
-/// Writes everything that is stable and unsettled now. Says whether there was anything it could write.
-pub(crate) async fn pass<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
+/// Writes everything that is stable and unsettled now of those logs that are `wanted`; [`Writeback::begin_pass`] comes first.
+/// Says whether there was anything it could write.
+pub(crate) async fn pass<D: Disk>(store: &Rc<StoreInner<D>>, wanted: impl Fn(&LogInner<D>) -> bool) -> bool {
     let writeback = &store.writeback;
-    writeback.ended.until(|| (!writeback.running.replace(true)).then_some(())).await;
-    let logs: Vec<_> = store.dirty.borrow_mut().drain(..).collect();
+    let logs = take_dirty(store, wanted);
     logs.iter().for_each(|log| log.dirty.set(false));
     let before = store.levels.writeback_bytes.get();
     for some in logs.chunks(logs_before_flush(store)) {
@@ -247,7 +252,7 @@ pub(crate) async fn pass<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
         flush_surplus(store).await;
     }
     for log in logs.iter().filter(|log| !log.has_failed()) {
-        if log.state.borrow().segments.iter().any(|segment| !segment.pending.borrow().is_empty()) {
+        if has_unsettled(log) {
             store.mark_dirty(log);
         }
     }
@@ -256,7 +261,32 @@ pub(crate) async fn pass<D: Disk>(store: &Rc<StoreInner<D>>) -> bool {
     store.levels.writeback_bytes.get() > before
 }
 
+/// Takes those of the logs with unsettled bytes that are `wanted`. The others stay, in their order, but for those that have
+/// none left, or whose bytes are not written behind any more.
+fn take_dirty<D: Disk>(store: &StoreInner<D>, wanted: impl Fn(&LogInner<D>) -> bool) -> Vec<Rc<LogInner<D>>> {
+    let mut dirty = store.dirty.borrow_mut();
+    let (taken, others) = dirty.drain(..).partition::<Vec<_>, _>(|log| wanted(log));
+    for log in others {
+        if log.has_failed() || !has_unsettled(&log) {
+            log.dirty.set(false);
+        } else {
+            dirty.push_back(log);
+        }
+    }
+    taken
+}
+
+/// Whether some of the log's bytes are not in its segments yet.
+pub(crate) fn has_unsettled<D: Disk>(log: &LogInner<D>) -> bool {
+    log.state.borrow().segments.iter().any(|segment| !segment.pending.borrow().is_empty())
+}
+
 impl<D: Disk> Writeback<D> {
+    /// Waits until no pass is under way, and `may` says that one may begin: then one is.
+    pub(crate) async fn begin_pass(&self, may: impl Fn() -> bool) {
+        self.ended.until(|| (may() && !self.running.replace(true)).then_some(())).await;
+    }
+
     /// There may be more in flight than before.
     pub(crate) fn hasten(&self) {
         self.wrote.wake_all();
@@ -315,17 +345,38 @@ impl<D: Disk> Drop for Turn<'_, D> {
     }
 }
 
-/// Writes behind until nothing is left that `unsettled` asks for.
+/// Goes before other passes until this is dropped.
+struct Settling<'a, D: Disk>(&'a Writeback<D>);
+
+impl<D: Disk> Settling<'_, D> {
+    fn begin(writeback: &Writeback<D>) -> Settling<'_, D> {
+        add(&writeback.settling, 1);
+        Settling(writeback)
+    }
+}
+
+impl<D: Disk> Drop for Settling<'_, D> {
+    fn drop(&mut self) {
+        self.0.settling.set(self.0.settling.get() - 1);
+        self.0.ended.wake_all();
+    }
+}
+
+/// Writes behind until there is no log left that is `unsettled`, and no others.
 pub(crate) async fn settle<D: Disk>(
     store: &Rc<StoreInner<D>>,
-    unsettled: impl Fn() -> bool,
+    unsettled: impl Fn(&LogInner<D>) -> bool,
 ) -> Result<(), Offline> {
     loop {
-        pass(store).await;
+        {
+            let _first = Settling::begin(&store.writeback);
+            store.writeback.begin_pass(|| true).await;
+        }
+        pass(store, &unsettled).await;
         if let Some(offline) = store.is_offline() {
             return Err(offline);
         }
-        if !unsettled() {
+        if !store.dirty.borrow().iter().any(|log| unsettled(log)) {
             return Ok(());
         }
         if store.stopped.get() {
@@ -407,3 +458,6 @@ async fn write_segment<D: Disk>(store: &Rc<StoreInner<D>>, log: &Rc<LogInner<D>>
         position = range.end;
     }
 }
+
+#[cfg(test)]
+mod tests;

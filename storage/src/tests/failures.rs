@@ -136,7 +136,8 @@ fn the_block_that_a_log_ended_in_is_saved_by_the_next_life() {
         for n in 0..3 {
             append(&bad, 3000, n).await.unwrap();
         }
-        writeback::pass(&bad.store).await;
+        bad.store.writeback.begin_pass(|| true).await;
+        writeback::pass(&bad.store, |_| true).await;
         assert_eq!(bad.inner.state.borrow().segments[0].pending.borrow().first(), None);
         faults.inject(fault(Operation::Sync, "logs/a-0/", 1));
         store.checkpoint().await.unwrap();

@@ -55,8 +55,8 @@ fn a_flood_is_replayed_in_part() {
         });
         replayed_most = replayed.max(replayed_most);
     }
-    // What was appended when the checkpoint began, and the commit that goes beyond the bound.
-    let more = (small().unsettled_bytes_max + small().commit_bytes_target) as u64;
+    // What was appended when the checkpoint began, and the commits that go beyond the bound behind it and the one before.
+    let more = (small().unsettled_bytes_max + 2 * small().commit_bytes_target) as u64;
     assert!(replayed_most <= CHECKPOINT_BYTES + LATE_BYTES + more, "{replayed_most}");
     assert!(replayed_most > LATE_BYTES, "{replayed_most}");
 }
@@ -111,6 +111,51 @@ fn commits_do_not_wait_for_a_checkpoint_that_a_full_disk_holds_up() {
         log.delete_records(10).await.unwrap();
         assert!(store.stats().disk_full);
         faults.clear_faults();
+        store.close().await.unwrap();
+    });
+}
+
+/// Who finds many committed behind a checkpoint begins the next one earlier.
+#[test]
+fn a_checkpoint_that_took_long_makes_the_next_one_due_sooner() {
+    let world = world(42);
+    let disk = world.disk();
+    let faults = world.clone();
+    world.block_on(async move {
+        let (store, _) = open(disk.clone(), config()).await;
+        let log = store.create_log("a-0", log_config()).await.unwrap();
+        assert_eq!(log.store.journal.due_bytes(), CHECKPOINT_BYTES);
+        faults.inject(fault(Operation::Write, "checkpoint", u64::MAX, libc::ENOSPC));
+        let own = AppendContext { origin: Origin::Coordinator, ..client(0) };
+        let append = async |n| {
+            let appended = log.append(vec![batch(1, 3000, n, 1)], own).unwrap();
+            log.durable(appended.ticket).await.unwrap();
+            store.tick(0).await;
+        };
+        // Nobody waits for a checkpoint that the full disk holds up.
+        for n in 0..60 {
+            append(n).await;
+        }
+        let before = store.stats().checkpoints;
+        faults.clear_faults();
+        let taken = async |more| {
+            let mut waited = 0;
+            while store.stats().checkpoints < before + more {
+                waited += 1;
+                assert!(waited < 10_000, "{:?}", store.stats());
+                disk.sleep(Duration::from_millis(1)).await;
+                store.tick(0).await;
+            }
+        };
+        // The one that was held up, and the one that was due behind it.
+        taken(2).await;
+        let due = log.store.journal.due_bytes();
+        assert!(due < CHECKPOINT_BYTES, "{due}");
+        for n in 0..due.div_ceil(3000) {
+            append(n).await;
+        }
+        assert!(due.div_ceil(3000) * 3000 < CHECKPOINT_BYTES);
+        taken(3).await;
         store.close().await.unwrap();
     });
 }
