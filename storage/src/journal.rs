@@ -40,6 +40,17 @@ struct Mark {
     placed: Option<(Cursor, u64)>,
 }
 
+/// How far the file of the ring is that is being made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Making {
+    /// There is none.
+    Nothing,
+    /// It may have its room on the volume, or not.
+    Allocating,
+    /// It has its room.
+    Filling,
+}
+
 /// See the module.
 pub(crate) struct Journal<D: Disk> {
     dir: PathBuf,
@@ -60,7 +71,7 @@ pub(crate) struct Journal<D: Disk> {
     redo_bytes: Cell<u64>,
     mark: Cell<Option<Mark>>,
     /// A file is being made. One at a time, so that none is filled twice.
-    making: Cell<bool>,
+    making: Cell<Making>,
     /// The next commit waits for a file, or for a checkpoint to end.
     pub waiting: Cell<bool>,
     /// A file was made, a checkpoint began or ended, or the disk is full.
@@ -93,7 +104,7 @@ impl<D: Disk> Journal<D> {
             placed_bytes: Cell::new(0),
             redo_bytes: Cell::new(0),
             mark: Cell::new(None),
-            making: Cell::new(false),
+            making: Cell::new(Making::Nothing),
             waiting: Cell::new(false),
             changed: WaitList::default(),
         }
@@ -118,15 +129,15 @@ impl<D: Disk> Journal<D> {
     }
 
     /// Makes the file of that number unless it exists, written in full and stable.
-    async fn make(&self, disk: &D, number: u64) -> io::Result<()> {
+    pub(crate) async fn make(&self, disk: &D, number: u64) -> io::Result<()> {
         let index = number % self.file_count;
-        self.changed.until(|| (!self.making.get()).then_some(())).await;
+        self.changed.until(|| (self.making.get() == Making::Nothing).then_some(())).await;
         if self.files.borrow()[index as usize].is_some() {
             return Ok(());
         }
-        self.making.set(true);
+        self.making.set(Making::Allocating);
         let made = self.fill(disk, index).await;
-        self.making.set(false);
+        self.making.set(Making::Nothing);
         if let Ok(file) = &made {
             self.files.borrow_mut()[index as usize] = Some(file.clone());
         }
@@ -145,6 +156,8 @@ impl<D: Disk> Journal<D> {
             }
             Err(error) => return Err(error),
         };
+        self.making.set(Making::Filling);
+        self.changed.wake_all();
         let zeros = AlignedBuf::zeroed(FILL_BYTES.min(self.file_bytes) as usize).freeze();
         let mut position = 0;
         while position < self.file_bytes {
@@ -310,9 +323,19 @@ impl<D: Disk> Journal<D> {
         self.changed.wake_all();
     }
 
-    /// Bytes of files of the ring that are not made yet.
-    pub(crate) fn unmade_bytes(&self) -> u64 {
-        self.files.borrow().iter().filter(|file| file.is_none()).count() as u64 * self.file_bytes
+    /// Bytes that files of the ring have still to take of the volume; `None` while it is not known whether one has taken them.
+    pub(crate) fn unmade_bytes(&self) -> Option<u64> {
+        let without = self.files.borrow().iter().filter(|file| file.is_none()).count() as u64;
+        match self.making.get() {
+            Making::Nothing => Some(without * self.file_bytes),
+            Making::Allocating => None,
+            Making::Filling => Some((without - 1) * self.file_bytes),
+        }
+    }
+
+    /// The same, once it is known.
+    pub(crate) async fn known_unmade_bytes(&self) -> u64 {
+        self.changed.until(|| self.unmade_bytes()).await
     }
 
     /// Bytes between redo position and cursor.

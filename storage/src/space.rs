@@ -138,8 +138,15 @@ impl<D: Disk> StoreInner<D> {
     }
 
     async fn ask_volume(&self) {
-        let before = self.space.taken.get();
-        let asked = self.disk.volume(&self.dir).await;
+        let (before, asked, unmade) = loop {
+            let unmade = self.journal.known_unmade_bytes().await;
+            let before = self.space.taken.get();
+            let asked = self.disk.volume(&self.dir).await;
+            // Of a journal file that took its room meanwhile nobody knows whether the answer has that.
+            if self.journal.unmade_bytes() == Some(unmade) {
+                break (before, asked, unmade);
+            }
+        };
         if let (Err(error), Some(_)) = (&asked, self.space.volume.get()) {
             tracing::warn!(dir = %self.dir.display(), "the volume cannot be asked for its room: {error}");
         }
@@ -147,7 +154,7 @@ impl<D: Disk> StoreInner<D> {
         // What was taken meanwhile is perhaps not in the answer.
         self.space.taken.set(self.space.taken.get() - before);
         let wanted = self.space.volume.get().map_or(0, |volume| {
-            let journal = self.journal.unmade_bytes().min(volume.total_bytes / JOURNAL_SHARE_MAX);
+            let journal = unmade.min(volume.total_bytes / JOURNAL_SHARE_MAX);
             self.reserve(volume).saturating_add(journal).saturating_add(self.unprepared_bytes())
         });
         self.space.wanted.set(wanted);

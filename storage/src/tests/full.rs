@@ -1,7 +1,10 @@
 //! A disk that fills up: clients' appends are refused before the last of it is taken, the broker's own go on, and
 //! all is taken again once there is room.
 
+use std::cell::Cell;
 use std::time::Duration;
+
+use futures_util::future::join;
 
 use super::*;
 use crate::AppendError;
@@ -159,6 +162,45 @@ fn what_is_taken_while_the_volume_is_asked_does_not_count_twice() {
         assert!(!store.stats().disk_full, "{:?}", store.stats());
         store.close().await.unwrap();
     });
+}
+
+/// A journal file has its room from its making's beginning on: that is not kept free for it as well.
+#[test]
+fn a_journal_file_that_is_being_made_does_not_count_twice() {
+    for seed in 0..20 {
+        let world = world(seed);
+        let disk = world.disk();
+        let inner = world.clone();
+        world.block_on(async move {
+            // So much that the files of the journal are a small part of the volume.
+            let config = StoreConfig { reserve_bytes: Some(8 * MIB), ..small() };
+            let (store, _) = open(disk.clone(), config).await;
+            let log = store.create_log("a-0", log_config()).await.unwrap();
+            let store_inner = &log.store;
+            let file_bytes = store_inner.config.journal_file_bytes;
+            inner.set_capacity(inner.used_bytes() + 64 * MIB);
+            store_inner.look_at_space().await;
+            inner.set_capacity(inner.used_bytes() + store_inner.space.wanted() + file_bytes / 2);
+            let (made, looks) = (Cell::new(false), Cell::new(0));
+            let make = async {
+                store_inner.journal.make(&disk, 2).await.unwrap();
+                made.set(true);
+            };
+            let look = async {
+                while !made.get() {
+                    store_inner.look_at_space().await;
+                    assert!(!store.stats().disk_full, "{:?}", store.stats());
+                    looks.set(looks.get() + 1);
+                }
+            };
+            let before = store_inner.space.wanted();
+            join(make, look).await;
+            assert!(looks.get() > 0);
+            store_inner.look_at_space().await;
+            assert_eq!(store_inner.space.wanted(), before - file_bytes);
+            store.close().await.unwrap();
+        });
+    }
 }
 
 /// Files of deleted segments are kept for reuse, on a large file system more of them.
