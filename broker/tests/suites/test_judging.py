@@ -3,6 +3,7 @@
 import pathlib
 import tempfile
 import unittest
+import unittest.mock
 
 import kafka_python
 import librdkafka
@@ -31,6 +32,11 @@ rd_kafka_init_transactions(rk, 10 * 1000) failed: Timed out
 \x1b[31m### Test "<MAIN>" failed at test.c:1950:test_wait_exit() at Sat Nov 21 05:33:16 2026: ###
 4 thread(s) still active in librdkafka
 """
+EARLY_ANSWER = """\
+\x1b[31m### Test "0057_invalid_topic" failed at testcpp.h:77:() at Mon Nov 23 15:15:01 2026: ###
+test_invalid_topic:%s: Expected Broker: Invalid topic, got %s
+"""
+EARLY = "test_invalid_topic:90: Expected Broker: Invalid topic, got Local: Unknown topic"
 RAN_NOTHING = """\
 | <MAIN>                                   |     PASSED |   0.001s |
 ============== ALL TESTS PASSED ==============
@@ -67,6 +73,26 @@ class Judging(unittest.TestCase):
         begun = PASSED.splitlines()[0]
         self.assertEqual(librdkafka.judge("0018", begun, None),
                          ("fail", 0, 0, "no end within the time limit, last in do_test:194: with_queue=false"))
+
+    def test_the_early_answer_to_0057_is_the_clients_own_fault_and_nothing_else_is(self):
+        failed = EARLY_ANSWER % ("90", "Local: Unknown topic")
+        result, _, _, why = librdkafka.judge("0057", failed, -6)
+        self.assertEqual((result, librdkafka.client_fault("0057", why)), ("fail", "had its answer too early"))
+        self.assertEqual(librdkafka.client_fault("0055", why), "")
+        for line, error in (("62", "Local: Unknown topic"), ("90", "Broker: Unknown topic or partition")):
+            why = librdkafka.judge("0057", EARLY_ANSWER % (line, error), -6)[3]
+            self.assertEqual(librdkafka.client_fault("0057", why), "")
+
+    def test_a_test_is_repeated_for_the_clients_own_fault_alone(self):
+        for whys, wanted in (
+                ([EARLY, ""], ("pass", "(attempt 2: before, the client itself had its answer too early)")),
+                ([EARLY] * 3, ("fail", f"{EARLY} (attempt 3: before, the client itself "
+                                       "had its answer too early, had its answer too early)")),
+                (["timed out", ""], ("fail", "timed out"))):
+            outcomes = iter([results.Outcome("fail" if why else "pass", 1.0, 0, 0, why) for why in whys])
+            with unittest.mock.patch.object(librdkafka, "_run_process", lambda *_: next(outcomes)):
+                outcome = librdkafka._run_attempts("0057", None, None, None, None, 1)
+            self.assertEqual((outcome.result, outcome.why), wanted)
 
 
 CASE = """\
