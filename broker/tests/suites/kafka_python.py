@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import xml.etree.ElementTree
 
+import attempts
 import process
 from results import Outcome
 
@@ -25,8 +26,6 @@ REQUIREMENTS = ["pytest==9.2.0", "lz4==4.4.5", "python-snappy==0.7.3", "cramjam=
 # What the suite is told about the broker: which APIs and versions the clients use without asking.
 KAFKA_VERSION = "4.3"
 FOLDER = "test/integration"
-# How often a test is run whose log shows a fault of the client itself.
-ATTEMPTS = 3
 
 
 class KafkaPython:
@@ -82,21 +81,15 @@ class KafkaPython:
         stem = re.sub(r"\W+", "-", test)
         log, report = directory / f"{stem}.log", directory / f"{stem}.xml"
         command = [*self._pytest(cache), f"--junitxml={report}", f"{FOLDER}/{test}"]
-        faults = []
-        while True:
+
+        def once():
             report.unlink(missing_ok=True)
             status, seconds = process.run(
                 command, self._source(cache), self._environment(cache, address), log, limit_s)
             result, why = judge(report.read_text() if report.exists() else "", status)
-            fault = client_fault(log.read_text(errors="replace")) if result == "fail" else ""
-            if not fault or len(faults) + 1 == ATTEMPTS:
-                break
-            faults.append(fault)
-            log.rename(directory / f"{stem}-{len(faults)}.log")
-            log.touch()
-        if faults:
-            why = f"{why} (attempt {len(faults) + 1}: before, the client itself {', '.join(faults)})".lstrip()
-        return Outcome(result, seconds, 0, 0, why)
+            return Outcome(result, seconds, 0, 0, why)
+
+        return attempts.outcome_of(once, lambda _: client_fault(log.read_text(errors="replace")), log)
 
     def _pytest(self, cache):
         # Their own options ask for a plug-in that bounds the time, which is done from outside here.

@@ -12,6 +12,7 @@ import subprocess
 import tarfile
 import tempfile
 
+import attempts
 import process
 from results import Outcome
 
@@ -29,8 +30,6 @@ KAFKA_VERSION = "4.3.0"
 # here. 0118 expects the commit of a consumer that closes to be refused, and takes any loss of partitions for closing: it
 # must not meet the one for which its first consumer came second.
 REBALANCE_DELAY_MS = {"0102": 1000, "0118": 1000}
-# How often a test is run whose failure shows the client's own race.
-ATTEMPTS = 3
 # 0057 produces a few records to a topic whose name is invalid, and wants the broker's error of each. Once the broker has
 # answered with it, librdkafka's produce() refuses further ones as of an unknown topic (rd_kafka_msg_partitioner): so it
 # did where the answer came before the last of them was produced, 4 ms after the start. Any other answer than that error
@@ -79,7 +78,7 @@ class Librdkafka:
         """Runs one test: all of it in one process, or one process for each word of its subtests with those whose names
         hold the word. The output stays in `directory`."""
         runner = self._source(cache) / "tests/test-runner"
-        outcomes = [_run_attempts(test, word, runner, address, directory, limit_s) for word in want.subtests or [None]]
+        outcomes = [_run_process(test, word, runner, address, directory, limit_s) for word in want.subtests or [None]]
         worst = next((outcome for outcome in outcomes if outcome.result != "pass"), outcomes[0])
         return worst._replace(seconds=sum(outcome.seconds for outcome in outcomes),
                               passed=sum(outcome.passed for outcome in outcomes),
@@ -143,20 +142,6 @@ def client_fault(test, why):
     return "had its answer too early" if (test, why) == EARLY_ANSWER else ""
 
 
-def _run_attempts(test, word, runner, address, directory, limit_s):
-    faults = []
-    while True:
-        outcome = _run_process(test, word, runner, address, directory, limit_s)
-        fault = client_fault(test, outcome.why) if outcome.result == "fail" else ""
-        if not fault or len(faults) + 1 == ATTEMPTS:
-            break
-        faults.append(fault)
-    if not faults:
-        return outcome
-    before = f"(attempt {len(faults) + 1}: before, the client itself {', '.join(faults)})"
-    return outcome._replace(why=f"{outcome.why} {before}".lstrip())
-
-
 def _run_process(test, word, runner, address, directory, limit_s):
     name = f"{test}-{word}" if word else test
     work = directory / name
@@ -168,8 +153,13 @@ def _run_process(test, word, runner, address, directory, limit_s):
         TESTS=test, TEST_KAFKA_VERSION=KAFKA_VERSION, RDKAFKA_TEST_CONF=str(conf),
         LD_LIBRARY_PATH=f"{source / 'src'}:{source / 'src-cpp'}", **({"SUBTESTS": word} if word else {}))
     log = directory / f"{name}.log"
-    # -L: none of those that use no broker.
-    status, seconds = process.run([runner, "-L"], work, env, log, limit_s)
-    result, passed, skipped, why = judge(test, log.read_text(errors="replace"), status, word)
+
+    def once():
+        # -L: none of those that use no broker.
+        status, seconds = process.run([runner, "-L"], work, env, log, limit_s)
+        result, passed, skipped, why = judge(test, log.read_text(errors="replace"), status, word)
+        return Outcome(result, seconds, passed, skipped, why)
+
+    outcome = attempts.outcome_of(once, lambda failed: client_fault(test, failed.why), log)
     shutil.rmtree(work)
-    return Outcome(result, seconds, passed, skipped, why)
+    return outcome

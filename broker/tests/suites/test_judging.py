@@ -3,8 +3,8 @@
 import pathlib
 import tempfile
 import unittest
-import unittest.mock
 
+import attempts
 import kafka_python
 import librdkafka
 import results
@@ -84,15 +84,25 @@ class Judging(unittest.TestCase):
             self.assertEqual(librdkafka.client_fault("0057", why), "")
 
     def test_a_test_is_repeated_for_the_clients_own_fault_alone(self):
+        too_early = "had its answer too early"
         for whys, wanted in (
-                ([EARLY, ""], ("pass", "(attempt 2: before, the client itself had its answer too early)")),
-                ([EARLY] * 3, ("fail", f"{EARLY} (attempt 3: before, the client itself "
-                                       "had its answer too early, had its answer too early)")),
-                (["timed out", ""], ("fail", "timed out"))):
-            outcomes = iter([results.Outcome("fail" if why else "pass", 1.0, 0, 0, why) for why in whys])
-            with unittest.mock.patch.object(librdkafka, "_run_process", lambda *_: next(outcomes)):
-                outcome = librdkafka._run_attempts("0057", None, None, None, None, 1)
-            self.assertEqual((outcome.result, outcome.why), wanted)
+                ([EARLY, ""], ("pass", f"(attempt 2: before, the client itself {too_early})")),
+                ([EARLY] * 3, ("fail", f"{EARLY} (attempt 3: before, the client itself {too_early}, {too_early})")),
+                (["timed out"], ("fail", "timed out"))):
+            with tempfile.TemporaryDirectory() as directory:
+                log = pathlib.Path(directory, "0057.log")
+                left = iter(whys)
+
+                def once():
+                    why = next(left)
+                    log.write_text(why)
+                    return results.Outcome("fail" if why else "pass", 1.0, 0, 0, why)
+
+                outcome = attempts.outcome_of(once, lambda failed: librdkafka.client_fault("0057", failed.why), log)
+                self.assertEqual((outcome.result, outcome.why), wanted)
+                logs = [log.with_stem(f"0057-{n + 1}") for n in range(len(whys) - 1)] + [log]
+                self.assertEqual([one.read_text() for one in logs], whys)
+                self.assertEqual(len(list(log.parent.iterdir())), len(whys))
 
 
 CASE = """\
