@@ -142,7 +142,8 @@ impl<D: Disk> StoreInner<D> {
             let unmade = self.journal.known_unmade_bytes().await;
             let before = self.space.taken.get();
             let asked = self.disk.volume(&self.dir).await;
-            // Of a journal file that took its room meanwhile nobody knows whether the answer has that.
+            // Of a journal file that took its room meanwhile nobody knows whether the answer has that. There are few, each is
+            // made once, and who fails to make one pauses: it is asked again seldom.
             if self.journal.unmade_bytes() == Some(unmade) {
                 break (before, asked, unmade);
             }
