@@ -30,7 +30,7 @@ const TOPIC_ID_VERSION: i16 = 13;
 /// Pause after a wake-up that brought too little, so that a stream of small appends is read in larger pieces.
 const GATHER: Duration = Duration::from_millis(1);
 
-pub(super) async fn begin(context: RequestContext, request: FetchRequest) -> Result<Begun, CloseReason> {
+pub(super) async fn begin(mut context: RequestContext, request: FetchRequest) -> Result<Begun, CloseReason> {
     context.decoded();
     Ok(Begun::Later(Box::pin(fetch(context, request))))
 }
@@ -51,7 +51,7 @@ async fn fetch(context: RequestContext, request: FetchRequest) -> Result<Answer,
     };
     let mut fetch = Fetch::new(&context, &request, isolation, &session.partitions);
     fetch.run().await;
-    let held = fetch.held.take();
+    let (held, course) = (fetch.held.take(), fetch.course);
     let outcomes = session.partitions.iter().zip(fetch.plan.finish());
     let answered = |((_, asked), outcome): (&(PartitionName, FetchPartition), PartOutcome)| {
         fetch_answer::respond(asked.partition, outcome, isolation)
@@ -59,13 +59,13 @@ async fn fetch(context: RequestContext, request: FetchRequest) -> Result<Answer,
     let data: Vec<_> = outcomes.map(answered).collect();
     let told = shard.fetch_sessions.borrow_mut().finish(&session, &data, task::now_ms());
     let answer = context.encode(ApiKey::Fetch, &respond(session.partitions, data, &told))?;
-    Ok(Answer { held, ..answer })
+    Ok(Answer { held, course, ..answer })
 }
 
 /// A fetch under way: the plan, and what carries it out.
 struct Fetch {
     shard: Rc<Shard>,
-    course: Rc<Course>,
+    course: Course,
     plan: FetchPlan,
     isolation: Isolation,
     /// By place in the request; `None` where it was refused.
@@ -98,7 +98,7 @@ impl Fetch {
         let deadline = Instant::now() + Duration::from_millis(limits.wait_ms);
         let plan = FetchPlan::new(limits, asked);
         let groups = plan.shards().map(|by| (by, shard.signal_by(by))).collect();
-        Fetch { shard, course: context.course.clone(), plan, isolation, keys, groups, deadline, held: None }
+        Fetch { shard, course: context.course, plan, isolation, keys, groups, deadline, held: None }
     }
 
     /// Reads until there is enough, or time is over, or there is something the client should hear at once.
@@ -133,7 +133,7 @@ impl Fetch {
     }
 
     /// Notes what took the time since then, and begins anew.
-    fn note(&self, step: Step, since: &mut Instant) {
+    fn note(&mut self, step: Step, since: &mut Instant) {
         let now = Instant::now();
         self.course.note(step, now.saturating_duration_since(*since));
         *since = now;

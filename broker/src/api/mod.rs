@@ -52,6 +52,7 @@ mod scatter;
 mod submit;
 mod sync_group;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -75,7 +76,9 @@ pub(crate) struct RequestContext {
     /// The client's name for itself.
     pub(crate) client_id: Option<WireString>,
     correlation_id: i32,
-    course: Rc<Course>,
+    course: Course,
+    /// Entries of the answer, as its handler tells; `None` for those that answer without being told.
+    entries: Option<Rc<Cell<usize>>>,
 }
 
 /// Begins a request: reads its header, finds its handler, and runs that to the point from which the next
@@ -84,7 +87,7 @@ pub(crate) async fn begin(
     shard: &Rc<Shard>,
     connection: &Rc<Connection>,
     request: Bytes,
-    course: &Rc<Course>,
+    course: Course,
 ) -> Result<(i16, Begun), CloseReason> {
     let frame = RequestFrame::parse(request).map_err(|error| CloseReason(error.to_string()))?;
     connection.entry().note_client_id(frame.client_id.as_deref());
@@ -94,7 +97,8 @@ pub(crate) async fn begin(
         version: frame.version,
         client_id: frame.client_id.clone(),
         correlation_id: frame.correlation_id,
-        course: course.clone(),
+        course,
+        entries: None,
     };
     let key = frame.api.code();
     tasks::note(registry::note_of(key));
@@ -110,7 +114,7 @@ pub(crate) async fn begin(
 
 impl RequestContext {
     /// Says that the request is decoded, as [`Stage::Decode`] has it, at the moment which it gives; once for each request.
-    fn decoded(&self) -> Instant {
+    fn decoded(&mut self) -> Instant {
         let now = Instant::now();
         let took = now.saturating_duration_since(self.course.arrived);
         self.shard.stages.record(Stage::Decode, took);
@@ -131,7 +135,9 @@ impl RequestContext {
 
     /// Says that the answer is about so many entries.
     fn expect_entries(&self, entries: usize) {
-        self.course.entries.set(self.course.entries.get().max(entries));
+        if let Some(told) = &self.entries {
+            told.set(told.get().max(entries));
+        }
     }
 
     /// The answer's bytes, made beside the shard if it, or its request, is about many entries; there it is also taken
@@ -144,12 +150,19 @@ impl RequestContext {
     ) -> Result<Answer, CloseReason> {
         let (correlation_id, version) = (self.correlation_id, self.version);
         let work = move || encode(correlation_id, api, version, &response);
-        self.shard.desk.run_by_size(entries.max(self.course.entries.get()), work).await.map(Answer::from)
+        let told = self.entries.as_ref().map_or(0, |told| told.get());
+        let slices = self.shard.desk.run_by_size(entries.max(told), work).await?;
+        Ok(self.answer(slices))
     }
 
     /// The answer's bytes.
     pub(crate) fn encode<R: Message>(&self, api: ApiKey, response: &R) -> Result<Answer, CloseReason> {
-        encode(self.correlation_id, api, self.version, response).map(Answer::from)
+        encode(self.correlation_id, api, self.version, response).map(|slices| self.answer(slices))
+    }
+
+    /// What the request came to: these bytes, none where the protocol has no answer.
+    fn answer(&self, slices: Vec<Bytes>) -> Answer {
+        Answer { slices, held: None, course: self.course }
     }
 
     /// The answer's bytes in another version than the request's.

@@ -66,7 +66,10 @@ enum OutcomeState {
     Done(Result<PartitionAppended, Refusal>),
 }
 
-pub(super) async fn begin(context: RequestContext, request: ProduceRequest) -> Result<Begun, CloseReason> {
+pub(super) async fn begin(
+    mut context: RequestContext,
+    request: ProduceRequest,
+) -> Result<Begun, CloseReason> {
     let ProduceRequest { acks, topic_data, .. } = request;
     let (topics, mut places) = check_all(&context, acks, topic_data);
     pack(&context, &mut places).await;
@@ -217,7 +220,7 @@ async fn append(
 // Not an `async fn`: that would hold all of this twice, once as it came and once as it is worked on.
 #[allow(clippy::manual_async_fn)]
 fn finish(
-    context: RequestContext,
+    mut context: RequestContext,
     acks: i16,
     topics: PerPartition<Named>,
     mut outcomes: PerPartition<Outcome>,
@@ -226,13 +229,14 @@ fn finish(
     async move {
         if let Some(begun) = &mut appending.here {
             let appended = begun.finish().await;
-            note(&context, &mut outcomes, context.shard.index, appended);
+            let own = context.shard.index;
+            note(&mut context, &mut outcomes, own, appended);
         }
         for (to, reply) in &mut appending.elsewhere {
             let ShardReply::Append(appended) = reply.await else {
                 unreachable!("a reply has the name of its request")
             };
-            note(&context, &mut outcomes, *to, appended);
+            note(&mut context, &mut outcomes, *to, appended);
         }
         answer(&context, acks, topics, outcomes)
     }
@@ -251,7 +255,7 @@ fn answer(
     });
     if acks == 0 {
         return match outcomes.find_map(|(_, outcome)| outcome.err()) {
-            None => Ok(Answer::default()),
+            None => Ok(context.answer(Vec::new())),
             Some(refusal) => {
                 Err(CloseReason(format!("produce without acknowledgement failed: {}", refusal.error)))
             }
@@ -269,7 +273,7 @@ fn answer(
 }
 
 /// Puts what a shard's appends came to where they stand in the request.
-fn note(context: &RequestContext, outcomes: &mut [Outcome], shard: usize, appended: AppendOutcomes) {
+fn note(context: &mut RequestContext, outcomes: &mut [Outcome], shard: usize, appended: AppendOutcomes) {
     context.course.note_append(&appended.times);
     let of_shard = outcomes
         .iter_mut()

@@ -1,5 +1,6 @@
 //! The APIs that are served, one entry each. What is advertised is what is served.
 
+use std::rc::Rc;
 use std::sync::LazyLock;
 
 use futures_util::future::LocalBoxFuture;
@@ -115,6 +116,7 @@ where
 {
     entry(R::API, served, move |context, frame| {
         Box::pin(async move {
+            let mut context = RequestContext { entries: Some(Rc::default()), ..context };
             let large = frame.body.len() / BYTES_PER_ENTRY;
             let decoded = move || decode::<R>(&frame);
             let request = context.shard.desk.run_by_size(large, decoded).await?;

@@ -171,12 +171,12 @@ async fn read_requests(shard: &Rc<Shard>, connection: &Rc<Connection>, socket: S
         let Some(_beginning) = pipeline.beginning() else { return };
         let receive = arrived.saturating_duration_since(first_byte);
         shard.stages.record(Stage::Receive, receive);
-        let course = Rc::new(Course::new(arrived, receive, request.len()));
+        let course = Course::new(arrived, receive, request.len());
         let in_flight = shard.metrics.request_received(request.len());
         connection.registered.requested();
-        match api::begin(shard, connection, request, &course).await {
+        match api::begin(shard, connection, request, course).await {
             Ok((api_key, begun)) => {
-                pipeline.push(Entry { begun, course, api_key, _permit: permit, _in_flight: in_flight });
+                pipeline.push(Entry { begun, api_key, _permit: permit, _in_flight: in_flight });
             }
             Err(CloseReason(reason)) => {
                 shard.metrics.connection_refused();

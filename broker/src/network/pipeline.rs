@@ -6,7 +6,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -20,18 +19,14 @@ use crate::shard::{Course, InFlight};
 /// Bytes of finished answers that may wait for the socket before no further request is read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes to send, length prefix included. Empty where the protocol has no answer (acks=0).
-#[derive(Default)]
+/// What a request came to.
 pub(crate) struct Answer {
+    /// Bytes to send, length prefix included. Empty where the protocol has no answer (acks=0).
     pub(crate) slices: Vec<Bytes>,
     /// Share of the bytes of answers in memory, held until it is sent.
     pub(crate) held: Option<Permit>,
-}
-
-impl From<Vec<Bytes>> for Answer {
-    fn from(slices: Vec<Bytes>) -> Answer {
-        Answer { slices, held: None }
-    }
+    /// What the request's time went to.
+    pub(crate) course: Course,
 }
 
 /// Why a connection is closed from this side.
@@ -50,7 +45,6 @@ pub(crate) enum Begun {
 /// One begun request.
 pub(crate) struct Entry {
     pub(crate) begun: Begun,
-    pub(crate) course: Rc<Course>,
     pub(crate) api_key: i16,
     /// Its share of the bytes in flight on this shard.
     pub(crate) _permit: Permit,
@@ -59,8 +53,8 @@ pub(crate) struct Entry {
 
 /// What the responder gets.
 pub(crate) enum Next {
-    /// A finished request: its answer, its course, and its API.
-    Answer(Answer, Rc<Course>, i16),
+    /// A finished request: its answer, and its API.
+    Answer(Answer, i16),
     /// The connection is to be closed.
     Close(CloseReason),
     /// No more requests will come, all were answered, or the rest is given up.
@@ -198,12 +192,12 @@ impl Pipeline {
             *self.responder.borrow_mut() = Some(cx.waker().clone());
             return Poll::Pending;
         };
-        let outcome = match &mut entry.begun {
+        let outcome = match entry.begun {
             Begun::Done(answer) => {
-                self.answer_bytes.set(self.answer_bytes.get() - length(answer));
-                Ok(std::mem::take(answer))
+                self.answer_bytes.set(self.answer_bytes.get() - length(&answer));
+                Ok(answer)
             }
-            Begun::Later(later) => match noted(entry.api_key, || later.as_mut().poll(cx)) {
+            Begun::Later(ref mut later) => match noted(entry.api_key, || later.as_mut().poll(cx)) {
                 Poll::Ready(outcome) => outcome,
                 // It closed its own connection.
                 Poll::Pending if self.state.get() == State::Aborted => return Poll::Ready(Next::End),
@@ -216,7 +210,7 @@ impl Pipeline {
         };
         wake(&self.reader);
         Poll::Ready(match outcome {
-            Ok(answer) => Next::Answer(answer, entry.course, entry.api_key),
+            Ok(answer) => Next::Answer(answer, entry.api_key),
             Err(reason) => Next::Close(reason),
         })
     }
@@ -266,10 +260,10 @@ mod tests {
 
     fn entry() -> Entry {
         let permit = Semaphore::new(1).try_acquire(1).unwrap();
-        let begun = Begun::Done(Answer::from(vec![Bytes::from_static(b"answer")]));
+        let course = Course::new(Instant::now(), Duration::ZERO, 6);
+        let begun = Begun::Done(Answer { slices: vec![Bytes::from_static(b"answer")], held: None, course });
         let in_flight = Arc::new(ShardMetrics::default()).request_received(6);
-        let course = Rc::new(Course::new(Instant::now(), Duration::ZERO, 6));
-        Entry { begun, course, api_key: 18, _permit: permit, _in_flight: in_flight }
+        Entry { begun, api_key: 18, _permit: permit, _in_flight: in_flight }
     }
 
     /// A stop once came while a metadata command was under way: it took effect, and nobody answered it.

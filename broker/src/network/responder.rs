@@ -24,7 +24,8 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: So
         let mut ready_at = None;
         while let Some(taken) = next.take() {
             match taken {
-                Next::Answer(answer, course, api_key) => {
+                Next::Answer(answer, api_key) => {
+                    let course = answer.course;
                     let ready = *ready_at.get_or_insert_with(Instant::now);
                     shard.metrics.request_answered(api_key, ready.saturating_duration_since(course.arrived));
                     if !answer.slices.is_empty() {
@@ -63,7 +64,7 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: So
 /// An answer on its way to the socket. Answers of a few bytes may join in one send, as many as a connection may have
 /// requests.
 struct Joined {
-    course: Rc<Course>,
+    course: Course,
     ready: Instant,
     api_key: i16,
 }
@@ -75,7 +76,7 @@ fn record(shard: &Shard, connection: &Connection, joined: &mut Vec<Joined>, sent
         if let Some(whole) = Stage::whole(api_key) {
             shard.stages.record(whole, sent.saturating_duration_since(course.arrived));
         }
-        shard.slow.look(connection, api_key, &course, (ready, sent));
+        shard.slow.look(connection, api_key, course, (ready, sent));
     }
 }
 

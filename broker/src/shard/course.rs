@@ -1,9 +1,9 @@
 //! The course of one request: which stage of it took how long, for whoever asks afterwards why it was slow.
 //!
-//! Every request carries one from its first byte to its answer's last. Stages write into it what they measure anyway,
-//! in whole microseconds; nothing is looked at unless the request turns out to be slow ([`super::slow`]).
+//! Every request carries one from its first byte to its answer's last, in the memory of whoever works on it: one of its own would
+//! have left the caches of the core when the answer comes. Stages write into it what they measure anyway, in whole
+//! microseconds; nothing is looked at unless the request turns out to be slow ([`super::slow`]).
 
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::{Stage, Stages};
@@ -57,46 +57,45 @@ impl Step {
 }
 
 /// See the module.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Course {
     /// When all of the request was there.
     pub(crate) arrived: Instant,
     /// Bytes of the request: what a slice of it keeps in memory.
     pub(crate) request_bytes: usize,
-    /// Entries of the answer, where its handler told.
-    pub(crate) entries: Cell<usize>,
-    took_us: [Cell<u32>; Step::ALL.len()],
+    took_us: [u32; Step::ALL.len()],
 }
 
 impl Course {
     /// Of a request of so many bytes that has just arrived, and was `received` in that time.
     pub(crate) fn new(arrived: Instant, received: Duration, request_bytes: usize) -> Course {
-        let course = Course { arrived, request_bytes, entries: Cell::default(), took_us: Default::default() };
+        let mut course = Course { arrived, request_bytes, took_us: Default::default() };
         course.note(Step::Receive, received);
         course
     }
 
     /// Notes that a step took so long; of one that is done several times, each counts.
-    pub(crate) fn note(&self, step: Step, took: Duration) {
-        let took_us = &self.took_us[step as usize];
-        took_us.set(took_us.get().saturating_add(microseconds(took)));
+    pub(crate) fn note(&mut self, step: Step, took: Duration) {
+        let took_us = &mut self.took_us[step as usize];
+        *took_us = took_us.saturating_add(microseconds(took));
     }
 
     /// Notes the steps of an append, unless another shard's took longer.
-    pub(crate) fn note_append(&self, times: &AppendTimes) {
-        let own = &self.took_us[Step::Mailbox as usize..=Step::Flush as usize];
-        let sum = |took: &mut dyn Iterator<Item = u32>| took.map(u64::from).sum::<u64>();
-        if sum(&mut times.0.into_iter()) > sum(&mut own.iter().map(Cell::get)) {
-            own.iter().zip(times.0).for_each(|(own, took)| own.set(took));
+    pub(crate) fn note_append(&mut self, times: &AppendTimes) {
+        let own = &mut self.took_us[Step::Mailbox as usize..=Step::Flush as usize];
+        let sum = |took: &[u32]| took.iter().copied().map(u64::from).sum::<u64>();
+        if sum(&times.0) > sum(own) {
+            own.copy_from_slice(&times.0);
         }
     }
 
     /// Microseconds of a step.
     pub(crate) fn of(&self, step: Step) -> u32 {
-        self.took_us[step as usize].get()
+        self.took_us[step as usize]
     }
 
     /// The request's answer became `ready` and was `sent`. From here on the steps together are the whole.
-    pub(crate) fn end(&self, ready: Instant, sent: Instant) {
+    pub(crate) fn end(&mut self, ready: Instant, sent: Instant) {
         self.note(Step::Respond, sent.saturating_duration_since(ready));
         let told: u64 = Step::ALL[Step::Decode as usize..Step::Handle as usize]
             .iter()
@@ -172,7 +171,7 @@ mod tests {
     #[test]
     fn the_steps_are_the_whole() {
         let arrived = Instant::now();
-        let course = Course::new(arrived, 3 * MS, 100);
+        let mut course = Course::new(arrived, 3 * MS, 100);
         course.note(Step::Decode, 2 * MS);
         course.note(Step::Read, 5 * MS);
         course.note(Step::Records, 400 * MS);
@@ -187,7 +186,7 @@ mod tests {
     #[test]
     fn the_slowest_append_is_told() {
         let now = Instant::now();
-        let course = Course::new(now, MS, 100);
+        let mut course = Course::new(now, MS, 100);
         let quick = AppendTimes::new(None, now, now + MS);
         let slow = AppendTimes::new(Some(now), now + 3 * MS, now + 7 * MS);
         [quick, slow, quick].iter().for_each(|times| course.note_append(times));
@@ -199,7 +198,7 @@ mod tests {
     #[test]
     fn what_takes_for_ever_counts_as_the_longest_that_can_be_told() {
         let now = Instant::now();
-        let course = Course::new(now, Duration::MAX, 0);
+        let mut course = Course::new(now, Duration::MAX, 0);
         course.note(Step::Receive, MS);
         assert_eq!(course.of(Step::Receive), u32::MAX);
     }

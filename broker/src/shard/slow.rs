@@ -39,7 +39,7 @@ impl SlowLog {
         &self,
         connection: &Connection,
         api_key: i16,
-        course: &Course,
+        mut course: Course,
         (ready, sent): (Instant, Instant),
     ) {
         // Its steps are looked at only where they can be slow together: they are no longer than the whole.
@@ -64,7 +64,7 @@ impl SlowLog {
             client = %format_args!("{name} {version}"),
             bytes = course.request_bytes,
             longest,
-            steps = steps(course),
+            steps = steps(&course),
             left_out,
             "slow request: {} ms, the longest part was {longest}",
             busy_us / 1000
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn steps_are_told_in_milliseconds() {
         let now = Instant::now();
-        let course = Course::new(now, Duration::from_micros(1_234), 10);
+        let mut course = Course::new(now, Duration::from_micros(1_234), 10);
         course.note(Step::Flush, Duration::from_millis(800));
         assert_eq!(steps(&course), "receive 1.234, flush 800.000");
     }
