@@ -107,6 +107,18 @@ impl Broker {
         Ok(values.sum())
     }
 
+    /// Ids of its threads whose names begin like this.
+    pub(crate) fn threads(&self, prefix: &str) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let thread = thread?;
+            if fs::read_to_string(thread.path().join("comm"))?.starts_with(prefix) {
+                found.push(thread.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Ok(found)
+    }
+
     /// Whether it runs no more.
     pub(crate) fn has_ended(&mut self) -> io::Result<bool> {
         Ok(self.child.try_wait()?.is_some())

@@ -21,6 +21,7 @@ mod figures;
 mod load;
 mod loopback;
 mod machine;
+mod overhead;
 mod process;
 mod producers;
 mod raw_writer;
@@ -54,6 +55,8 @@ enum Command {
     Soak(soak::SoakArgs),
     /// Idempotent producers come and go over very many partitions: the memory must stay within its budget
     Producers(producers::ProducersArgs),
+    /// What recording latencies costs: its share of a shard's time under load, by the kernel's profiler
+    Overhead(overhead::OverheadArgs),
 }
 
 /// The disk's ceiling.
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
         Command::Recovery(args) => recovery::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Producers(args) => producers::run(&args),
+        Command::Overhead(args) => overhead::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

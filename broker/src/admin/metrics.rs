@@ -177,7 +177,7 @@ fn latencies(page: &mut String, shared: &Shared) {
             for (at, bucket) in latency.buckets.iter().enumerate() {
                 count += get(bucket);
                 let bound = match LATENCY_BOUNDS_US.get(at) {
-                    Some(us) => format!("{}", std::time::Duration::from_micros(*us).as_secs_f64()),
+                    Some(us) => format!("{}", std::time::Duration::from_micros(u64::from(*us)).as_secs_f64()),
                     None => "+Inf".to_owned(),
                 };
                 line(page, &format!("{NAME}_bucket"), &format!("{labels},le=\"{bound}\""), count);

@@ -75,6 +75,9 @@ pub(super) async fn begin(
     pack(&context, &mut places).await;
     let decoded = context.decoded();
     let (outcomes, appending) = append(&context.shard, places, decoded).await;
+    if let (Some(here), []) = (&appending.here, &appending.elsewhere[..]) {
+        context.connection.begun(here.appended);
+    }
     Ok(Begun::Later(Box::pin(finish(context, acks, topics, outcomes, appending))))
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Connection {
     pipeline: Pipeline,
     /// When bytes last moved in either direction.
     moved: Cell<Instant>,
+    /// When its newest request was begun, as far as anyone looked at a clock for that.
+    begun: Cell<Option<Instant>>,
     mid_request: Cell<bool>,
     /// How the peer gets on with the request that it began.
     progress: Progress,
@@ -39,6 +41,7 @@ impl Connection {
             stream,
             pipeline: Pipeline::new(requests_max),
             moved: Cell::new(Instant::now()),
+            begun: Cell::default(),
             mid_request: Cell::new(false),
             progress: Progress::default(),
             sending: Cell::new(false),
@@ -68,6 +71,13 @@ impl Connection {
         self.moved.set(now);
         self.registered.sent(bytes);
         now
+    }
+
+    /// Notes that its newest request was begun at this moment, which is now: nothing is waited for any more until the next one
+    /// may be taken up.
+    pub(crate) fn begun(&self, at: Instant) {
+        self.moved.set(at);
+        self.begun.set(Some(at));
     }
 
     /// Notes that it is alive, such as after a wait that was ours, at the moment which it gives.
@@ -153,9 +163,14 @@ pub(super) async fn serve(shard: Rc<Shard>, stream: Rc<TcpStream>, peer: SocketA
 async fn read_requests(shard: &Rc<Shard>, connection: &Rc<Connection>, socket: Socket) {
     let mut receiver = Receiver::new(socket, shard.shared.config.socket_request_max_bytes);
     let pipeline = &connection.pipeline;
-    while pipeline.room().await {
+    loop {
+        // The next request is taken up when the one before was begun, where it did not wait for room meanwhile.
+        let before = connection.begun.take().filter(|_| pipeline.has_room());
+        if !pipeline.room().await {
+            return;
+        }
         let Received { request, permit, first_byte, arrived } =
-            match receiver.next(connection, &shard.budget).await {
+            match receiver.next(connection, &shard.budget, before).await {
                 Ok(received) => received,
                 Err(error) => {
                     report_end(shard, connection, &error);

@@ -97,13 +97,18 @@ impl Pipeline {
         }
     }
 
+    /// Whether another request may be begun, as far as those before it are concerned.
+    pub(crate) fn has_room(&self) -> bool {
+        self.entries.borrow().len() < self.requests_max && self.answer_bytes.get() < ANSWER_BYTES_MAX
+    }
+
     /// Waits until another request may be begun; false if none will.
     pub(crate) async fn room(&self) -> bool {
         poll_fn(|cx| {
             if self.state.get() != State::Open {
                 return Poll::Ready(false);
             }
-            if self.entries.borrow().len() < self.requests_max && self.answer_bytes.get() < ANSWER_BYTES_MAX {
+            if self.has_room() {
                 return Poll::Ready(true);
             }
             *self.reader.borrow_mut() = Some(cx.waker().clone());

@@ -78,11 +78,12 @@ impl Receiver {
     }
 
     /// The next request, with its share of `budget`. While that is used up for requests of its length,
-    /// nothing is received.
+    /// nothing is received. `now` is this moment, where it is known.
     pub(super) async fn next(
         &mut self,
         connection: &Connection,
         budget: &RequestBudget,
+        now: Option<Instant>,
     ) -> Result<Received, ReceiveError> {
         let received_before = self.refilled;
         let (bytes, first_byte) = self.length(connection).await?;
@@ -99,8 +100,9 @@ impl Receiver {
             Poll::Pending => (turn.await, false),
         };
         // Where nothing was waited for behind the receive that brought it, that is when it arrived.
-        let fresh = at_once && self.refilled != received_before;
-        let arrived = if fresh { self.refilled } else { connection.touch() };
+        let fresh = self.refilled != received_before;
+        let known = if fresh { Some(self.refilled) } else { now };
+        let arrived = known.filter(|_| at_once).unwrap_or_else(|| connection.touch());
         if !self.after_large || self.small.len() >= bytes {
             let request = Bytes::copy_from_slice(&self.small[..bytes]);
             self.small.advance(bytes);

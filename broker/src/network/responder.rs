@@ -1,7 +1,7 @@
 //! Sends answers in the order of the requests, several in one vectored send where they are ready.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::connection::{Connection, log_close};
 use super::pipeline::Next;
@@ -27,9 +27,10 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: So
                 Next::Answer(answer, api_key) => {
                     let course = answer.course;
                     let ready = *ready_at.get_or_insert_with(Instant::now);
-                    shard.metrics.request_answered(api_key, ready.saturating_duration_since(course.arrived));
+                    let answered = ready.saturating_duration_since(course.arrived);
+                    shard.metrics.request_answered(api_key, answered);
                     if !answer.slices.is_empty() {
-                        joined.push(Joined { course, ready, api_key });
+                        joined.push(Joined { course, answered, api_key });
                     }
                     outgoing.extend(answer.slices);
                     held.extend(answer.held);
@@ -47,7 +48,10 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: So
         (outgoing, sent_all) = send_all(&connection, &socket, outgoing).await;
         held.clear();
         match sent_all {
-            Ok(Some(sent)) => record(&shard, &connection, &mut joined, sent),
+            Ok(Some(sent)) => {
+                let sending = ready_at.map_or(Duration::ZERO, |ready| sent.saturating_duration_since(ready));
+                record(&shard, &connection, &mut joined, sending);
+            }
             Ok(None) => {}
             Err(error) => {
                 tracing::debug!(shard = shard.index, peer = %connection.peer(), "connection ended: send failed: {error}");
@@ -65,18 +69,20 @@ pub(super) async fn run(shard: Rc<Shard>, connection: Rc<Connection>, socket: So
 /// requests.
 struct Joined {
     course: Course,
-    ready: Instant,
+    /// From its arrival until its answer was ready.
+    answered: Duration,
     api_key: i16,
 }
 
-/// These answers have been sent.
-fn record(shard: &Shard, connection: &Connection, joined: &mut Vec<Joined>, sent: Instant) {
-    for Joined { course, ready, api_key } in joined.drain(..) {
-        shard.stages.record(Stage::Respond, sent.saturating_duration_since(ready));
+/// These answers have been sent, which took so long.
+fn record(shard: &Shard, connection: &Connection, joined: &mut Vec<Joined>, sending: Duration) {
+    // As many as there are requests in flight, at most.
+    shard.stages.record_all(Stage::Respond, sending, u32::try_from(joined.len()).unwrap_or(u32::MAX));
+    for Joined { course, answered, api_key } in joined.drain(..) {
         if let Some(whole) = Stage::whole(api_key) {
-            shard.stages.record(whole, sent.saturating_duration_since(course.arrived));
+            shard.stages.record(whole, answered + sending);
         }
-        shard.slow.look(connection, api_key, course, (ready, sent));
+        shard.slow.look(connection, api_key, course, (answered, sending));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Appending validated batches to partitions of this shard.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::join;
@@ -50,9 +50,9 @@ pub(crate) struct AppendOutcomes {
 pub(crate) struct BegunAppends {
     appends: PerPartition<Result<BegunOne, AppendFailure>>,
     shard: Rc<Shard>,
-    sent: Option<Instant>,
-    handed_over: Instant,
-    appended: Instant,
+    times: AppendTimes,
+    /// When the last of them had taken effect.
+    pub(crate) appended: Instant,
 }
 
 /// One of them.
@@ -89,8 +89,10 @@ impl Shard {
             }
             drop((turn, room));
             let appended = Instant::now();
-            shard.stages.record(Stage::Append, appended.saturating_duration_since(handed_over));
-            BegunAppends { appends: begun, shard, sent, handed_over, appended }
+            let append = appended.saturating_duration_since(handed_over);
+            shard.stages.record(Stage::Append, append);
+            let mailbox = sent.map_or(Duration::ZERO, |sent| handed_over.saturating_duration_since(sent));
+            BegunAppends { appends: begun, shard, times: AppendTimes::new(mailbox, append), appended }
         }
     }
 
@@ -146,7 +148,7 @@ impl BegunAppends {
                 Err(failure) => Err(failure),
             });
         }
-        let mut times = AppendTimes::new(self.sent, self.handed_over, self.appended);
+        let mut times = self.times;
         if let Some(commit) = last_commit {
             times.add_commit(&self.shard.stages, self.appended, commit);
         }

@@ -94,21 +94,19 @@ impl Course {
         self.took_us[step as usize]
     }
 
-    /// The request's answer became `ready` and was `sent`. From here on the steps together are the whole.
-    pub(crate) fn end(&mut self, ready: Instant, sent: Instant) {
-        self.note(Step::Respond, sent.saturating_duration_since(ready));
+    /// The request was answered so long after it had arrived, and sending that took so long. From here on the steps together are the whole.
+    pub(crate) fn end(&mut self, answered: Duration, sending: Duration) {
+        self.note(Step::Respond, sending);
         let told: u64 = Step::ALL[Step::Decode as usize..Step::Handle as usize]
             .iter()
             .map(|(step, _)| u64::from(self.of(*step)))
             .sum();
-        let whole = ready.saturating_duration_since(self.arrived);
-        self.note(Step::Handle, whole.saturating_sub(Duration::from_micros(told)));
+        self.note(Step::Handle, answered.saturating_sub(Duration::from_micros(told)));
     }
 
-    /// Time from the first byte to `sent`, in microseconds.
-    pub(crate) fn whole_us(&self, sent: Instant) -> u64 {
-        let answered = sent.saturating_duration_since(self.arrived);
-        u64::from(self.of(Step::Receive)) + u64::from(microseconds(answered))
+    /// Time from the first byte to the end of what came `behind` the arrival, in microseconds.
+    pub(crate) fn whole_us(&self, behind: Duration) -> u64 {
+        u64::from(self.of(Step::Receive)) + u64::from(microseconds(behind))
     }
 
     /// Time since the first byte that counts against the broker (or its network), in microseconds.
@@ -129,26 +127,23 @@ impl Course {
 pub(crate) struct AppendTimes([u32; 6]);
 
 impl AppendTimes {
-    /// Of an append that another shard wished for at `sent`, was handed over and took effect, and counts as written now.
-    pub(crate) fn new(sent: Option<Instant>, handed_over: Instant, appended: Instant) -> AppendTimes {
-        let mailbox = sent.map_or(Duration::ZERO, |sent| handed_over.saturating_duration_since(sent));
-        let append = appended.saturating_duration_since(handed_over);
+    /// Of an append that took so long on its way here, and until it had taken effect.
+    pub(crate) fn new(mailbox: Duration, append: Duration) -> AppendTimes {
         AppendTimes([microseconds(mailbox), microseconds(append), 0, 0, 0, 0])
     }
 
     /// Adds the steps of the commit that it joined at `appended`, if its shard still knows them.
     pub(crate) fn add_commit(&mut self, stages: &Stages, appended: Instant, commit: u64) {
-        let Some(course) = stages.commit(commit) else { return };
-        let marks = [appended, course.write.0, course.write.1, course.flush.0, course.flush.1];
-        for (took, pair) in self.0[2..].iter_mut().zip(marks.windows(2)) {
-            *took = microseconds(pair[1].saturating_duration_since(pair[0]));
-        }
+        let Some(times) = stages.commit(commit) else { return };
+        self.0[2] = microseconds(times.began.saturating_duration_since(appended));
+        self.0[3..].copy_from_slice(&times.took_us);
     }
 }
 
 /// Whole microseconds, at most those of 71 minutes.
-fn microseconds(duration: Duration) -> u32 {
-    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+pub(super) fn microseconds(duration: Duration) -> u32 {
+    let seconds = u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+    seconds.saturating_mul(1_000_000).saturating_add(duration.subsec_micros())
 }
 
 /// The stages that are steps by another name stay so.
@@ -176,7 +171,7 @@ mod tests {
         course.note(Step::Read, 5 * MS);
         course.note(Step::Records, 400 * MS);
         course.note(Step::Read, 6 * MS);
-        course.end(arrived + 420 * MS, arrived + 450 * MS);
+        course.end(420 * MS, 30 * MS);
         assert_eq!((course.of(Step::Handle), course.of(Step::Read)), (7_000, 11_000));
         assert_eq!(course.busy_us(), 53_000, "453 ms without the client's own 400");
         assert_eq!(course.longest(), (Step::Respond, "respond"));
@@ -187,11 +182,11 @@ mod tests {
     fn the_slowest_append_is_told() {
         let now = Instant::now();
         let mut course = Course::new(now, MS, 100);
-        let quick = AppendTimes::new(None, now, now + MS);
-        let slow = AppendTimes::new(Some(now), now + 3 * MS, now + 7 * MS);
+        let quick = AppendTimes::new(Duration::ZERO, MS);
+        let slow = AppendTimes::new(3 * MS, 4 * MS);
         [quick, slow, quick].iter().for_each(|times| course.note_append(times));
         assert_eq!((course.of(Step::Mailbox), course.of(Step::Append)), (3_000, 4_000));
-        course.end(now + 10 * MS, now + 10 * MS);
+        course.end(10 * MS, Duration::ZERO);
         assert_eq!((course.of(Step::Handle), course.busy_us()), (3_000, 11_000));
     }
 

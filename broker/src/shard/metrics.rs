@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::course::microseconds;
 use super::stages::Handover;
 
 /// Upper bounds of the latency buckets in microseconds; the last bucket has none.
-pub(crate) const LATENCY_BOUNDS_US: [u64; 12] =
+pub(crate) const LATENCY_BOUNDS_US: [u32; 12] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_500_000];
 
 /// Kinds of requests that are counted apart: a bounded set, whatever clients send.
@@ -121,10 +122,11 @@ impl ShardMetrics {
 
     /// Counts a request by the time from its last byte's arrival to its answer being ready to send.
     pub(crate) fn request_answered(&self, api_key: i16, latency: Duration) {
-        let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        let us = microseconds(latency);
         let kind =
             &self.latency[usize::try_from(api_key).map_or(KINDS.len() - 1, |k| k.min(KINDS.len() - 1))];
-        add(&kind.buckets[LATENCY_BOUNDS_US.partition_point(|bound| *bound < us)], 1);
-        add(&kind.sum_us, us);
+        // All of them: fewer instructions than a search takes.
+        add(&kind.buckets[LATENCY_BOUNDS_US.iter().filter(|bound| **bound < us).count()], 1);
+        add(&kind.sum_us, u64::from(us));
     }
 }

@@ -34,20 +34,20 @@ impl SlowLog {
         SlowLog { slow_us, metrics, quota: Quota::new(Instant::now()) }
     }
 
-    /// Looks at a request whose answer became ready and was sent at these moments.
+    /// Looks at a request that was answered so long after it had arrived, and whose answer took so long to send.
     pub(crate) fn look(
         &self,
         connection: &Connection,
         api_key: i16,
         mut course: Course,
-        (ready, sent): (Instant, Instant),
+        (answered, sending): (Duration, Duration),
     ) {
         // Its steps are looked at only where they can be slow together: they are no longer than the whole.
-        let whole_us = course.whole_us(sent);
+        let whole_us = course.whole_us(answered + sending);
         if self.slow_us.is_none_or(|slow_us| whole_us < slow_us) || PATIENT.contains(&api_key) {
             return;
         }
-        course.end(ready, sent);
+        course.end(answered, sending);
         let busy_us = course.busy_us();
         if self.slow_us.is_none_or(|slow_us| busy_us < slow_us) {
             return;

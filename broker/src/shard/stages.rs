@@ -9,7 +9,7 @@
 //!
 //! Bounds: [`READINGS_BYTES_MAX`] for each of the two sets of a shard, whatever is recorded, and [`NOTED_MAX`] recordings.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use hdrhistogram::{Counter, Histogram};
 use penstock_storage::{CommitMeter, CommitStep, Ticket};
 
 use super::ShardMetrics;
+use super::course::microseconds;
 
 /// Shortest duration told from nothing, and the finest difference told, in nanoseconds.
 const LOW_NS: u64 = 16;
@@ -166,11 +167,13 @@ impl Handover {
 /// Commits and flush rounds whose times a shard remembers.
 const COMMITS_REMEMBERED: usize = 64;
 
-/// The steps of one commit: when each began and ended.
+/// The steps of one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CommitTimes {
-    pub(crate) write: (Instant, Instant),
-    pub(crate) flush: (Instant, Instant),
+    /// When its first write went to the disk.
+    pub(crate) began: Instant,
+    /// Microseconds of its writes, of the time from there to the flush round that covered it, and of that round.
+    pub(crate) took_us: [u32; 3],
 }
 
 /// Begin and end of a step, and the (last) commit that it was of.
@@ -224,10 +227,13 @@ impl RecentCommits {
 
 /// The recording end, on its shard.
 pub(crate) struct Stages {
-    /// Stages and nanoseconds that are not in `current` yet; no more than [`NOTED_MAX`].
-    noted: RefCell<Vec<(Stage, u64)>>,
+    /// Stages, how often, and nanoseconds that are not in `current` yet; so many.
+    noted: Box<[Cell<(Stage, u32, u64)>; NOTED_MAX]>,
+    noted_len: Cell<usize>,
     current: RefCell<Box<Readings>>,
     commits: RefCell<RecentCommits>,
+    /// The commit that was asked for last: all its requests ask one after the other.
+    asked: Cell<Option<(u64, CommitTimes)>>,
     /// The shard's own, which hold the way out.
     metrics: Arc<ShardMetrics>,
     /// Where the moments of the commit meter count from.
@@ -237,9 +243,11 @@ pub(crate) struct Stages {
 impl Stages {
     pub(crate) fn new(metrics: Arc<ShardMetrics>) -> Stages {
         Stages {
-            noted: RefCell::new(Vec::with_capacity(NOTED_MAX)),
+            noted: Box::new([const { Cell::new((Stage::Receive, 0, 0)) }; NOTED_MAX]),
+            noted_len: Cell::new(0),
             current: RefCell::default(),
             commits: RefCell::default(),
+            asked: Cell::default(),
             metrics,
             origin: Instant::now(),
         }
@@ -247,30 +255,44 @@ impl Stages {
 
     /// Notes that a stage of one request took so long.
     pub(crate) fn record(&self, stage: Stage, took: Duration) {
-        let mut noted = self.noted.borrow_mut();
-        noted.push((stage, nanoseconds(took)));
-        if noted.len() == NOTED_MAX {
-            self.count(&mut noted);
+        self.record_all(stage, took, 1);
+    }
+
+    /// Notes that a stage of so many requests took so long.
+    pub(crate) fn record_all(&self, stage: Stage, took: Duration, requests: u32) {
+        let at = self.noted_len.get();
+        self.noted[at].set((stage, requests, nanoseconds(took)));
+        self.noted_len.set(at + 1);
+        if at + 1 == NOTED_MAX {
+            self.count();
         }
     }
 
     /// Counts what was noted in the histograms.
-    fn count(&self, noted: &mut Vec<(Stage, u64)>) {
+    fn count(&self) {
         let mut current = self.current.borrow_mut();
-        noted.drain(..).for_each(|(stage, ns)| current.0[stage as usize].saturating_record(ns));
+        for (stage, requests, ns) in self.noted[..self.noted_len.replace(0)].iter().map(Cell::get) {
+            current.0[stage as usize].saturating_record_n(ns, requests);
+        }
     }
 
     /// The steps of a commit, if it is one of the last and stable.
     pub(crate) fn commit(&self, commit: u64) -> Option<CommitTimes> {
+        if let Some((_, times)) = self.asked.get().filter(|(asked, _)| *asked == commit) {
+            return Some(times);
+        }
         let (write, flush) = self.commits.borrow().of(commit)?;
-        let at = |ns| self.origin + Duration::from_nanos(ns);
-        let times = |told: Told| (at(told.began_ns), at(told.ended_ns));
-        Some(CommitTimes { write: times(write), flush: times(flush) })
+        let marks = [write.began_ns, write.ended_ns, flush.began_ns, flush.ended_ns];
+        let us = |at: usize| microseconds(Duration::from_nanos(marks[at + 1].saturating_sub(marks[at])));
+        let began = self.origin + Duration::from_nanos(write.began_ns);
+        let times = CommitTimes { began, took_us: [us(0), us(1), us(2)] };
+        self.asked.set(Some((commit, times)));
+        Some(times)
     }
 
     /// Hands over what was recorded, if what was handed over before has been fetched.
     pub(crate) fn hand_over(&self) {
-        self.count(&mut self.noted.borrow_mut());
+        self.count();
         let mut current = self.current.borrow_mut();
         let handover = &self.metrics.handover;
         if !current.is_empty() {
@@ -301,7 +323,7 @@ impl CommitMeter for Stages {
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 #[cfg(test)]
@@ -339,11 +361,22 @@ mod tests {
         for ns in [40, 999, 12_345, 7_654_321, 59_000_000_000] {
             stages.current.borrow_mut().clear();
             stages.record(Stage::Decode, Duration::from_nanos(ns));
-            stages.count(&mut stages.noted.borrow_mut());
+            stages.count();
             let current = stages.current.borrow();
             let told = current.of(Stage::Decode).value_at_quantile(0.5);
             assert!(told >= ns && told - ns <= (ns / 100).max(LOW_NS), "{ns}: {told}");
         }
+    }
+
+    #[test]
+    fn what_many_took_alike_counts_for_each() {
+        let stages = Stages::new(Arc::default());
+        stages.record_all(Stage::Respond, Duration::from_micros(3), 5);
+        stages.record(Stage::Respond, Duration::from_micros(7));
+        stages.count();
+        let current = stages.current.borrow();
+        let told = current.of(Stage::Respond);
+        assert_eq!((told.len(), told.count_at(3_000), told.count_at(7_000)), (6, 5, 1));
     }
 
     #[test]
@@ -353,7 +386,7 @@ mod tests {
             stages.record(Stage::Append, Duration::from_micros(1));
         }
         assert_eq!(stages.current.borrow().of(Stage::Append).len(), 2 * NOTED_MAX as u64);
-        assert_eq!((stages.noted.borrow().len(), stages.noted.borrow().capacity()), (3, NOTED_MAX));
+        assert_eq!(stages.noted_len.get(), 3);
     }
 
     /// A commit is told with the round that covered it, for as long as both are remembered for certain.

@@ -102,6 +102,19 @@ pub(crate) struct Bench {
 /// A measurement: its name, and what does it. It may look at what was measured before it.
 pub(crate) type Measurement = (&'static str, fn(&Bench, &Map<String, Value>) -> io::Result<Value>);
 
+/// What the load generator is given for a measurement of producing at the maximum, if this is the name of one.
+pub(crate) fn loads(name: &str) -> Option<Vec<String>> {
+    Some(match name {
+        "produce_16_partitions" => scenarios::produce_args(16, None),
+        "produce_1000_partitions" => scenarios::produce_args(1000, None),
+        "produce_keyed_1000_partitions" => targets::keyed_args(1000),
+        "produce_keyed_10000_partitions" => targets::keyed_args(10_000),
+        "produce_small_100_connections" => targets::small_args(100),
+        "produce_small_1000_connections" => targets::small_args(1000),
+        _ => return None,
+    })
+}
+
 /// What is drawn, and where it stands.
 const CHARTS: &[(&str, &str)] = &[
     ("produce-16-partitions", "/figures/produce_16_partitions"),

@@ -58,7 +58,7 @@ pub(crate) fn loadgen(bench: &Bench, address: Option<&str>, args: Vec<String>) -
     Ok(figures.swap_remove(0))
 }
 
-pub(super) fn load_spec(bench: &Bench, address: Option<&str>, args: Vec<String>) -> LoadSpec {
+pub(crate) fn load_spec(bench: &Bench, address: Option<&str>, args: Vec<String>) -> LoadSpec {
     LoadSpec {
         program: bench.loadgen.clone(),
         args,
@@ -71,7 +71,7 @@ pub(super) fn load_spec(bench: &Bench, address: Option<&str>, args: Vec<String>)
 }
 
 /// Records of 1 KiB in batches of 64 KiB, each batch acknowledged when it is on stable storage.
-fn produce(bench: &Bench, partitions: i32, rate_mb: Option<f64>) -> io::Result<Value> {
+pub(super) fn produce_args(partitions: i32, rate_mb: Option<f64>) -> Vec<String> {
     // As much as fits a disk of moderate size: old segments go within a second.
     let (segment, retained) = if partitions > 100 { (8 << 20, 8 << 20) } else { (64 << 20, 256 << 20) };
     let mut args: Vec<String> = vec!["produce".to_owned(), "--acks".to_owned(), "all".to_owned()];
@@ -82,7 +82,12 @@ fn produce(bench: &Bench, partitions: i32, rate_mb: Option<f64>) -> io::Result<V
         format!("--config=retention.bytes={retained}"),
     ]);
     args.extend(rate_mb.map(|rate| format!("--rate={rate:.0}MB/s")));
+    args
+}
+
+fn produce(bench: &Bench, partitions: i32, rate_mb: Option<f64>) -> io::Result<Value> {
     let broker = Broker::start(&bench.broker)?;
+    let args = produce_args(partitions, rate_mb);
     let load = Load::start(load_spec(bench, Some(&broker.address), args))?;
     let (mut figures, cost) = load.finish_watching(&broker, bench.device.as_ref())?;
     let mut figures = figures.swap_remove(0);

@@ -25,7 +25,7 @@ const TOUCH_SECONDS: u64 = 10;
 const TOUCH_ROUNDS: usize = 5;
 
 /// 100 producers, keyed, each writing to every partition in batches of 16 KiB.
-pub(super) fn keyed(bench: &Bench, partitions: i32) -> io::Result<Value> {
+pub(super) fn keyed_args(partitions: i32) -> Vec<String> {
     let args = [
         "produce",
         "--acks=all",
@@ -34,11 +34,15 @@ pub(super) fn keyed(bench: &Bench, partitions: i32) -> io::Result<Value> {
         "--batch-size=16KiB",
         &format!("--create-partitions={partitions}"),
     ];
-    watched(bench, args.iter().chain(&SMALL_SEGMENTS))
+    owned(args.iter().chain(&SMALL_SEGMENTS))
+}
+
+pub(super) fn keyed(bench: &Bench, partitions: i32) -> io::Result<Value> {
+    watched(bench, keyed_args(partitions))
 }
 
 /// One record of 1 KiB in each request.
-pub(super) fn small(bench: &Bench, connections: usize) -> io::Result<Value> {
+pub(super) fn small_args(connections: usize) -> Vec<String> {
     let args = [
         "produce",
         "--acks=all",
@@ -47,12 +51,19 @@ pub(super) fn small(bench: &Bench, connections: usize) -> io::Result<Value> {
         &format!("--producers={connections}"),
         &format!("--in-flight={SMALL_IN_FLIGHT}"),
     ];
-    watched(bench, args.iter().chain(&LARGE_SEGMENTS))
+    owned(args.iter().chain(&LARGE_SEGMENTS))
 }
 
-fn watched<'a>(bench: &Bench, args: impl Iterator<Item = &'a &'a str>) -> io::Result<Value> {
+pub(super) fn small(bench: &Bench, connections: usize) -> io::Result<Value> {
+    watched(bench, small_args(connections))
+}
+
+fn owned<'a>(args: impl Iterator<Item = &'a &'a str>) -> Vec<String> {
+    args.map(|arg| (*arg).to_owned()).collect()
+}
+
+fn watched(bench: &Bench, args: Vec<String>) -> io::Result<Value> {
     let broker = Broker::start(&bench.broker)?;
-    let args = args.map(|arg| (*arg).to_owned()).collect();
     let load = Load::start(load_spec(bench, Some(&broker.address), args))?;
     let (mut figures, cost) = load.finish_watching(&broker, bench.device.as_ref())?;
     broker.stop()?;
