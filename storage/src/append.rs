@@ -19,6 +19,9 @@ use crate::retention::{ActiveSegment, Incoming, RollRules, plan_roll};
 use crate::segment::Segment;
 use crate::state::{LogInner, LogState, StoreInner, add};
 
+/// Shortest segments whose logs begin them apart from each other, in bytes.
+const SPREAD_SEGMENT_BYTES_MIN: u64 = 4 << 20;
+
 /// See [`crate::Log::append`].
 pub(crate) fn append<D: Disk>(
     store: &Rc<StoreInner<D>>,
@@ -257,7 +260,7 @@ fn segment_for<D: Disk>(
 ) -> Rc<Segment<D>> {
     let header = &batch.header;
     if let Some(active) = state.segments.back() {
-        if !rolls(store, state, header, now_ms) {
+        if !rolls(store, log.id, state, header, now_ms) {
             let prepared_to = active.prepared_to.get();
             if prepared_to > 0 && active.end.get() + batch.len() as u64 > prepared_to / 2 {
                 store.extend(log, active, store.segment_bytes(state.config.segment_bytes));
@@ -276,13 +279,14 @@ fn segment_for<D: Disk>(
 /// Whether a batch that goes to the log's end begins a segment.
 pub(crate) fn rolls<D: Disk>(
     store: &StoreInner<D>,
+    log_id: u64,
     state: &LogState<D>,
     header: &BatchHeader,
     now_ms: i64,
 ) -> bool {
     let Some(active) = state.segments.back() else { return true };
     let rules = RollRules {
-        segment_bytes: store.segment_bytes(state.config.segment_bytes),
+        segment_bytes: bytes_until_roll(log_id, active.base, store.segment_bytes(state.config.segment_bytes)),
         segment_ms: state.config.roll_ms(),
     };
     let incoming = Incoming {
@@ -298,6 +302,19 @@ pub(crate) fn rolls<D: Disk>(
         index_full: active.index.borrow().is_full(),
     };
     plan_roll(&current, &incoming, &rules, now_ms).is_some()
+}
+
+/// Bytes at which the segment at `base` is full. A log's first one is, by up to a half, the shorter the log's number says: logs that
+/// are written to alike from their creation on would begin all their segments together for ever, and everybody would wait for as
+/// many files at once. Where segments are so short that their ends matter more than their files, they are left as they are.
+fn bytes_until_roll(log_id: u64, base: i64, segment_bytes: u64) -> u64 {
+    /// Of the golden ratio: multiples of it, modulo 1, lie far from each other however many there are.
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    if base > 0 || segment_bytes < SPREAD_SEGMENT_BYTES_MIN {
+        return segment_bytes;
+    }
+    let part = u128::from(log_id.wrapping_mul(STEP));
+    segment_bytes - ((u128::from(segment_bytes / 2) * part) >> u64::BITS) as u64
 }
 
 /// The segment that will begin at an offset: the one whose file is being made already, or a new one.

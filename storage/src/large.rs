@@ -91,7 +91,7 @@ fn segment_to_wait_for<D: Disk>(
         header.base_offset = state.end_offset;
     }
     let segment = match state.segments.back() {
-        Some(active) if !rolls(store, &state, &header, context.now_ms) => active.clone(),
+        Some(active) if !rolls(store, log.id, &state, &header, context.now_ms) => active.clone(),
         _ => upcoming(store, log, &mut state, (header.base_offset, context.now_ms)),
     };
     let wanted_to = block_ceil(segment.end.get() + batch.len() as u64);

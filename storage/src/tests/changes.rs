@@ -266,3 +266,42 @@ fn a_truncation_does_not_mind_damage_behind_its_cut() {
         store.close().await.unwrap();
     });
 }
+
+/// Logs that are written to alike, a batch each in turn, with segments long enough to be spread.
+#[test]
+fn logs_written_to_alike_begin_their_segments_apart() {
+    const LOGS: usize = 8;
+    const BATCH: usize = 32 << 10;
+    /// Batches that fit a segment.
+    const FULL: u64 = 128;
+    let world = world(31);
+    let disk = world.disk();
+    world.block_on(async move {
+        let bytes = 4 << 20;
+        let config = StoreConfig { segment_bytes_max: bytes, recycle_bytes_max: 0, ..small() };
+        let (store, _) = open(disk, config).await;
+        let log_config = LogConfig { segment_bytes: bytes, ..log_config() };
+        let mut logs = Vec::new();
+        for number in 0..LOGS {
+            logs.push(store.create_log(&format!("a-{number}"), log_config.clone()).await.unwrap());
+        }
+        // By log: how many batches each of its segments took.
+        let mut took = vec![vec![0_u64]; LOGS];
+        for n in 0..2 * FULL + 1 {
+            for (log, took) in logs.iter().zip(&mut took) {
+                let _room = store.reserve(BATCH).await.unwrap();
+                let appended = log.append(vec![batch(2, BATCH, n, 1000)], client(0)).unwrap();
+                log.durable(appended.ticket).await.unwrap();
+                took.resize(log.segment_count(), 0);
+                *took.last_mut().unwrap() += 1;
+            }
+        }
+        let mut first: Vec<u64> = took.iter().map(|took| took[0]).collect();
+        first.sort_unstable();
+        assert!(first.iter().all(|took| (FULL / 2..=FULL).contains(took)), "{first:?}");
+        first.dedup();
+        assert_eq!(first.len(), LOGS, "each at a moment of its own: {first:?}");
+        assert!(took.iter().all(|took| took[1] == FULL), "later ones are full: {took:?}");
+        store.close().await.unwrap();
+    });
+}
