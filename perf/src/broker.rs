@@ -112,7 +112,8 @@ impl Broker {
         let mut found = Vec::new();
         for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let thread = thread?;
-            if fs::read_to_string(thread.path().join("comm"))?.starts_with(prefix) {
+            // One that ended meanwhile is none of them.
+            if fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name.starts_with(prefix)) {
                 found.push(thread.file_name().to_string_lossy().into_owned());
             }
         }

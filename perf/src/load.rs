@@ -97,6 +97,11 @@ impl Load {
         Ok((figures, cost))
     }
 
+    /// Whether it has not ended yet.
+    pub(crate) fn runs(&mut self) -> io::Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
     /// Waits until `moment` or the process's end; whether it still runs.
     fn runs_until(&mut self, moment: Instant) -> io::Result<bool> {
         loop {

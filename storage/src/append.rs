@@ -366,3 +366,23 @@ pub(crate) fn note<D: Disk>(
     state.producers.note(header, now_ms);
     state.end_offset = header.next_offset();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the log, its first segment has half its length at least, and no more than all of it.
+    #[test]
+    fn first_segments_end_in_their_second_half() {
+        for bytes in [SPREAD_SEGMENT_BYTES_MIN, 8 << 20, 1 << 31] {
+            for log_id in [0, 1, 2, 999, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
+                let first = bytes_until_roll(log_id, 0, bytes);
+                assert!((bytes / 2..=bytes).contains(&first), "{log_id}: {first} of {bytes}");
+                assert_eq!(bytes_until_roll(log_id, 1, bytes), bytes, "later ones are full");
+            }
+            assert_eq!(bytes_until_roll(0, 0, bytes), bytes);
+        }
+        let small = SPREAD_SEGMENT_BYTES_MIN - 1;
+        assert_eq!(bytes_until_roll(5, 0, small), small);
+    }
+}

@@ -1,5 +1,6 @@
 //! Counters of one shard: written by its thread alone, read by the admin thread.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -82,8 +83,8 @@ pub(crate) struct ShardMetrics {
     pub(crate) handover: Handover,
 }
 
-/// A request in flight, for as long as this lives.
-pub(crate) struct InFlight(Arc<ShardMetrics>);
+/// A request in flight, for as long as this lives: on the shard's thread, which alone writes its counters.
+pub(crate) struct InFlight(Arc<ShardMetrics>, PhantomData<*const ()>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -109,7 +110,7 @@ impl ShardMetrics {
         add(&self.requests, 1);
         add(&self.received_bytes, bytes as u64);
         add(&self.in_flight, 1);
-        InFlight(self.clone())
+        InFlight(self.clone(), PhantomData)
     }
 
     pub(crate) fn appended(&self, bytes: usize) {
