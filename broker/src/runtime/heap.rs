@@ -1,13 +1,79 @@
 //! The allocator, and how long it keeps pages that are free.
 #![allow(unsafe_code)]
 
-use libmimalloc_sys::{mi_collect, mi_option_get, mi_option_set_default, mi_option_t};
-use mimalloc::MiMalloc;
+use std::alloc::{GlobalAlloc, Layout};
+
+use libmimalloc_sys::{
+    mi_collect, mi_free, mi_malloc, mi_malloc_aligned, mi_option_get, mi_option_set_default, mi_option_t,
+    mi_realloc, mi_realloc_aligned, mi_zalloc, mi_zalloc_aligned,
+};
 
 /// Request buffers come and go at the rate of the network: this allocator backs them with large pages and frees them
 /// for less (decision 5).
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Heap = Heap;
+
+/// mimalloc, asked for an alignment only where it would not give that anyway: asked, it sees to it by taking more than it
+/// needs, on a longer way, unless the size is a power of two (decision 5).
+struct Heap;
+
+impl Heap {
+    /// Largest alignment that all its memory has, whatever the size.
+    const ALIGN_ALWAYS: usize = 8;
+
+    fn is_plain(layout: Layout) -> bool {
+        layout.align() <= Heap::ALIGN_ALWAYS
+    }
+}
+
+// SAFETY: mimalloc's functions do what these ask for: memory of at least that size, aligned as asked or by `ALIGN_ALWAYS`, or
+// null; of either kind it can be freed and resized by the same ones. None of them unwinds.
+unsafe impl GlobalAlloc for Heap {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: takes no pointers, and any size; the alignment is a power of two.
+        let memory = unsafe {
+            if Heap::is_plain(layout) {
+                mi_malloc(layout.size())
+            } else {
+                mi_malloc_aligned(layout.size(), layout.align())
+            }
+        };
+        memory.cast()
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as in `alloc`.
+        let memory = unsafe {
+            if Heap::is_plain(layout) {
+                mi_zalloc(layout.size())
+            } else {
+                mi_zalloc_aligned(layout.size(), layout.align())
+            }
+        };
+        memory.cast()
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, memory: *mut u8, _: Layout) {
+        // SAFETY: it came from here, and is given back once.
+        unsafe { mi_free(memory.cast()) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: it came from here with this layout; where that fails it stays as it is.
+        let memory = unsafe {
+            if Heap::is_plain(layout) {
+                mi_realloc(memory.cast(), size)
+            } else {
+                mi_realloc_aligned(memory.cast(), size, layout.align())
+            }
+        };
+        memory.cast()
+    }
+}
 
 /// `mi_option_purge_delay` of mimalloc 3's `mi_option_t`, which its bindings leave out.
 const PURGE_DELAY: mi_option_t = 15;
@@ -36,6 +102,42 @@ pub(crate) fn give_back() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of all sizes up to those that have pages of their own, some held while others come and go, resized, and zeroed.
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn what_is_not_asked_for_an_alignment_has_it() {
+        for align in [1, 2, 4, 8, 16, 64, 4096] {
+            let mut held = Vec::new();
+            for size in (1..1200).chain((1200..300_000).step_by(1111)) {
+                let layout = Layout::from_size_align(size, align).unwrap();
+                let grown = Layout::from_size_align(size + size / 2 + 1, align).unwrap();
+                // SAFETY: each is freed once, with its layout, and written to within it.
+                unsafe {
+                    let zeroed = ALLOCATOR.alloc_zeroed(layout);
+                    assert!(std::slice::from_raw_parts(zeroed, size).iter().all(|byte| *byte == 0));
+                    let memory = ALLOCATOR.alloc(layout);
+                    memory.write_bytes(size as u8, size);
+                    let memory = ALLOCATOR.realloc(memory, layout, grown.size());
+                    let kept = std::slice::from_raw_parts(memory, size);
+                    assert!(kept.iter().all(|byte| *byte == size as u8), "size {size}, alignment {align}");
+                    assert_eq!((zeroed as usize % align, memory as usize % align), (0, 0), "size {size}");
+                    zeroed.write_bytes(0xff, size);
+                    ALLOCATOR.dealloc(zeroed, layout);
+                    held.push((memory, grown));
+                }
+                if held.len() > 50 {
+                    let (memory, layout) = held.swap_remove(size % 50);
+                    // SAFETY: it is not held any more.
+                    unsafe { ALLOCATOR.dealloc(memory, layout) };
+                }
+            }
+            for (memory, layout) in held {
+                // SAFETY: as above.
+                unsafe { ALLOCATOR.dealloc(memory, layout) };
+            }
+        }
+    }
 
     /// What the allocator has itself. The neighbours of the option have 1 and 0, and no other has this.
     const UNSET_MS: i64 = 1000;
