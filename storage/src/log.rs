@@ -136,6 +136,12 @@ impl<D: Disk> Log<D> {
         append::append(&self.store, &self.inner, &mut batches, context)
     }
 
+    /// Appends one batch as [`Log::append`] does. It stays as it is where it is refused as too large for a journal frame, or for
+    /// its producer's absence ([`AppendError::TooLarge`], [`AppendError::ProducerAway`]): [`Log::append_large`] takes it then.
+    pub fn append_one(&self, batch: &mut Batch, context: AppendContext) -> Result<Appended, AppendError> {
+        append::append(&self.store, &self.inner, std::slice::from_mut(batch), context)
+    }
+
     /// Waits until what is known of the producers of an append is in memory, and there is room for them: after [`Log::append`]
     /// refused it with [`AppendError::ProducerAway`]. It may do so once more where others took the room, but not for several
     /// producers, if all of them are given and it is made at once. Cancel-safe.

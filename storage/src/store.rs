@@ -306,20 +306,16 @@ impl<D: Disk> Store<D> {
     /// is offline or closing, and while the disk is full and the budget with it.
     pub async fn reserve(&self, bytes: usize) -> Result<Reservation<D>, StoreError> {
         let store = &self.inner;
-        let levels = &store.levels;
-        let is_within = || {
-            let taken = levels.unsettled_bytes.get() + levels.reserved_bytes.get();
-            taken == 0 || taken + bytes <= store.config.unsettled_bytes_max
-        };
         let fits = || {
             if let Err(error) = self.check_open() {
                 return Some(Err(error));
             }
-            if is_within() && store.pipeline.takes(store, bytes) {
+            if self.has_room(bytes) {
                 return Some(Ok(()));
             }
             (store.disk_full.get() > 0).then_some(Err(StoreError::DiskFull))
         };
+        let is_within = || self.is_within(bytes);
         loop {
             if let Some(outcome) = fits() {
                 outcome?;
@@ -330,8 +326,21 @@ impl<D: Disk> Store<D> {
             let _waiting = is_short.then(|| RoomWaiter::new(store));
             store.room.until(|| (fits().is_some() || is_within() == is_short).then_some(())).await;
         }
-        levels.reserved_bytes.set(levels.reserved_bytes.get() + bytes);
+        add(&store.levels.reserved_bytes, bytes);
         Ok(Reservation { store: store.clone(), bytes })
+    }
+
+    /// Whether `bytes` more may be appended now, as [`Store::reserve`] has it: who appends them in the same step needs no
+    /// reservation.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.is_within(bytes) && self.inner.pipeline.takes(&self.inner, bytes)
+    }
+
+    /// Whether `bytes` more are within the budget.
+    fn is_within(&self, bytes: usize) -> bool {
+        let levels = &self.inner.levels;
+        let taken = levels.unsettled_bytes.get() + levels.reserved_bytes.get();
+        taken == 0 || taken + bytes <= self.inner.config.unsettled_bytes_max
     }
 
     /// Work of the clock, to be called about once a second: retention, expiry of producers, checkpoint, and after a second

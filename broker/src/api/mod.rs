@@ -60,6 +60,7 @@ use bytes::Bytes;
 use penstock_protocol::frame::{self, RequestFrame};
 use penstock_protocol::{ApiKey, Message, WireString};
 use penstock_storage::disk::tasks;
+use registry::Beginning;
 
 use crate::network::connection::Connection;
 use crate::network::pipeline::{Answer, Begun, CloseReason};
@@ -103,7 +104,11 @@ pub(crate) async fn begin(
     let key = frame.api.code();
     tasks::note(registry::note_of(key));
     if let Some(entry) = registry::find(frame.api).filter(|entry| entry.served.contains(frame.version)) {
-        return Ok((key, (entry.begin)(context, frame).await?));
+        let begun = match (entry.begin)(context, frame) {
+            Beginning::Now(begun) => begun,
+            Beginning::Later(begun) => begun.await,
+        };
+        return Ok((key, begun?));
     }
     if frame.api == ApiKey::ApiVersions {
         return Ok((key, Begun::Done(api_versions::unsupported(&context)?)));

@@ -18,9 +18,11 @@ use penstock_protocol::messages::{ProduceRequest, ProduceResponse};
 use penstock_protocol::{ApiKey, ErrorCode, Uuid, WireString};
 
 use super::produce_batches::{Demands, Refusal, parse, unpinned};
+use super::registry::Beginning;
 use super::{RequestContext, scatter};
 use crate::network::pipeline::{Answer, Begun, CloseReason};
 use crate::runtime::mailbox::Reply;
+use crate::runtime::task;
 use crate::shard::{
     AppendOutcomes, BegunAppends, PartitionAppend, PartitionAppended, PerPartition, Shard, ShardReply,
     ShardRequest,
@@ -66,19 +68,54 @@ enum OutcomeState {
     Done(Result<PartitionAppended, Refusal>),
 }
 
-pub(super) async fn begin(
-    mut context: RequestContext,
-    request: ProduceRequest,
-) -> Result<Begun, CloseReason> {
+pub(super) fn begin(mut context: RequestContext, request: ProduceRequest) -> Beginning {
     let ProduceRequest { acks, topic_data, .. } = request;
-    let (topics, mut places) = check_all(&context, acks, topic_data);
+    let now_ms = task::now_ms();
+    let (topics, mut places) = check_all(&context, acks, topic_data, now_ms);
+    if let [Place { index, state: PlaceState::Ready(to, _) }] = places[..]
+        && to == context.shard.index
+        && let Some(Place { state: PlaceState::Ready(_, append), .. }) = places.pop()
+    {
+        let decoded = context.decoded();
+        match context.shard.append_now(append, (decoded, now_ms)) {
+            Ok(begun) => {
+                let outcomes =
+                    PerPartition::from_buf([Outcome { index, state: OutcomeState::Appending(to) }]);
+                let appending = Appending { here: Some(begun), elsewhere: Vec::new() };
+                return Beginning::Now(Ok(go_on(context, acks, topics, (outcomes, appending))));
+            }
+            Err(append) => places.push(Place { index, state: PlaceState::Ready(to, append) }),
+        }
+        return Beginning::Later(Box::pin(begin_waiting(context, acks, topics, places, Some(decoded))));
+    }
+    Beginning::Later(Box::pin(begin_waiting(context, acks, topics, places, None)))
+}
+
+/// Begins a request that may have to wait first, whose decoding ended at `decoded` if that is known.
+async fn begin_waiting(
+    mut context: RequestContext,
+    acks: i16,
+    topics: PerPartition<Named>,
+    mut places: PerPartition<Place>,
+    decoded: Option<Instant>,
+) -> Result<Begun, CloseReason> {
     pack(&context, &mut places).await;
-    let decoded = context.decoded();
-    let (outcomes, appending) = append(&context.shard, places, decoded).await;
+    let decoded = decoded.unwrap_or_else(|| context.decoded());
+    let appended = append(&context.shard, places, decoded).await;
+    Ok(go_on(context, acks, topics, appended))
+}
+
+/// What follows once all took effect here, or is on its way to other shards.
+fn go_on(
+    context: RequestContext,
+    acks: i16,
+    topics: PerPartition<Named>,
+    (outcomes, appending): (PerPartition<Outcome>, Appending),
+) -> Begun {
     if let (Some(here), []) = (&appending.here, &appending.elsewhere[..]) {
         context.connection.begun(here.appended);
     }
-    Ok(Begun::Later(Box::pin(finish(context, acks, topics, outcomes, appending))))
+    Begun::Later(Box::pin(finish(context, acks, topics, outcomes, appending)))
 }
 
 /// Checks every partition, and brings its batch into the form that the topic stores where that needs no codec.
@@ -86,6 +123,7 @@ fn check_all(
     context: &RequestContext,
     acks: i16,
     topics: Vec<TopicProduceData>,
+    now_ms: i64,
 ) -> (PerPartition<Named>, PerPartition<Place>) {
     let image = context.shard.shared.image.load();
     let mut named = PerPartition::with_capacity(topics.len());
@@ -97,7 +135,7 @@ fn check_all(
         for data in topic.partition_data {
             let state = match &found {
                 Ok((topic, demands)) => check(context, topic, acks, &data)
-                    .and_then(|(to, append)| prepare(context, *demands, to, append))
+                    .and_then(|(to, append)| prepare(context, (*demands, now_ms), to, append))
                     .unwrap_or_else(PlaceState::Refused),
                 Err(error) => PlaceState::Refused((*error).into()),
             };
@@ -110,14 +148,14 @@ fn check_all(
 
 fn prepare(
     context: &RequestContext,
-    demands: Demands,
+    (demands, now_ms): (Demands, i64),
     to: usize,
     append: PartitionAppend,
 ) -> Result<PlaceState, Refusal> {
     if demands.needs_codec(&append.batch) {
         return Ok(PlaceState::Packing(demands, to, append));
     }
-    let batch = unpinned(demands.prepare(append.batch)?, context.course.request_bytes);
+    let batch = unpinned(demands.prepare(append.batch, now_ms)?, context.course.request_bytes);
     Ok(PlaceState::Ready(to, PartitionAppend { batch, ..append }))
 }
 
@@ -266,8 +304,11 @@ fn answer(
     }
     let mut responses = Vec::with_capacity(topics.len());
     for Named { name, topic_id, partitions } in topics {
+        // Collected, one would get the room of four.
+        let mut partition_responses = Vec::with_capacity(partitions);
+        partition_responses.extend(outcomes.by_ref().take(partitions).map(respond));
         responses.push(TopicProduceResponse {
-            partition_responses: outcomes.by_ref().take(partitions).map(respond).collect(),
+            partition_responses,
             name: if context.version >= TOPIC_ID_VERSION { WireString::default() } else { name },
             topic_id,
         });

@@ -107,8 +107,8 @@ impl Demands {
     }
 
     /// Validates a batch and brings it into the form that the topic stores.
-    pub(super) fn prepare(self, batch: Batch) -> Result<Batch, Refusal> {
-        let prepared = prepare(batch, &self.rules, self.target, task::now_ms());
+    pub(super) fn prepare(self, batch: Batch, now_ms: i64) -> Result<Batch, Refusal> {
+        let prepared = prepare(batch, &self.rules, self.target, now_ms);
         prepared.map(|prepared| prepared.batch).map_err(of_validation)
     }
 

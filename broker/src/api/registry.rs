@@ -32,14 +32,24 @@ pub(crate) struct Api {
     pub(crate) begin: Begin,
 }
 
+/// What beginning a request came to.
+pub(crate) enum Beginning {
+    /// It is begun, or the connection is to be closed.
+    Now(Result<Begun, CloseReason>),
+    /// Something has to be waited for.
+    Later(BeginFuture),
+}
+
 type BeginFuture = LocalBoxFuture<'static, Result<Begun, CloseReason>>;
-type Begin = Box<dyn Fn(RequestContext, RequestFrame) -> BeginFuture + Send + Sync>;
+type Begin = Box<dyn Fn(RequestContext, RequestFrame) -> Beginning + Send + Sync>;
 
 static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
     vec![
         // KAFKA-18659: older librdkafka gives up compression, or refuses, unless Produce begins at version 0.
         staged(Versions { min: 3, max: 13 }, produce::begin).advertised_from(0),
-        staged(Versions { min: 4, max: 18 }, fetch::begin),
+        staged(Versions { min: 4, max: 18 }, |context, request| {
+            Beginning::Later(Box::pin(fetch::begin(context, request)))
+        }),
         answered(Versions { min: 1, max: 11 }, list_offsets::handle),
         answered(Versions { min: 0, max: 13 }, metadata::handle),
         answered(Versions { min: 2, max: 10 }, offset_commit::handle),
@@ -115,7 +125,7 @@ where
     R::Response: Send + 'static,
 {
     entry(R::API, served, move |context, frame| {
-        Box::pin(async move {
+        Beginning::Later(Box::pin(async move {
             let mut context = RequestContext { entries: Some(Rc::default()), ..context };
             let large = frame.body.len() / BYTES_PER_ENTRY;
             let decoded = move || decode::<R>(&frame);
@@ -123,28 +133,28 @@ where
             context.decoded();
             let response = handle(context.clone(), request).await;
             Ok(Begun::Done(context.encode_by_size(R::API, large, response).await?))
-        })
+        }))
     })
 }
 
 /// An API whose requests go on after the next one began.
-fn staged<R, F>(
+fn staged<R>(
     served: Versions,
-    begin: impl Fn(RequestContext, R) -> F + Copy + Send + Sync + 'static,
+    begin: impl Fn(RequestContext, R) -> Beginning + Copy + Send + Sync + 'static,
 ) -> Api
 where
     R: Request + 'static,
-    F: Future<Output = Result<Begun, CloseReason>>,
 {
-    entry(R::API, served, move |context, frame| {
-        Box::pin(async move { begin(context, decode::<R>(&frame)?).await })
+    entry(R::API, served, move |context, frame| match decode::<R>(&frame) {
+        Ok(request) => begin(context, request),
+        Err(reason) => Beginning::Now(Err(reason)),
     })
 }
 
 fn entry(
     key: ApiKey,
     served: Versions,
-    begin: impl Fn(RequestContext, RequestFrame) -> BeginFuture + Send + Sync + 'static,
+    begin: impl Fn(RequestContext, RequestFrame) -> Beginning + Send + Sync + 'static,
 ) -> Api {
     Api { key, served, advertised: served, begin: Box::new(begin) }
 }

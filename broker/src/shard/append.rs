@@ -63,6 +63,36 @@ struct BegunOne {
 }
 
 impl Shard {
+    /// Appends to a partition as [`Shard::append`] does, if nothing has to be waited for; gives the batch back if something has.
+    /// So nearly all requests for one partition begin without what it takes to wait.
+    pub(crate) fn append_now(
+        self: &Rc<Shard>,
+        mut append: PartitionAppend,
+        (handed_over, now_ms): (Instant, i64),
+    ) -> Result<BegunAppends, PartitionAppend> {
+        let Some(partition) = self.partition(&append.key).filter(|partition| partition.append_line.is_free())
+        else {
+            return Err(append);
+        };
+        let bytes = append.batch.len();
+        if self.room_line.free() == 0 || !self.store.has_room(bytes) {
+            return Err(append);
+        }
+        let begun = match self.check_place(&partition, bytes) {
+            Ok(()) => {
+                let context = append_context(&partition, now_ms);
+                let appended = partition.log.append_one(&mut append.batch, context);
+                if let Err(AppendError::TooLarge { .. } | AppendError::ProducerAway(_)) = appended {
+                    return Err(append);
+                }
+                self.begun_one(partition, appended, append.wait, bytes)
+            }
+            Err(failure) => Err(failure),
+        };
+        let begun = PerPartition::from_buf([begun]);
+        Ok(self.begun(begun, None, handed_over))
+    }
+
     /// Appends to each partition, after all appends to it for which this was called before. Ready when the order is
     /// settled; the records are acknowledged by [`BegunAppends::finish`]. `sent` is when another shard wished for it, if one did,
     /// and `handed_over` is now.
@@ -88,12 +118,22 @@ impl Shard {
                 begun.push(shard.append_one(append, partition, now_ms).await);
             }
             drop((turn, room));
-            let appended = Instant::now();
-            let append = appended.saturating_duration_since(handed_over);
-            shard.stages.record(Stage::Append, append);
-            let mailbox = sent.map_or(Duration::ZERO, |sent| handed_over.saturating_duration_since(sent));
-            BegunAppends { appends: begun, shard, times: AppendTimes::new(mailbox, append), appended }
+            shard.begun(begun, sent, handed_over)
         }
+    }
+
+    /// These took effect just now.
+    fn begun(
+        self: &Rc<Shard>,
+        appends: PerPartition<Result<BegunOne, AppendFailure>>,
+        sent: Option<Instant>,
+        handed_over: Instant,
+    ) -> BegunAppends {
+        let appended = Instant::now();
+        let append = appended.saturating_duration_since(handed_over);
+        self.stages.record(Stage::Append, append);
+        let mailbox = sent.map_or(Duration::ZERO, |sent| handed_over.saturating_duration_since(sent));
+        BegunAppends { appends, shard: self.clone(), times: AppendTimes::new(mailbox, append), appended }
     }
 
     /// Waits for room in the order of the calls, however much each wants.
@@ -110,21 +150,41 @@ impl Shard {
         partition: Option<Rc<Partition>>,
         now_ms: i64,
     ) -> Result<BegunOne, AppendFailure> {
-        // It may have gone meanwhile.
-        let partition =
-            partition.filter(|partition| !partition.is_removed()).ok_or(AppendFailure::NotHere)?;
-        let leader_epoch = partition.leader_epoch();
-        let context = AppendContext { leader_epoch, now_ms, origin: Origin::Client };
+        let partition = partition.ok_or(AppendFailure::NotHere)?;
         let bytes = append.batch.len();
+        self.check_place(&partition, bytes)?;
+        let appended = partition.log.append_large(append.batch, append_context(&partition, now_ms)).await;
+        self.begun_one(partition, appended, append.wait, bytes)
+    }
+
+    /// Whether so many bytes may go to the partition.
+    fn check_place(&self, partition: &Partition, bytes: usize) -> Result<(), AppendFailure> {
+        // It may have gone meanwhile.
+        if partition.is_removed() {
+            return Err(AppendFailure::NotHere);
+        }
         // Kafka's rule: a batch fits a segment.
         if bytes as u64 > partition.config.borrow().segment_bytes {
             return Err(AppendFailure::TooLarge);
         }
-        let appended = partition.log.append_large(append.batch, context).await;
+        Ok(())
+    }
+
+    fn begun_one(
+        &self,
+        partition: Rc<Partition>,
+        appended: Result<Appended, AppendError>,
+        wait: bool,
+        bytes: usize,
+    ) -> Result<BegunOne, AppendFailure> {
         let appended = appended.map_err(|error| refusal(&error))?;
         self.metrics.appended(bytes);
-        Ok(BegunOne { partition, appended, wait: append.wait })
+        Ok(BegunOne { partition, appended, wait })
     }
+}
+
+fn append_context(partition: &Partition, now_ms: i64) -> AppendContext {
+    AppendContext { leader_epoch: partition.leader_epoch(), now_ms, origin: Origin::Client }
 }
 
 impl BegunAppends {

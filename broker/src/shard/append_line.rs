@@ -26,6 +26,11 @@ impl AppendLine {
     pub(crate) fn new() -> AppendLine {
         AppendLine(Semaphore::new(1))
     }
+
+    /// Whether nobody appends to the log or waits to.
+    pub(super) fn is_free(&self) -> bool {
+        self.0.free() > 0
+    }
 }
 
 impl AppendPlaces {
