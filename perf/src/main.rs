@@ -28,6 +28,7 @@ mod raw_writer;
 mod recovery;
 mod ring;
 mod soak;
+mod work_dir;
 
 use loopback::LoopbackSpec;
 use raw_writer::RawWriterSpec;

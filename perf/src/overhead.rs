@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::broker::{Broker, PATIENCE};
 use crate::figures::{Bench, FiguresArgs, loads, prepare, scenarios};
 use crate::load::Load;
-use crate::process;
+use crate::{process, work_dir};
 
 /// Sources that do nothing but record.
 const RECORDING: [&str; 5] = [
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &OverheadArgs) -> io::Result<()> {
         println!("{name}: {overhead:.2} % of a shard's time, give or take {error:.2}");
         figures.insert(name.clone(), told);
     }
-    fs::remove_dir_all(&bench.work_dir)?;
+    work_dir::remove(&bench.work_dir)?;
     println!("{:#}", json!(figures));
     match over.is_empty() {
         true => Ok(()),

@@ -18,7 +18,7 @@ use penstock_protocol::messages::{CreateTopicsRequest, InitProducerIdRequest, Pr
 use serde_json::{Value, json};
 
 use crate::broker::metrics;
-use crate::process;
+use crate::{process, work_dir};
 
 /// Produce version at which topics are named by name.
 const PRODUCE: i16 = 9;
@@ -64,18 +64,15 @@ pub(crate) struct ProducersArgs {
 pub(crate) fn run(args: &ProducersArgs) -> io::Result<()> {
     let beside = || Ok::<_, io::Error>(std::env::current_exe()?.with_file_name("penstock"));
     let binary = args.broker.clone().map_or_else(beside, Ok)?;
-    let data_dir = args.data_dir.join("producers");
-    if data_dir.exists() {
-        std::fs::remove_dir_all(&data_dir)?;
-    }
-    let mut broker = Watched::start(&binary, &data_dir, args)?;
+    let own = work_dir::make(&args.data_dir)?;
+    let mut broker = Watched::start(&binary, &own.join("broker"), args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let soaked = tokio::task::LocalSet::new().block_on(&runtime, soak(&broker, args));
     process::terminate(&broker.child)?;
     broker.child.wait()?;
     let figures = soaked?;
     println!("{figures:#}");
-    std::fs::remove_dir_all(&data_dir)?;
+    work_dir::remove(&own)?;
     match figures["over"].as_array().is_some_and(Vec::is_empty) {
         true => Ok(()),
         false => Err(io::Error::other(format!("over the budget: {}", figures["over"]))),

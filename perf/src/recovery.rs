@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::broker::Broker;
 use crate::figures::{Bench, FiguresArgs, prepare};
 use crate::load::{Load, LoadSpec};
+use crate::work_dir;
 
 const TOPIC: &str = "main";
 /// Produce and Fetch at versions that name topics, which every broker of today serves.
@@ -88,7 +89,7 @@ pub(crate) fn run(args: &RecoveryArgs) -> io::Result<()> {
         println!("{figures}");
     }
     broker.stop()?;
-    std::fs::remove_dir_all(&bench.work_dir)?;
+    work_dir::remove(&bench.work_dir)?;
     match longest <= args.bound_s {
         true => Ok(()),
         false => Err(io::Error::other(format!("a start took {longest:.2} s until the first answers"))),

@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::figures::{Bench, FiguresArgs, prepare, scenarios};
-use crate::{broker::Broker, process};
+use crate::{broker::Broker, process, work_dir};
 
 /// What to run, and the bound to hold.
 #[derive(Debug, Clone, Args)]
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &SoakArgs) -> io::Result<()> {
         thread.join().map_err(|_| io::Error::other("a busy loop panicked"))??;
     }
     let figures = soaked?;
-    std::fs::remove_dir_all(&bench.work_dir)?;
+    work_dir::remove(&bench.work_dir)?;
     println!("{figures:#}");
     let longest_ms = figures["latency_us"]["max"].as_f64().unwrap_or(f64::INFINITY) / 1000.0;
     let requests = figures["requests"].as_u64().unwrap_or(0);

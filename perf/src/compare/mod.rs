@@ -16,7 +16,7 @@ use penstock_loadgen::quantity::ByteSize;
 
 use crate::device::Device;
 use crate::figures::{FiguresArgs, ceilings, prepare};
-use crate::machine;
+use crate::{machine, work_dir};
 
 mod cell;
 mod kafka;
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &CompareArgs) -> io::Result<()> {
     }
     let mut comparison = Comparison::prepare(args)?;
     let result = comparison.run(&scenarios);
-    fs::remove_dir_all(&comparison.bench.work_dir)?;
+    work_dir::remove(&comparison.bench.work_dir)?;
     result?;
     match comparison.failures {
         0 => Ok(()),

@@ -13,7 +13,7 @@ use penstock_loadgen::chart::{self, Named};
 
 use crate::broker::BrokerSpec;
 use crate::device::Device;
-use crate::{machine, process};
+use crate::{machine, process, work_dir};
 
 pub(crate) mod ceilings;
 mod cleaning;
@@ -89,6 +89,7 @@ impl FiguresArgs {
 pub(crate) struct Bench {
     pub(crate) loadgen: PathBuf,
     pub(crate) broker: BrokerSpec,
+    /// Its own: see [`work_dir`].
     pub(crate) work_dir: PathBuf,
     pub(crate) duration: Duration,
     pub(crate) warm_up: Duration,
@@ -162,7 +163,7 @@ pub(crate) fn run(args: &FiguresArgs) -> io::Result<()> {
     draw(&report, &stem)?;
     fs::write(stem.with_extension("md"), &text)?;
     println!("{text}");
-    fs::remove_dir_all(&bench.work_dir)
+    work_dir::remove(&bench.work_dir)
 }
 
 /// Charts of what has percentiles and a series: `STEM/MEASUREMENT-latency.svg` and `STEM/MEASUREMENT-over-time.svg`.
@@ -195,8 +196,7 @@ pub(crate) fn prepare(args: &FiguresArgs) -> io::Result<Bench> {
     if let Some(core) = [args.server_core, args.client_core].iter().find(|core| !cores.contains(core)) {
         return Err(io::Error::other(format!("core {core} may not be used here; usable: {cores:?}")));
     }
-    fs::create_dir_all(&args.data_dir)?;
-    let work_dir = fs::canonicalize(&args.data_dir)?;
+    let work_dir = work_dir::make(&args.data_dir)?;
     let broker = BrokerSpec {
         binary: beside(&args.broker, "penstock")?,
         data_dir: work_dir.join("broker"),
@@ -206,13 +206,13 @@ pub(crate) fn prepare(args: &FiguresArgs) -> io::Result<Bench> {
     Ok(Bench {
         loadgen: beside(&args.loadgen, "penstock-loadgen")?,
         broker,
-        work_dir,
         duration: Duration::from_secs(args.seconds),
         warm_up: Duration::from_secs(args.warm_up),
         server_core: args.server_core,
         client_core: args.client_core,
         cold_gib: args.cold_gib,
-        device: Device::holding(&args.data_dir).ok(),
+        device: Device::holding(&work_dir).ok(),
+        work_dir,
     })
 }
 
