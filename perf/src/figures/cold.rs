@@ -1,6 +1,6 @@
 //! Reading from the device what nobody has read before, beside a load at half of the maximum. In turn there is no reader, one
-//! that fetches, and a bare one of the same files, which tells what the device has to spare and what reading costs whoever
-//! writes: a disk that stands still now and then meets all three.
+//! that fetches, and a bare one of the same files: at its best, which tells what the device has to spare, and at the rate of the
+//! one that fetched, which tells what reading so much costs whoever writes. A disk that stands still now and then meets all four.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -37,11 +37,18 @@ enum Who {
     Nobody,
     Consumer,
     Bare,
+    /// At the rate that the consumer had.
+    BarePaced,
 }
 
 impl Who {
-    const ALL: [(&'static str, Who); 3] =
-        [("alone", Who::Nobody), ("beside_reader", Who::Consumer), ("beside_bare_reader", Who::Bare)];
+    /// A consumer stands before whoever reads at its rate.
+    const ALL: [(&'static str, Who); 4] = [
+        ("alone", Who::Nobody),
+        ("beside_reader", Who::Consumer),
+        ("beside_bare_reader", Who::Bare),
+        ("beside_paced_reader", Who::BarePaced),
+    ];
 }
 
 struct Stretch {
@@ -60,13 +67,15 @@ pub(super) fn fetch_cold(bench: &Bench, before: &Map<String, Value>) -> io::Resu
     let filled = fill(bench, &broker)?;
     let files = files_of(&bench.broker.data_dir)?;
     let rounds = (bench.duration.as_secs() / (2 * STRETCH.as_secs())).max(1) as u32;
-    let measured = Bench { duration: (STRETCH + OVERHEAD) * 3 * rounds, ..bench.clone() };
+    let measured = Bench { duration: (STRETCH + OVERHEAD) * Who::ALL.len() as u32 * rounds, ..bench.clone() };
     let load = Load::start(beside(&measured, &broker, rate_mb))?;
     thread::sleep(bench.warm_up);
     let mut stretches = Vec::new();
     for _ in 0..rounds {
         for (_, who) in Who::ALL {
-            stretches.push(stretch(bench, &broker, who, &files)?);
+            let fetched = stretches.iter().rfind(|stretch: &&Stretch| stretch.who == Who::Consumer);
+            let paced = fetched.map_or(0.0, |stretch| stretch.read).max(1.0);
+            stretches.push(stretch(bench, &broker, (who, paced), &files)?);
         }
     }
     let produced = load.finish()?.swap_remove(0);
@@ -98,7 +107,13 @@ fn fill(bench: &Bench, broker: &Broker) -> io::Result<Value> {
     loadgen(&fill, Some(&broker.address), args)
 }
 
-fn stretch(bench: &Bench, broker: &Broker, who: Who, files: &[PathBuf]) -> io::Result<Stretch> {
+/// One stretch of time; who reads at the consumer's rate is told what that was, in millions of bytes a second.
+fn stretch(
+    bench: &Bench,
+    broker: &Broker,
+    (who, paced): (Who, f64),
+    files: &[PathBuf],
+) -> io::Result<Stretch> {
     let from = SystemTime::now() + SETTLE;
     let read = match who {
         Who::Nobody => {
@@ -113,7 +128,8 @@ fn stretch(bench: &Bench, broker: &Broker, who: Who, files: &[PathBuf]) -> io::R
             let read = loadgen(&reading, Some(&broker.address), args)?;
             read["megabytes_per_second"].as_f64().unwrap_or(0.0)
         }
-        Who::Bare => read_bare(files, bench.client_core, STRETCH)?,
+        Who::Bare => read_bare(files, bench.client_core, STRETCH, f64::INFINITY)?,
+        Who::BarePaced => read_bare(files, bench.client_core, STRETCH, paced)?,
     };
     Ok(Stretch { who, from, to: SystemTime::now(), read })
 }
@@ -139,8 +155,9 @@ fn files_of(data_dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// Reads the files past the page cache, one after the other and anew from the first; millions of bytes a second.
-fn read_bare(files: &[PathBuf], core: usize, duration: Duration) -> io::Result<f64> {
+/// Reads the files past the page cache, one after the other and anew from the first, at `rate_max` at most; millions of bytes a
+/// second.
+fn read_bare(files: &[PathBuf], core: usize, duration: Duration, rate_max: f64) -> io::Result<f64> {
     let read = move || -> io::Result<f64> {
         process::pin_thread(core)?;
         let mut memory = vec![0; READ_BYTES + BLOCK];
@@ -153,6 +170,8 @@ fn read_bare(files: &[PathBuf], core: usize, duration: Duration) -> io::Result<f
             loop {
                 let read = file.read_at(buffer, position)? as u64;
                 (bytes, position) = (bytes + read, position + read);
+                let due = Duration::from_secs_f64(bytes as f64 / 1e6 / rate_max);
+                thread::sleep(due.saturating_sub(begun.elapsed()).min(duration));
                 if begun.elapsed() >= duration {
                     return Ok(bytes as f64 / 1e6 / begun.elapsed().as_secs_f64());
                 }

@@ -175,6 +175,11 @@ const RATIOS: &[Ratio] = &[
         "/fetch_cold/beside_bare_reader/p99_us_of_seconds/median",
         &[&["/fetch_cold/alone/p99_us_of_seconds/median"]],
     ),
+    shown(
+        "p99 at half load beside a bare cold reader at the rate of the fetches to alone, of the median second",
+        "/fetch_cold/beside_paced_reader/p99_us_of_seconds/median",
+        &[&["/fetch_cold/alone/p99_us_of_seconds/median"]],
+    ),
 ];
 
 /// A ratio without a target.
@@ -267,6 +272,9 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("  a bare reader instead", "/fetch_cold/beside_bare_reader/read_megabytes_per_second", "MB/s"),
     ("  p99 of the median second", "/fetch_cold/beside_bare_reader/p99_us_of_seconds/median", "us"),
     ("  of the worst second", "/fetch_cold/beside_bare_reader/p99_us_of_seconds/worst", "us"),
+    ("  one at the rate of the fetches", "/fetch_cold/beside_paced_reader/read_megabytes_per_second", "MB/s"),
+    ("  p99 of the median second", "/fetch_cold/beside_paced_reader/p99_us_of_seconds/median", "us"),
+    ("  of the worst second", "/fetch_cold/beside_paced_reader/p99_us_of_seconds/worst", "us"),
     ("  no reader, p99 of the median second", "/fetch_cold/alone/p99_us_of_seconds/median", "us"),
     ("  of the worst second", "/fetch_cold/alone/p99_us_of_seconds/worst", "us"),
     ("idle, 16 partitions", "/idle/cpu_percent", "% of a core"),
