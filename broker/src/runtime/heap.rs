@@ -13,13 +13,14 @@ use libmimalloc_sys::{
 #[global_allocator]
 static ALLOCATOR: Heap = Heap;
 
-/// mimalloc, asked for an alignment only where it would not give that anyway: asked, it sees to it by taking more than it
-/// needs, on a longer way, unless the size is a power of two (decision 5).
+/// mimalloc, asked for an alignment only where it would not give that anyway: asked, it goes a longer way, by which it may come
+/// to larger blocks than it needs, unless those of that size are a power of two up to 4 KiB or a small one is at hand (decision 19).
 struct Heap;
 
 impl Heap {
-    /// Largest alignment that all its memory has, whatever the size.
-    const ALIGN_ALWAYS: usize = 8;
+    /// Alignment that all its memory has, whatever the size: its blocks have lengths of whole words, and begin at multiples of
+    /// that.
+    const ALIGN_ALWAYS: usize = size_of::<usize>();
 
     fn is_plain(layout: Layout) -> bool {
         layout.align() <= Heap::ALIGN_ALWAYS
@@ -27,7 +28,8 @@ impl Heap {
 }
 
 // SAFETY: mimalloc's functions do what these ask for: memory of at least that size, aligned as asked or by `ALIGN_ALWAYS`, or
-// null; of either kind it can be freed and resized by the same ones. None of them unwinds.
+// null. Its size classes are multiples of a word (`mi_bin`), and the first block of a page lies at one
+// (`mi_arenas_page_alloc_fresh`). `mi_free` takes either kind, and a layout keeps to its kind. None of them unwinds.
 unsafe impl GlobalAlloc for Heap {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -103,10 +105,10 @@ pub(crate) fn give_back() {
 mod tests {
     use super::*;
 
-    /// Of all sizes up to those that have pages of their own, some held while others come and go, resized, and zeroed.
+    /// Sizes up to those that have pages of their own, some held while others come and go, grown, shrunk, and zeroed.
     #[test]
     #[allow(clippy::unwrap_used)]
-    fn what_is_not_asked_for_an_alignment_has_it() {
+    fn memory_is_aligned_zeroed_and_kept() {
         for align in [1, 2, 4, 8, 16, 64, 4096] {
             let mut held = Vec::new();
             for size in (1..1200).chain((1200..300_000).step_by(1111)) {
@@ -117,13 +119,17 @@ mod tests {
                     let zeroed = ALLOCATOR.alloc_zeroed(layout);
                     assert!(std::slice::from_raw_parts(zeroed, size).iter().all(|byte| *byte == 0));
                     let memory = ALLOCATOR.alloc(layout);
+                    assert!(is_aligned(zeroed, align) && is_aligned(memory, align), "size {size}");
                     memory.write_bytes(size as u8, size);
                     let memory = ALLOCATOR.realloc(memory, layout, grown.size());
+                    assert!(is_aligned(memory, align), "size {size}");
                     let kept = std::slice::from_raw_parts(memory, size);
                     assert!(kept.iter().all(|byte| *byte == size as u8), "size {size}, alignment {align}");
-                    assert_eq!((zeroed as usize % align, memory as usize % align), (0, 0), "size {size}");
                     zeroed.write_bytes(0xff, size);
-                    ALLOCATOR.dealloc(zeroed, layout);
+                    let half = Layout::from_size_align(size.div_ceil(2), align).unwrap();
+                    let zeroed = ALLOCATOR.realloc(zeroed, layout, half.size());
+                    assert!(is_aligned(zeroed, align) && *zeroed.add(half.size() - 1) == 0xff, "size {size}");
+                    ALLOCATOR.dealloc(zeroed, half);
                     held.push((memory, grown));
                 }
                 if held.len() > 50 {
@@ -137,6 +143,10 @@ mod tests {
                 unsafe { ALLOCATOR.dealloc(memory, layout) };
             }
         }
+    }
+
+    fn is_aligned(memory: *const u8, align: usize) -> bool {
+        !memory.is_null() && (memory as usize).is_multiple_of(align)
     }
 
     /// What the allocator has itself. The neighbours of the option have 1 and 0, and no other has this.
