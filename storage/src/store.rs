@@ -330,8 +330,8 @@ impl<D: Disk> Store<D> {
         Ok(Reservation { store: store.clone(), bytes })
     }
 
-    /// Whether `bytes` more may be appended now, as [`Store::reserve`] has it: who appends them in the same step needs no
-    /// reservation.
+    /// Whether budget and queue have room for `bytes` more now: who appends them in the same step needs no reservation. It
+    /// says nothing of a store that is closing or offline; the append does.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.is_within(bytes) && self.inner.pipeline.takes(&self.inner, bytes)
     }

@@ -60,7 +60,7 @@ use bytes::Bytes;
 use penstock_protocol::frame::{self, RequestFrame};
 use penstock_protocol::{ApiKey, Message, WireString};
 use penstock_storage::disk::tasks;
-use registry::Beginning;
+use registry::FirstStep;
 
 use crate::network::connection::Connection;
 use crate::network::pipeline::{Answer, Begun, CloseReason};
@@ -105,8 +105,8 @@ pub(crate) async fn begin(
     tasks::note(registry::note_of(key));
     if let Some(entry) = registry::find(frame.api).filter(|entry| entry.served.contains(frame.version)) {
         let begun = match (entry.begin)(context, frame) {
-            Beginning::Now(begun) => begun,
-            Beginning::Later(begun) => begun.await,
+            FirstStep::Now(begun) => begun,
+            FirstStep::Later(begun) => begun.await,
         };
         return Ok((key, begun?));
     }

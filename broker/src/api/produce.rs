@@ -18,7 +18,7 @@ use penstock_protocol::messages::{ProduceRequest, ProduceResponse};
 use penstock_protocol::{ApiKey, ErrorCode, Uuid, WireString};
 
 use super::produce_batches::{Demands, Refusal, parse, unpinned};
-use super::registry::Beginning;
+use super::registry::FirstStep;
 use super::{RequestContext, scatter};
 use crate::network::pipeline::{Answer, Begun, CloseReason};
 use crate::runtime::mailbox::Reply;
@@ -68,30 +68,31 @@ enum OutcomeState {
     Done(Result<PartitionAppended, Refusal>),
 }
 
-pub(super) fn begin(mut context: RequestContext, request: ProduceRequest) -> Beginning {
+pub(super) fn begin(mut context: RequestContext, request: ProduceRequest) -> FirstStep {
     let ProduceRequest { acks, topic_data, .. } = request;
     let now_ms = task::now_ms();
     let (topics, mut places) = check_all(&context, acks, topic_data, now_ms);
+    let mut decoded = None;
     if let [Place { index, state: PlaceState::Ready(to, _) }] = places[..]
         && to == context.shard.index
         && let Some(Place { state: PlaceState::Ready(_, append), .. }) = places.pop()
     {
-        let decoded = context.decoded();
-        match context.shard.append_now(append, (decoded, now_ms)) {
+        let now = context.decoded();
+        decoded = Some(now);
+        match context.shard.append_now(append, (now, now_ms)) {
             Ok(begun) => {
                 let outcomes =
                     PerPartition::from_buf([Outcome { index, state: OutcomeState::Appending(to) }]);
                 let appending = Appending { here: Some(begun), elsewhere: Vec::new() };
-                return Beginning::Now(Ok(go_on(context, acks, topics, (outcomes, appending))));
+                return FirstStep::Now(Ok(go_on(context, acks, topics, (outcomes, appending))));
             }
             Err(append) => places.push(Place { index, state: PlaceState::Ready(to, append) }),
         }
-        return Beginning::Later(Box::pin(begin_waiting(context, acks, topics, places, Some(decoded))));
     }
-    Beginning::Later(Box::pin(begin_waiting(context, acks, topics, places, None)))
+    FirstStep::Later(Box::pin(begin_waiting(context, acks, topics, places, decoded)))
 }
 
-/// Begins a request that may have to wait first, whose decoding ended at `decoded` if that is known.
+/// Begins a request that may have to wait first. `decoded` is the end of its decoding; `None` where that is not recorded yet.
 async fn begin_waiting(
     mut context: RequestContext,
     acks: i16,
@@ -304,7 +305,7 @@ fn answer(
     }
     let mut responses = Vec::with_capacity(topics.len());
     for Named { name, topic_id, partitions } in topics {
-        // Collected, one would get the room of four.
+        // Collected, a vector of one would get the room of four.
         let mut partition_responses = Vec::with_capacity(partitions);
         partition_responses.extend(outcomes.by_ref().take(partitions).map(respond));
         responses.push(TopicProduceResponse {

@@ -32,8 +32,8 @@ pub(crate) struct Api {
     pub(crate) begin: Begin,
 }
 
-/// What beginning a request came to.
-pub(crate) enum Beginning {
+/// How far a request came as it was begun.
+pub(crate) enum FirstStep {
     /// It is begun, or the connection is to be closed.
     Now(Result<Begun, CloseReason>),
     /// Something has to be waited for.
@@ -41,14 +41,14 @@ pub(crate) enum Beginning {
 }
 
 type BeginFuture = LocalBoxFuture<'static, Result<Begun, CloseReason>>;
-type Begin = Box<dyn Fn(RequestContext, RequestFrame) -> Beginning + Send + Sync>;
+type Begin = Box<dyn Fn(RequestContext, RequestFrame) -> FirstStep + Send + Sync>;
 
 static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
     vec![
         // KAFKA-18659: older librdkafka gives up compression, or refuses, unless Produce begins at version 0.
         staged(Versions { min: 3, max: 13 }, produce::begin).advertised_from(0),
         staged(Versions { min: 4, max: 18 }, |context, request| {
-            Beginning::Later(Box::pin(fetch::begin(context, request)))
+            FirstStep::Later(Box::pin(fetch::begin(context, request)))
         }),
         answered(Versions { min: 1, max: 11 }, list_offsets::handle),
         answered(Versions { min: 0, max: 13 }, metadata::handle),
@@ -125,7 +125,7 @@ where
     R::Response: Send + 'static,
 {
     entry(R::API, served, move |context, frame| {
-        Beginning::Later(Box::pin(async move {
+        FirstStep::Later(Box::pin(async move {
             let mut context = RequestContext { entries: Some(Rc::default()), ..context };
             let large = frame.body.len() / BYTES_PER_ENTRY;
             let decoded = move || decode::<R>(&frame);
@@ -140,21 +140,21 @@ where
 /// An API whose requests go on after the next one began.
 fn staged<R>(
     served: Versions,
-    begin: impl Fn(RequestContext, R) -> Beginning + Copy + Send + Sync + 'static,
+    begin: impl Fn(RequestContext, R) -> FirstStep + Copy + Send + Sync + 'static,
 ) -> Api
 where
     R: Request + 'static,
 {
     entry(R::API, served, move |context, frame| match decode::<R>(&frame) {
         Ok(request) => begin(context, request),
-        Err(reason) => Beginning::Now(Err(reason)),
+        Err(reason) => FirstStep::Now(Err(reason)),
     })
 }
 
 fn entry(
     key: ApiKey,
     served: Versions,
-    begin: impl Fn(RequestContext, RequestFrame) -> Beginning + Send + Sync + 'static,
+    begin: impl Fn(RequestContext, RequestFrame) -> FirstStep + Send + Sync + 'static,
 ) -> Api {
     Api { key, served, advertised: served, begin: Box::new(begin) }
 }

@@ -63,8 +63,8 @@ struct BegunOne {
 }
 
 impl Shard {
-    /// Appends to a partition as [`Shard::append`] does, if nothing has to be waited for; gives the batch back if something has.
-    /// So nearly all requests for one partition begin without what it takes to wait.
+    /// Appends to a partition as [`Shard::append`] does, if that can be done in one step; gives the batch back, unchanged, if it
+    /// cannot. So nearly all requests for one partition begin without what it takes to wait.
     pub(crate) fn append_now(
         self: &Rc<Shard>,
         mut append: PartitionAppend,
@@ -78,7 +78,7 @@ impl Shard {
         if self.room_line.free() == 0 || !self.store.has_room(bytes) {
             return Err(append);
         }
-        let begun = match self.check_place(&partition, bytes) {
+        let begun = match self.check_partition(&partition, bytes) {
             Ok(()) => {
                 let context = append_context(&partition, now_ms);
                 let appended = partition.log.append_one(&mut append.batch, context);
@@ -122,7 +122,7 @@ impl Shard {
         }
     }
 
-    /// These took effect just now.
+    /// These took effect just now, or were refused.
     fn begun(
         self: &Rc<Shard>,
         appends: PerPartition<Result<BegunOne, AppendFailure>>,
@@ -152,13 +152,13 @@ impl Shard {
     ) -> Result<BegunOne, AppendFailure> {
         let partition = partition.ok_or(AppendFailure::NotHere)?;
         let bytes = append.batch.len();
-        self.check_place(&partition, bytes)?;
+        self.check_partition(&partition, bytes)?;
         let appended = partition.log.append_large(append.batch, append_context(&partition, now_ms)).await;
         self.begun_one(partition, appended, append.wait, bytes)
     }
 
-    /// Whether so many bytes may go to the partition.
-    fn check_place(&self, partition: &Partition, bytes: usize) -> Result<(), AppendFailure> {
+    /// Whether the partition is here, and takes a batch of so many bytes.
+    fn check_partition(&self, partition: &Partition, bytes: usize) -> Result<(), AppendFailure> {
         // It may have gone meanwhile.
         if partition.is_removed() {
             return Err(AppendFailure::NotHere);

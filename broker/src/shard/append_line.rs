@@ -5,7 +5,8 @@
 //! to others of their logs.
 //!
 //! Invariant: a request takes its places in all lines in one step. So whoever came first of those that are not done stands
-//! first in all its lines, and no requests wait for each other in a circle.
+//! first in all its lines, and no requests wait for each other in a circle. Who appends to a log in one step takes no place, and
+//! does so only while its line is free.
 
 use super::PerPartition;
 use crate::runtime::semaphore::{Acquire, Permit, Semaphore};
@@ -75,6 +76,21 @@ mod tests {
         assert!(third.as_mut().now_or_never().is_none());
         drop(turn);
         assert!(third.now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_line_is_free_where_nobody_has_the_turn_or_is_given_it() {
+        let line = AppendLine::new();
+        assert!(line.is_free());
+        let first = AppendPlaces::take([&line].into_iter()).turn().now_or_never().unwrap();
+        let second = AppendPlaces::take([&line].into_iter());
+        let third = AppendPlaces::take([&line].into_iter());
+        assert!(!line.is_free());
+        drop(first);
+        assert!(!line.is_free(), "the second has the turn, though it does not know yet");
+        drop(third);
+        drop(second.turn().now_or_never().unwrap());
+        assert!(line.is_free());
     }
 
     #[test]

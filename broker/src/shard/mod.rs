@@ -120,7 +120,8 @@ pub(crate) struct Shard {
     /// Latency of the stages of requests.
     pub(crate) stages: Rc<Stages>,
     pub(crate) slow: SlowLog,
-    /// Appends take turns to wait for room, so that small ones do not keep it from a large one.
+    /// Appends take turns to wait for room, so that small ones do not keep it from a large one. Who needs not wait takes no
+    /// turn, and none is ahead of it.
     room_line: Semaphore,
     draining: Cell<bool>,
     /// Fired when it drains: for whoever waits for other shards' partitions on behalf of a connection of this one.

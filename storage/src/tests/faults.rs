@@ -332,8 +332,11 @@ fn room_is_bounded_and_a_giant_request_comes_through_alone() {
         drop(store.reserve(1 << 20).await.unwrap());
         let log = store.create_log("a-0", log_config()).await.unwrap();
         let bytes_max = small().append_bytes_max();
-        let refused = log.append(vec![batch(1, bytes_max + 1, 0, 1)], client(0));
+        let (mut giant, same) = (batch(1, bytes_max + 1, 0, 1), batch(1, bytes_max + 1, 0, 1));
+        let refused = log.append_one(&mut giant, client(0));
         assert_eq!(refused, Err(AppendError::TooLarge { bytes: bytes_max + 1, bytes_max }));
+        assert_eq!((&giant, log.log_end_offset()), (&same, 0));
+        assert_eq!(log.append_large(giant, client(0)).await.unwrap().base_offset, 0);
         let appended = log.append(vec![batch(1, bytes_max, 0, 1)], client(0)).unwrap();
         log.durable(appended.ticket).await.unwrap();
         store.close().await.unwrap();

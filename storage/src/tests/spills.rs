@@ -445,6 +445,26 @@ fn a_damaged_run_makes_producers_unknown_and_nothing_worse() {
     assert!(tally[0] >= 1 && tally[1] > 15 && tally[2] > 15, "{tally:?}");
 }
 
+#[test]
+fn a_batch_whose_producer_is_away_stays_as_it_is() {
+    let world = world(30);
+    let disk = world.disk();
+    world.block_on(async move {
+        let (store, _) = open(disk, few()).await;
+        let log = store.create_log("a", log_config()).await.unwrap();
+        for producer in 0..PRODUCERS {
+            send(&log, producer, 0, 2000).await.unwrap();
+        }
+        let (mut next, same, end) = (of(0, 2), of(0, 2), log.log_end_offset());
+        let refused = log.append_one(&mut next, client(2000));
+        assert_eq!(refused, Err(AppendError::ProducerAway(0)));
+        assert_eq!((&next, log.log_end_offset()), (&same, end));
+        let appended = log.append_large(next, client(2000)).await.unwrap();
+        assert_eq!((appended.base_offset, appended.duplicate), (end, false));
+        store.close().await.unwrap();
+    });
+}
+
 /// Appends batches of several producers in one go, once all of these are in memory.
 async fn send_all(log: &Log<SimDisk>, batches: &[Batch], now_ms: i64) -> Appended {
     loop {
