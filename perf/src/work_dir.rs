@@ -1,5 +1,5 @@
 //! Where a command of this program keeps its data: a directory of its own below the one it is given, which may have others'
-//! things in it.
+//! things in it, or be empty and theirs.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -17,13 +17,9 @@ pub(crate) fn make(data_dir: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(own)
 }
 
-/// Removes it, and the directory it is in if nothing else is there.
+/// Removes it. The directory it is in stays.
 pub(crate) fn remove(own: &Path) -> io::Result<()> {
-    fs::remove_dir_all(own)?;
-    match own.parent().map(fs::remove_dir) {
-        Some(Err(error)) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
-        _ => Ok(()),
-    }
+    fs::remove_dir_all(own)
 }
 
 #[cfg(test)]
@@ -45,10 +41,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_for_it_goes() {
+    fn the_directory_that_was_given_stays_though_it_is_empty() {
         let given = tempfile::tempdir().unwrap();
-        let new = given.path().join("new");
-        remove(&make(&new).unwrap()).unwrap();
-        assert!(!new.exists() && given.path().exists());
+        remove(&make(&given.path().join("new")).unwrap()).unwrap();
+        assert_eq!(fs::read_dir(given.path().join("new")).unwrap().count(), 0);
     }
 }

@@ -155,8 +155,8 @@ fn files_of(data_dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// Reads the files past the page cache, one after the other and anew from the first, at `rate_max` at most; millions of bytes a
-/// second.
+/// Reads the files past the page cache, one after the other and anew from the first, at `rate_max` in the mean at most: what it
+/// could not read in time it reads as soon as it can. Millions of bytes a second.
 fn read_bare(files: &[PathBuf], core: usize, duration: Duration, rate_max: f64) -> io::Result<f64> {
     let read = move || -> io::Result<f64> {
         process::pin_thread(core)?;

@@ -176,7 +176,7 @@ const RATIOS: &[Ratio] = &[
         &[&["/fetch_cold/alone/p99_us_of_seconds/median"]],
     ),
     shown(
-        "p99 at half load beside a bare cold reader at the rate of the fetches to alone, of the median second",
+        "p99 at half load to alone, beside a bare cold reader at the rate of the fetches, of the median second",
         "/fetch_cold/beside_paced_reader/p99_us_of_seconds/median",
         &[&["/fetch_cold/alone/p99_us_of_seconds/median"]],
     ),
