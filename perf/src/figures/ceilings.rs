@@ -14,27 +14,36 @@ use crate::raw_writer::{self, RawWriterSpec};
 
 /// Group commits of 1 MiB, in shares of 64 KiB, at the depth that a broker with that many connections has.
 pub(crate) fn raw_writer(bench: &Bench, files: usize, file_bytes: u64) -> io::Result<Value> {
-    raw_writer_at(bench, files, file_bytes, None)
+    write_raw(bench, raw_writer_spec(bench, files, file_bytes))
 }
 
 /// The same at a rate in millions of bytes a second: what a write and its flush take under that load.
-pub(super) fn raw_writer_at(
-    bench: &Bench,
-    files: usize,
-    file_bytes: u64,
-    rate_mb: Option<f64>,
-) -> io::Result<Value> {
-    let group_bytes = 1 << 20;
-    let pause = |rate: f64| Duration::try_from_secs_f64(group_bytes as f64 / (rate * 1e6));
-    let spec = RawWriterSpec {
-        group_bytes,
+pub(super) fn raw_writer_at(bench: &Bench, files: usize, file_bytes: u64, rate_mb: f64) -> io::Result<Value> {
+    let spec = raw_writer_spec(bench, files, file_bytes);
+    let pause = Duration::try_from_secs_f64(spec.group_bytes as f64 / (rate_mb * 1e6));
+    write_raw(bench, RawWriterSpec { pause: Some(pause.map_err(io::Error::other)?), ..spec })
+}
+
+/// What many keyed producers would have written straight to their partitions: shares of 16 KiB, in groups of 4 MiB as at full
+/// load.
+pub(super) fn raw_writer_keyed(bench: &Bench, files: usize, file_bytes: u64) -> io::Result<Value> {
+    let spec = raw_writer_spec(bench, files, file_bytes);
+    write_raw(bench, RawWriterSpec { group_bytes: 4 << 20, share_bytes: 16 << 10, ..spec })
+}
+
+fn raw_writer_spec(bench: &Bench, files: usize, file_bytes: u64) -> RawWriterSpec {
+    RawWriterSpec {
+        group_bytes: 1 << 20,
         share_bytes: 64 << 10,
         files,
         file_bytes,
         depth: 4,
         duration: bench.duration,
-        pause: rate_mb.map(pause).transpose().map_err(io::Error::other)?,
-    };
+        pause: None,
+    }
+}
+
+fn write_raw(bench: &Bench, spec: RawWriterSpec) -> io::Result<Value> {
     let before = process::allowed_cores()?;
     process::pin_thread(bench.server_core)?;
     let figures = raw_writer::run(&bench.work_dir, &spec);

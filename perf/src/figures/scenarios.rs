@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use penstock_loadgen::client::{Cluster, TopicSpec};
 use penstock_loadgen::workers::block_on;
 
-use super::ceilings::{client, echo, loopback, raw_writer, raw_writer_at, send_large};
+use super::ceilings::{client, echo, loopback, raw_writer, raw_writer_at, raw_writer_keyed, send_large};
 use super::cleaning::cleaning;
 use super::cold::fetch_cold;
 use super::seconds::{p99s, summary};
@@ -31,6 +31,7 @@ pub(crate) const ALL: &[Measurement] = &[
     ("produce_half_load", half_load),
     ("raw_writer_half_load", raw_writer_half_load),
     ("cleaning", cleaning),
+    ("raw_writer_1000_files_16_kib", |bench, _| raw_writer_keyed(bench, 1000, 4 << 20)),
     ("produce_keyed_1000_partitions", |bench, _| targets::keyed(bench, 1000)),
     ("produce_keyed_10000_partitions", |bench, _| targets::keyed(bench, 10_000)),
     ("touch_1000_partitions", |bench, _| targets::touch(bench, 1000)),
@@ -128,7 +129,7 @@ pub(super) fn beside(bench: &Bench, broker: &Broker, rate_mb: f64) -> LoadSpec {
 fn raw_writer_half_load(bench: &Bench, before: &Map<String, Value>) -> io::Result<Value> {
     let rate = before.get("produce_half_load").and_then(|found| found["megabytes_per_second"].as_f64());
     let rate = rate.ok_or_else(|| io::Error::other("needs produce_half_load in the same run"))?;
-    raw_writer_at(bench, 16, 64 << 20, Some(rate))
+    raw_writer_at(bench, 16, 64 << 20, rate)
 }
 
 /// Readers at the tail: the last 64 MB of 16 partitions, read over and over from the broker's cache.

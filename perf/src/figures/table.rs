@@ -108,6 +108,16 @@ const RATIOS: &[Ratio] = &[
         at_least(0.7),
     ),
     shown(
+        "100 keyed producers, 1,000 partitions, to a raw writer of such shares",
+        "/produce_keyed_1000_partitions/megabytes_per_second",
+        &[&["/raw_writer_1000_files_16_kib/megabytes_per_second"]],
+    ),
+    shown(
+        "a raw writer of such shares to durable produce, 16 partitions",
+        "/raw_writer_1000_files_16_kib/megabytes_per_second",
+        &[&["/produce_16_partitions/megabytes_per_second"]],
+    ),
+    shown(
         "100 keyed producers, 10,000 partitions to 1,000",
         "/produce_keyed_10000_partitions/megabytes_per_second",
         &[&["/produce_keyed_1000_partitions/megabytes_per_second"]],
@@ -226,6 +236,11 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("  cleaned, p99 of the median second", "/cleaning/cleaned/p99_us_of_seconds/median", "us"),
     ("  of the worst second", "/cleaning/cleaned/p99_us_of_seconds/worst", "us"),
     ("  read by the cleaner", "/cleaning/cleaned/cleaner_megabytes_per_second", "MB/s"),
+    (
+        "raw writer, 1,000 files, shares of 16 KiB, 4 MiB groups",
+        "/raw_writer_1000_files_16_kib/megabytes_per_second",
+        "MB/s",
+    ),
     (
         "100 keyed producers, 1,000 partitions, 16 KiB",
         "/produce_keyed_1000_partitions/megabytes_per_second",
