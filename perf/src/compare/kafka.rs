@@ -87,6 +87,15 @@ pub(crate) fn jars(home: Option<&Path>, cache: &Path, version: &str) -> io::Resu
     Ok(libs)
 }
 
+/// The version that a directory of jars is of, by their names; none where no client is among them.
+pub(super) fn version_in(jars: &Path) -> Option<String> {
+    let name = |entry: io::Result<fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
+    fs::read_dir(jars)
+        .ok()?
+        .filter_map(name)
+        .find_map(|name| Some(name.strip_prefix("kafka-clients-")?.strip_suffix(".jar")?.to_owned()))
+}
+
 fn pom(version: &str) -> String {
     let dependency = |group: &str, artifact: &str, version: &str| {
         format!(
@@ -179,6 +188,17 @@ mod tests {
 
     fn spec() -> KafkaSpec {
         KafkaSpec { jars: PathBuf::from("jars"), data_dir: PathBuf::from("data"), core: 0 }
+    }
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn the_jars_tell_their_version() {
+        let jars = tempfile::tempdir().unwrap();
+        File::create(jars.path().join("kafka_2.13-4.3.1.jar")).unwrap();
+        assert_eq!(version_in(jars.path()), None);
+        File::create(jars.path().join("kafka-clients-4.3.1.jar")).unwrap();
+        assert_eq!(version_in(jars.path()).as_deref(), Some("4.3.1"));
+        assert_eq!(version_in(&jars.path().join("none")), None);
     }
 
     #[test]

@@ -151,6 +151,10 @@ impl<'a> Comparison<'a> {
             })
         };
         let kafka = with_kafka.then(jars).transpose()?;
+        let kafka_version = match &kafka {
+            Some(spec) => kafka::version_in(&spec.jars).unwrap_or("of unknown version".to_owned()),
+            None => args.kafka_version.clone(),
+        };
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?.as_secs();
         let date = machine::date_of(seconds);
         eprintln!("measuring the machine");
@@ -163,7 +167,7 @@ impl<'a> Comparison<'a> {
         let report = json!({
             "date": date,
             "command": command_line(args),
-            "kafka": if args.kafka_home.is_some() { "as given" } else { &args.kafka_version },
+            "kafka": kafka_version,
             "machine": machine::fingerprint(&figures.work_dir),
             "cores": { "broker": args.server_core, "client": args.client_core },
             "rounds": args.rounds,
