@@ -1,7 +1,7 @@
 //! The Kafka port: one listening socket per shard, between which the kernel spreads connections (SO_REUSEPORT).
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use crate::shard::Shard;
 
 /// Pause after a failed accept, such as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Connections that are taken before the shard's other tasks have their turn.
+const AT_ONCE: usize = 128;
 
 /// Why the port cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -75,33 +77,95 @@ fn listen(address: SocketAddr, shared: bool, options: &SocketOptions) -> io::Res
     }
     raw.bind(&address.into())?;
     raw.listen(options.backlog)?;
+    raw.set_nonblocking(true)?;
     Ok(raw.into())
 }
 
 /// Accepts connections until the shard drains.
+///
+/// A shard under load comes back here after as long as its longest answer takes. So each time all that wait are taken:
+/// one by one, a thousand clients that come back would fill the kernel's queue, and who is turned away there tries again
+/// only after seconds.
 pub(crate) async fn run(shard: Rc<Shard>, listener: Rc<TcpListener>) {
     while !shard.draining() {
-        let stream = match socket::accept(&shard.ring, &listener).await {
-            Ok(stream) => stream,
+        let taken = match socket::incoming(&shard.ring, &listener).await {
+            Ok(()) => take(&shard, &listener),
+            Err(error) => Err(error),
+        };
+        match taken {
             Err(_) if shard.draining() => return,
             Err(error) => {
                 tracing::warn!(shard = shard.index, "accept failed: {error}");
                 task::sleep(PAUSE).await;
-                continue;
             }
-        };
-        // A peer that is gone already has no address.
-        let Ok(peer) = stream.peer_addr() else { continue };
-        match shard.shared.admission.admit(peer.ip()) {
-            Ok(admitted) => {
-                shard.metrics.connection_accepted();
-                let serve = connection::serve(shard.clone(), Rc::new(stream), peer, admitted);
-                task::spawn("connection", serve);
-            }
-            Err(refused) => {
-                shard.metrics.connection_refused();
-                tracing::warn!(shard = shard.index, %peer, "connection refused: {refused}");
+            Ok(()) => {}
+        }
+    }
+}
+
+/// Takes the connections that wait on `listener`.
+fn take(shard: &Rc<Shard>, listener: &TcpListener) -> io::Result<()> {
+    for accepted in waiting(listener) {
+        let (stream, peer) = accepted?;
+        admit(shard, stream, peer);
+    }
+    Ok(())
+}
+
+/// Accepts what waits on `listener`, which does not block, `AT_ONCE` at most.
+fn waiting(listener: &TcpListener) -> impl Iterator<Item = io::Result<(TcpStream, SocketAddr)>> {
+    let next = || match listener.accept() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        accepted => Some(accepted),
+    };
+    std::iter::from_fn(next).take(AT_ONCE)
+}
+
+/// Serves a connection, or closes it where there are too many.
+fn admit(shard: &Rc<Shard>, stream: TcpStream, peer: SocketAddr) {
+    match shard.shared.admission.admit(peer.ip()) {
+        Ok(admitted) => {
+            shard.metrics.connection_accepted();
+            let serve = connection::serve(shard.clone(), Rc::new(stream), peer, admitted);
+            task::spawn("connection", serve);
+        }
+        Err(refused) => {
+            shard.metrics.connection_refused();
+            tracing::warn!(shard = shard.index, %peer, "connection refused: {refused}");
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: SocketOptions =
+        SocketOptions { backlog: 1000, send_buffer_bytes: None, receive_buffer_bytes: None };
+
+    fn connected(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+        (0..count).map(|_| TcpStream::connect(address).unwrap()).collect()
+    }
+
+    #[test]
+    fn all_connections_that_wait_are_taken_in_order_and_so_many_at_once() {
+        let (address, listeners) = bind("127.0.0.1:0", 1, &OPTIONS).unwrap();
+        assert!(waiting(&listeners[0]).next().is_none());
+        let mut peers = connected(address, AT_ONCE + 3).into_iter();
+        for count in [AT_ONCE, 3, 0] {
+            let taken: Vec<_> = waiting(&listeners[0]).map(Result::unwrap).collect();
+            assert_eq!(taken.len(), count);
+            for (_, peer) in taken {
+                assert_eq!(peer, peers.next().unwrap().local_addr().unwrap());
             }
         }
+    }
+
+    #[test]
+    fn a_listener_that_was_shut_down_says_so() {
+        let (_, listeners) = bind("127.0.0.1:0", 1, &OPTIONS).unwrap();
+        socket2::SockRef::from(&listeners[0]).shutdown(std::net::Shutdown::Both).unwrap();
+        waiting(&listeners[0]).next().unwrap().unwrap_err();
     }
 }

@@ -1,4 +1,4 @@
-//! Operations of the shard ring on sockets: accept, receive, vectored send. And what the kernel knows of a connection.
+//! Operations of the shard ring on sockets: wait for connections, receive, vectored send. And what the kernel knows of a connection.
 //!
 //! Unsafe because submission entries carry raw pointers: each operation gives its memory and its socket to the ring,
 //! which holds both until the kernel is done, whatever becomes of the future. And because `TCP_INFO` has no safe door.
@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -47,17 +47,13 @@ pub(super) struct Socket {
     stream: Rc<TcpStream>,
 }
 
-/// Accepts one connection.
-pub(super) async fn accept(ring: &Ring, listener: &Rc<TcpListener>) -> io::Result<TcpStream> {
+/// Waits until `listener` has a connection to accept, or was shut down.
+pub(super) async fn incoming(ring: &Ring, listener: &Rc<TcpListener>) -> io::Result<()> {
     let fd = types::Fd(listener.as_raw_fd());
-    let entry =
-        opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).flags(libc::SOCK_CLOEXEC).build();
+    let entry = opcode::PollAdd::new(fd, libc::POLLIN.cast_unsigned().into()).build();
     // SAFETY: the entry points to no memory; the listener is kept.
-    let accepted = unsafe { ring.submit(entry, Keep::owner(listener.clone())) }.await;
-    let fd = accepted.result?;
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    Ok(unsafe { TcpStream::from_raw_fd(fd) })
+    let polled = unsafe { ring.submit(entry, Keep::owner(listener.clone())) }.await;
+    polled.result.map(|_| ())
 }
 
 /// Bytes that the kernel has received on a connection in all, whether anybody has taken them or not.

@@ -59,6 +59,37 @@ fn connections_are_bounded() {
     first.call(0, &ApiVersionsRequest::default());
 }
 
+/// Connections to `address` that the kernel holds until they are accepted, by its list of sockets that listen.
+fn held_by_the_kernel(address: &str) -> usize {
+    let address: SocketAddr = address.parse().unwrap();
+    let (local, listens) = (format!("0100007F:{:04X}", address.port()), "0A");
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let held = sockets.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (_, waiting) = fields[4].split_once(':')?;
+        (fields[1] == local && fields[3] == listens).then(|| usize::from_str_radix(waiting, 16).unwrap())
+    });
+    held.sum()
+}
+
+/// What clients do when a broker comes back.
+#[test]
+fn clients_that_come_all_at_once_are_held_and_served() {
+    let dir = directory();
+    let broker = Broker::start_with(dir.path(), 2, &[]);
+    let held_max = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let count = held_max.trim().parse::<usize>().unwrap().min(500);
+    broker.signal("STOP");
+    let mut clients: Vec<_> = (0..count).map(|_| Client::connect(&broker.kafka)).collect();
+    assert_eq!(held_by_the_kernel(&broker.kafka), count, "others were turned away");
+    let request = ApiVersionsRequest::default();
+    let sent: Vec<_> = clients.iter_mut().map(|client| client.send(0, &request)).collect();
+    broker.signal("CONT");
+    for (client, id) in clients.iter_mut().zip(sent) {
+        assert_eq!(client.receive::<ApiVersionsRequest>(0, id).error_code, 0);
+    }
+}
+
 /// Connects from an address of the loopback network.
 fn connect_from(broker: &Broker, address: [u8; 4]) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
