@@ -60,6 +60,7 @@ use bytes::Bytes;
 use penstock_protocol::frame::{self, RequestFrame};
 use penstock_protocol::{ApiKey, Message, WireString};
 use penstock_storage::disk::tasks;
+pub(crate) use produce_batches::PINNED_PER_BODY_MAX;
 use registry::FirstStep;
 
 use crate::network::connection::Connection;
@@ -77,17 +78,21 @@ pub(crate) struct RequestContext {
     /// The client's name for itself.
     pub(crate) client_id: Option<WireString>,
     correlation_id: i32,
+    /// Bytes that a slice of the request keeps in memory.
+    piece_bytes: usize,
     course: Course,
     /// Entries of the answer, as its handler tells; `None` for those that answer without being told.
     entries: Option<Rc<Cell<usize>>>,
 }
 
 /// Begins a request: reads its header, finds its handler, and runs that to the point from which the next
-/// request of this connection may begin. Gives the API's key with what is left to do.
+/// request of this connection may begin. Gives the API's key with what is left to do. `piece_bytes` is the length of the piece of
+/// memory that the request lies in.
 pub(crate) async fn begin(
     shard: &Rc<Shard>,
     connection: &Rc<Connection>,
     request: Bytes,
+    piece_bytes: usize,
     course: Course,
 ) -> Result<(i16, Begun), CloseReason> {
     let frame = RequestFrame::parse(request).map_err(|error| CloseReason(error.to_string()))?;
@@ -98,6 +103,7 @@ pub(crate) async fn begin(
         version: frame.version,
         client_id: frame.client_id.clone(),
         correlation_id: frame.correlation_id,
+        piece_bytes,
         course,
         entries: None,
     };

@@ -156,7 +156,7 @@ fn prepare(
     if demands.needs_codec(&append.batch) {
         return Ok(PlaceState::Packing(demands, to, append));
     }
-    let batch = unpinned(demands.prepare(append.batch, now_ms)?, context.course.request_bytes);
+    let batch = unpinned(demands.prepare(append.batch, now_ms)?, context.piece_bytes);
     Ok(PlaceState::Ready(to, PartitionAppend { batch, ..append }))
 }
 
@@ -172,7 +172,7 @@ async fn pack(context: &RequestContext, places: &mut [Place]) {
         let batch = demands.prepare_beside(append.batch, &context.shard.workers).await;
         place.state = match batch {
             Ok(batch) => {
-                let batch = unpinned(batch, context.course.request_bytes);
+                let batch = unpinned(batch, context.piece_bytes);
                 PlaceState::Ready(to, PartitionAppend { batch, ..append })
             }
             Err(refusal) => PlaceState::Refused(refusal),

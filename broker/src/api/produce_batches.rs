@@ -1,6 +1,6 @@
 //! From the records field of a Produce request to batches fit for the log.
 //!
-//! The log keeps the batches as slices of the request, but for small ones of large requests, which are copied: see
+//! The log keeps the batches as slices of what was received, but for small ones of large requests, which are copied: see
 //! [`unpinned`].
 //!
 //! Plain batches are checked on the shard, in place. What has to be compressed or decompressed goes to the worker
@@ -22,8 +22,8 @@ use crate::shard::Shard;
 /// The first Produce version that may carry zstd (KIP-110).
 const ZSTD_VERSION: i16 = 7;
 
-/// Bytes of a request that each byte of a batch may keep in memory.
-const PINNED_PER_BODY_MAX: usize = 4;
+/// Bytes of received requests that each byte of a batch may keep in memory.
+pub(crate) const PINNED_PER_BODY_MAX: usize = 4;
 
 /// Why a partition's records were refused, as the client is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,10 +122,10 @@ impl Demands {
     }
 }
 
-/// The batch on its own where it is less than a quarter of its request. Otherwise it stays a slice of the request, which it
-/// keeps in memory for as long as it is cached: at most four times what it counts for there.
-pub(super) fn unpinned(batch: Batch, request_bytes: usize) -> Batch {
-    if batch.body.len() >= request_bytes.div_ceil(PINNED_PER_BODY_MAX) {
+/// The batch on its own where it is less than a quarter of the piece of memory it lies in, its request's. Otherwise it stays a
+/// slice, which keeps all of that in memory for as long as it is cached: at most four times what it counts for there.
+pub(super) fn unpinned(batch: Batch, piece_bytes: usize) -> Batch {
+    if batch.body.len() >= piece_bytes.div_ceil(PINNED_PER_BODY_MAX) {
         return batch;
     }
     Batch { body: Bytes::copy_from_slice(&batch.body), ..batch }

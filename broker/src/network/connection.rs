@@ -169,7 +169,7 @@ async fn read_requests(shard: &Rc<Shard>, connection: &Rc<Connection>, socket: S
         if !pipeline.room().await {
             return;
         }
-        let Received { request, permit, first_byte, arrived } =
+        let Received { request, piece_bytes, permit, first_byte, arrived } =
             match receiver.next(connection, &shard.budget, before).await {
                 Ok(received) => received,
                 Err(error) => {
@@ -189,7 +189,7 @@ async fn read_requests(shard: &Rc<Shard>, connection: &Rc<Connection>, socket: S
         let course = Course::new(arrived, receive, request.len());
         let in_flight = shard.metrics.request_received(request.len());
         connection.registered.requested();
-        match api::begin(shard, connection, request, course).await {
+        match api::begin(shard, connection, request, piece_bytes, course).await {
             Ok((api_key, begun)) => {
                 pipeline.push(Entry { begun, api_key, _permit: permit, _in_flight: in_flight });
             }

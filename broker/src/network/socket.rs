@@ -18,6 +18,11 @@ use penstock_storage::disk::ring::{Buffer, Keep, Ring};
 const SLICES_MAX: usize = 1024;
 /// Slices for which a connection keeps memory between its sends: 6 KiB.
 const SLICES_KEPT: usize = 128;
+/// Answers up to this length are copied behind each other: that costs less than a piece of its own for each, and their
+/// memory, which was just written, comes free at once.
+const SHORT_BYTES: usize = 512;
+/// Bytes of short answers for which a connection keeps memory between its sends.
+const SHORTS_KEPT: usize = 4 << 10;
 
 /// `IORING_RECVSEND_POLL_FIRST`: waits before it tries. Without it, a receive on an empty socket is tried in vain first.
 const POLL_FIRST: u16 = 1;
@@ -107,6 +112,7 @@ impl Socket {
     /// Sends the first slices of `outgoing`; gives it back with the number of bytes sent, which the caller takes off.
     pub(super) async fn send(&self, mut outgoing: Outgoing) -> (Outgoing, io::Result<usize>) {
         let message = &mut *outgoing.0;
+        message.join_shorts();
         message.pieces.clear();
         message.pieces.extend(
             message.slices.iter().take(SLICES_MAX).map(|slice| libc::iovec {
@@ -133,10 +139,26 @@ impl Socket {
 /// there: a send fills both before it gives them to the kernel.
 struct Message {
     slices: VecDeque<Bytes>,
-    /// Bytes of the slices.
+    /// Short answers behind them, one behind the other.
+    shorts: BytesMut,
+    /// Bytes of all of them.
     bytes: usize,
     pieces: Vec<libc::iovec>,
     header: libc::msghdr,
+}
+
+impl Message {
+    /// Makes one slice of the short answers.
+    fn join_shorts(&mut self) {
+        if self.shorts.is_empty() {
+            return;
+        }
+        let joined = self.shorts.split().freeze();
+        if joined.len() > SHORTS_KEPT {
+            self.shorts = BytesMut::new();
+        }
+        self.slices.push_back(joined);
+    }
 }
 
 fn empty_header() -> libc::msghdr {
@@ -149,23 +171,32 @@ pub(super) struct Outgoing(Box<Message>);
 
 impl Outgoing {
     pub(super) fn new() -> Outgoing {
-        let (slices, pieces) = Default::default();
-        Outgoing(Box::new(Message { slices, bytes: 0, pieces, header: empty_header() }))
+        let (slices, shorts, pieces) = Default::default();
+        Outgoing(Box::new(Message { slices, shorts, bytes: 0, pieces, header: empty_header() }))
     }
 
-    /// Adds slices at the end.
+    /// Adds the slices of an answer at the end.
     pub(super) fn extend(&mut self, slices: Vec<Bytes>) {
-        self.0.slices.reserve(slices.len());
+        let message = &mut *self.0;
+        if let [short] = &slices[..]
+            && short.len() <= SHORT_BYTES
+        {
+            message.shorts.extend_from_slice(short);
+            message.bytes += short.len();
+            return;
+        }
+        message.join_shorts();
+        message.slices.reserve(slices.len());
         for slice in slices {
             if !slice.is_empty() {
-                self.0.bytes += slice.len();
-                self.0.slices.push_back(slice);
+                message.bytes += slice.len();
+                message.slices.push_back(slice);
             }
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.slices.is_empty()
+        self.0.bytes == 0
     }
 
     /// Bytes left.
@@ -249,6 +280,29 @@ mod tests {
         });
         let (received, sent) = outcome.unwrap().recv().unwrap().1;
         assert!(received == sent, "{} bytes came of {}", received.len(), sent.len());
+    }
+
+    /// Short answers go out as one slice, in their place among the others, and no idle connection keeps much for them.
+    #[test]
+    fn short_answers_are_joined() {
+        let long = Bytes::from(vec![1; SHORT_BYTES + 1]);
+        let mut outgoing = Outgoing::new();
+        for answer in [&b"ab"[..], b"", b"cde"] {
+            outgoing.extend(vec![Bytes::copy_from_slice(answer)]);
+        }
+        outgoing.extend(vec![long.clone()]);
+        outgoing.extend(vec![Bytes::from_static(b"f")]);
+        assert_eq!(outgoing.bytes(), 6 + long.len());
+        outgoing.0.join_shorts();
+        assert_eq!(outgoing.0.slices, [&b"abcde"[..], &long[..], b"f"]);
+        outgoing.advance(6 + long.len());
+        assert!(outgoing.is_empty());
+        for _ in 0..1000 {
+            outgoing.extend(vec![Bytes::from(vec![2; SHORT_BYTES])]);
+        }
+        outgoing.0.join_shorts();
+        outgoing.advance(1000 * SHORT_BYTES);
+        assert!(outgoing.is_empty() && outgoing.0.shorts.capacity() <= 2 * SHORTS_KEPT);
     }
 
     #[test]

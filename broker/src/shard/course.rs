@@ -61,7 +61,7 @@ impl Step {
 pub(crate) struct Course {
     /// When all of the request was there.
     pub(crate) arrived: Instant,
-    /// Bytes of the request: what a slice of it keeps in memory.
+    /// Bytes of the request.
     pub(crate) request_bytes: usize,
     took_us: [u32; Step::ALL.len()],
 }

@@ -34,6 +34,28 @@ fn pipelined_requests_are_answered_in_order() {
     }
 }
 
+/// Requests that come together, of lengths that share a piece of memory and lengths that do not, keep what they hold apart.
+#[test]
+fn requests_of_all_lengths_that_come_together_keep_their_records() {
+    let dir = directory();
+    let broker = Broker::start(dir.path(), 1);
+    let mut client = Client::connect(&broker.kafka);
+    client.create_topic("lengths", 3);
+    let lengths = [1000, 1000, 1000, 1000, 1, 900, 4000, 1100, 1100, 14_000, 1000, 20_000, 1000, 1000];
+    let value = |number: usize| format!("{number:03}").repeat(lengths[number % lengths.len()]);
+    let sent: Vec<i32> = (0..140)
+        .map(|number| client.send(PRODUCE, &produce("lengths", (number % 3) as i32, &value(number), -1)))
+        .collect();
+    for id in sent {
+        let response = client.receive::<ProduceRequest>(PRODUCE, id);
+        assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+    }
+    for partition in 0..3 {
+        let expected: Vec<String> = (partition..140).step_by(3).map(value).collect();
+        assert!(client.consume("lengths", partition as i32) == expected);
+    }
+}
+
 #[test]
 fn a_waiting_fetch_is_completed_by_an_append_on_any_shard() {
     let dir = directory();
