@@ -3,9 +3,7 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
 use penstock_format::{BATCH_HEADER_LEN, Batch, BatchHeader, TimestampType};
-use smallvec::SmallVec;
 
 use crate::commit::Share;
 use crate::disk::Disk;
@@ -196,10 +194,7 @@ fn place_all<D: Disk>(
     batches: &[Batch],
     now_ms: i64,
 ) -> u64 {
-    let mut heads = SmallVec::<[u8; BATCH_HEADER_LEN]>::with_capacity(batches.len() * BATCH_HEADER_LEN);
-    batches.iter().for_each(|batch| heads.extend_from_slice(&batch.header.to_array()));
-    // One piece of memory for a header and what it takes to share it.
-    let mut heads = Bytes::from_owner(heads);
+    let mut heads = store.heads.of(batches);
     let mut open: Option<Share<D>> = None;
     let mut seq = 0;
     for batch in batches {

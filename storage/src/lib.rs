@@ -24,6 +24,7 @@ pub mod epochs;
 mod error;
 mod files;
 mod frame;
+mod heads;
 pub mod index;
 mod indexes;
 mod inline;

@@ -111,6 +111,11 @@ impl Memory {
 
     /// First position of the segment from which on everything is in memory.
     pub(crate) fn start_in(&self, segment_base: i64) -> Option<u64> {
+        // Mostly there is but one segment in memory, and of those between many are in no cache.
+        let front = self.batches.front()?;
+        if front.segment_base >= segment_base {
+            return (front.segment_base == segment_base).then_some(front.position);
+        }
         let at = self.batches.partition_point(|batch| batch.segment_base < segment_base);
         self.batches.get(at).filter(|batch| batch.segment_base == segment_base).map(|batch| batch.position)
     }
@@ -170,6 +175,17 @@ mod tests {
             head: Bytes::from(vec![base_offset as u8; 61]),
             body: Bytes::from(vec![base_offset as u8 + 100; len - 61]),
         }
+    }
+
+    #[test]
+    fn a_segment_is_in_memory_from_its_first_batch_there() {
+        let mut memory = Memory::default();
+        for (base, segment_base, position) in [(10, 5, 4300), (20, 20, 4096), (22, 20, 4196), (30, 30, 4096)]
+        {
+            memory.push(Recent { segment_base, ..batch(base, position, 100) });
+        }
+        let starts = [4, 5, 20, 25, 30, 31].map(|segment_base| memory.start_in(segment_base));
+        assert_eq!(starts, [None, Some(4300), Some(4096), None, Some(4096), None]);
     }
 
     #[test]

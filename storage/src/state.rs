@@ -16,6 +16,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::epochs::LeaderEpochs;
 use crate::error::Offline;
 use crate::files::OpenFiles;
+use crate::heads::Heads;
 use crate::indexes::SealedIndexes;
 use crate::journal::Journal;
 use crate::memory::{Freed, Memory};
@@ -60,6 +61,7 @@ pub(crate) struct StoreInner<D: Disk> {
     /// One entry per batch in memory, oldest first, and some for batches that left it otherwise than by eviction; see
     /// [`StoreInner::evict`].
     pub cached: RefCell<VecDeque<Rc<LogInner<D>>>>,
+    pub heads: Heads,
     /// Segments whose file has to be made or extended.
     pub to_prepare: RefCell<VecDeque<ToPrepare<D>>>,
     pub offline: RefCell<Option<Offline>>,
@@ -155,6 +157,7 @@ impl<D: Disk> StoreInner<D> {
             meter: OnceCell::new(),
             dirty: RefCell::default(),
             cached: RefCell::default(),
+            heads: Heads::default(),
             to_prepare: RefCell::default(),
             offline: RefCell::new(None),
             retention_due_ms: Cell::new(i64::MIN),
