@@ -110,6 +110,20 @@ impl Broker {
         assert!(sent.unwrap().success());
     }
 
+    /// SIGSTOP, until none of its threads runs any more.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+        let since = Instant::now();
+        let runs = |thread: fs::DirEntry| {
+            let status = fs::read_to_string(thread.path().join("status")).unwrap();
+            !status.lines().any(|line| line.starts_with("State:\tT"))
+        };
+        while fs::read_dir(format!("/proc/{}/task", self.id())).unwrap().map(Result::unwrap).any(runs) {
+            assert!(since.elapsed() < PATIENCE, "the broker does not stop running");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()

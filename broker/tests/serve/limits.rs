@@ -79,7 +79,7 @@ fn clients_that_come_all_at_once_are_held_and_served() {
     let broker = Broker::start_with(dir.path(), 2, &[]);
     let held_max = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
     let count = held_max.trim().parse::<usize>().unwrap().min(500);
-    broker.signal("STOP");
+    broker.freeze();
     let mut clients: Vec<_> = (0..count).map(|_| Client::connect(&broker.kafka)).collect();
     assert_eq!(held_by_the_kernel(&broker.kafka), count, "others were turned away");
     let request = ApiVersionsRequest::default();
