@@ -19,6 +19,8 @@ ROWS = [
     ("DescribeConfigs this broker", r".*\.configs\.(listener\.security\.protocol\.map|principal\.builder\.class)"
      r"\.read_only", "cannot be changed while it runs"),
     ("DescribeConfigs this broker", r".*\.configs\.socket\.(receive|send)\.buffer\.bytes\.", "left to the kernel unless set"),
+    ("DescribeConfigs this broker", r".*\.configs\.socket\.listen\.backlog\.size\.",
+     "clients that come all at once are held until a busy core accepts them"),
     ("IncrementalAlterConfigs (cluster-wide unknown|topic key on a broker)", r".*\.error_code$", "unknown keys are refused"),
     # Better codes than UNKNOWN_SERVER_ERROR, which says that the broker is at fault.
     ("IncrementalAlterConfigs unknown op", r".*\.error_code$", "INVALID_REQUEST"),
